@@ -1,0 +1,26 @@
+# Every verb of the repository. `make` alone lists them.
+PYTHON ?= python3.11
+UV := var/uv/bin/uv
+export UV_PYTHON_PREFERENCE := only-system
+
+help: ## list the verbs
+	@grep -hE '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+setup: ## install uv, the four locked environments and a Java (idempotent)
+	@$(PYTHON) embedded/setup.py
+demo: setup ## weights, data, training, archive, stack, one DAG run, its result
+	@$(PYTHON) embedded/demo.py
+up: setup ## start TorchServe, Airflow and MLflow on loopback
+	@$(PYTHON) embedded/stack.py up
+down: ## stop everything that `make up` started
+	@$(PYTHON) embedded/stack.py down
+test: setup ## unit tests of every part, each in its own environment
+	@$(PYTHON) embedded/tests.py unit
+e2e: setup ## the demo's path end to end, on the real services
+	@$(PYTHON) embedded/tests.py e2e
+lint: setup ## ruff, mypy, import-linter, deptry
+	@$(PYTHON) embedded/lint.py
+bench: setup ## every published figure, measured again
+	@$(PYTHON) benchmarks/run.py
+docs: setup ## regenerate the generated pages of docs/
+	@$(PYTHON) embedded/docs.py
+.PHONY: help setup demo up down test e2e lint bench docs
