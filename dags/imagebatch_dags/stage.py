@@ -1,0 +1,94 @@
+"""The one place that builds an operator for a stage.
+
+`IMAGEBATCH_OPERATOR` chooses for all stages of all DAGs: `process` (a local process, the default) or `docker` (a
+container of the pipeline image). The command, the settings and the meaning of the exit codes are the same.
+"""
+
+import hashlib
+import os
+import re
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import BaseOperator
+
+LONGEST_RUN_ID = 128  # docs/reference/protocol.md
+# Settings about this installation, not about one run: every stage gets those that are set.
+INSTALLATION = ("IMAGEBATCH_RUNS_URI", "IMAGEBATCH_API_URL", "IMAGEBATCH_MANAGEMENT_URL", "IMAGEBATCH_KEY_FILE")
+RETRIES: dict[str, Any] = {
+    "retries": 3,
+    "retry_delay": timedelta(seconds=15),
+    "retry_exponential_backoff": 2.0,
+    "max_retry_delay": timedelta(minutes=10),
+}
+
+
+def stage_run_id(dag_run_id: str) -> str:
+    """Make a run's folder name out of Airflow's run id.
+
+    Args:
+        dag_run_id: such as `manual__2026-01-31T02:00:00+00:00`.
+
+    Returns:
+        The same with every character outside `[A-Za-z0-9._-]` as `-`; beyond 128 characters, cut and made
+        unique again by a digest.
+    """
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", dag_run_id)
+    if len(name) <= LONGEST_RUN_ID:
+        return name
+    digest = hashlib.sha256(dag_run_id.encode()).hexdigest()[:16]
+    return f"{name[: LONGEST_RUN_ID - 17]}-{digest}"
+
+
+def stage(task_id: str, command: list[str], **kwargs: Any) -> BaseOperator:
+    """Build the task that runs one stage.
+
+    Args:
+        task_id: the task's name in the DAG.
+        command: arguments of `imagebatch`, templated; the run id is added here.
+        **kwargs: BaseOperator's arguments.
+
+    Returns:
+        The operator that `IMAGEBATCH_OPERATOR` names.
+
+    Raises:
+        ValueError: `IMAGEBATCH_OPERATOR` is neither `process` nor `docker`.
+    """
+    cls, arguments = _operator()
+    return cls(task_id=task_id, command=_with_run(command), **arguments, **RETRIES, **kwargs)
+
+
+def mapped_stage(task_id: str, command: list[str], shards: Any, **kwargs: Any) -> Any:
+    """Build the task that runs one stage once per shard.
+
+    Args:
+        task_id: the task's name in the DAG.
+        command: arguments of `imagebatch`, templated; run id and shard are added.
+        shards: shard numbers, the output of an earlier task.
+        **kwargs: BaseOperator's arguments.
+
+    Returns:
+        The mapped operator.
+    """
+    cls, arguments = _operator()
+    partial = cls.partial(task_id=task_id, command=_with_run(command), **arguments, **RETRIES, **kwargs)
+    return partial.expand(shard=shards)
+
+
+def _with_run(command: list[str]) -> list[str]:
+    return [*command, "--run-id={{ stage_run_id(dag_run.run_id) }}"]
+
+
+def _operator() -> tuple[type[BaseOperator], dict[str, Any]]:
+    settings = {name: os.environ[name] for name in INSTALLATION if os.environ.get(name)}
+    kind = os.environ.get("IMAGEBATCH_OPERATOR", "process")
+    if kind == "process":
+        from imagebatch_dags.process_operator import ProcessStageOperator  # noqa: PLC0415 - only the chosen one loads
+
+        executable = os.environ.get("IMAGEBATCH_BIN", "imagebatch")
+        return ProcessStageOperator, {"executable": executable, "environment": settings}
+    if kind == "docker":
+        from imagebatch_dags.docker_operator import DockerStageOperator, stage_container  # noqa: PLC0415 - the docker SDK costs every parse
+
+        return DockerStageOperator, {**stage_container(), "environment": settings}
+    raise ValueError(f"IMAGEBATCH_OPERATOR is {kind!r}: set it to process or docker")
