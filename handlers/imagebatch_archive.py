@@ -1,1 +1,50 @@
-"""."""
+"""What an archive consists of, and the digest that names its content. Standard library only."""
+
+import hashlib
+from pathlib import Path
+from typing import Final
+
+MODULES: Final = (
+    "imagebatch_handler.py",
+    "imagebatch_archive.py",
+    "imagebatch_engines.py",
+    "imagebatch_model.py",
+    "imagebatch_pixels.py",
+    "imagebatch_wire.py",
+)
+"""The source files that every archive carries; the first is the handler."""
+
+_CHUNK: Final = 1 << 20
+
+
+def content_digest(folder: str | Path) -> str:
+    """Name the content of an unpacked archive, independent of times, order and packing.
+
+    Args:
+        folder: An unpacked `.mar`. `MAR-INF/` (it holds the time of packing) and Python's caches do not count.
+
+    Returns:
+        `sha256:` and the hex SHA-256 of the sorted lines `<sha256 of file>  <file name>`, each ended by a
+        newline; file names are relative to `folder`, with `/`.
+
+    Raises:
+        FileNotFoundError: The folder does not exist or holds no file that counts.
+    """
+    root = Path(folder)
+    files = [path for path in root.rglob("*") if path.is_file() and _counts(path.relative_to(root))]
+    if not files:
+        raise FileNotFoundError(f"no files of a model archive in {root}")
+    lines = sorted(f"{_sha256(path)}  {path.relative_to(root).as_posix()}\n" for path in files)
+    return "sha256:" + hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _counts(path: Path) -> bool:
+    return path.parts[0] != "MAR-INF" and "__pycache__" not in path.parts and path.suffix != ".pyc"
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

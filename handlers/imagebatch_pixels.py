@@ -1,17 +1,17 @@
 """The one function that turns an image file into a model's pixels.
 
-Training, the TorchServe handler and the local backend all call `decode`, so a model is asked about exactly the
-pixels that it was trained on. Whatever changes a single output byte must change `PIXELS_VERSION`.
+Training, the TorchServe handler and the local backend all call `decode`, so a model is asked about exactly
+the pixels that it was trained on. Whatever changes a single output byte must change `PIXELS_VERSION`.
 
 What is decided here:
 
-- Formats: JPEG, PNG, WebP, BMP, TIFF, GIF, recognised by their first bytes, never by a file name. Of an animation
-  or a multi-page file the first frame is taken.
+- Formats: JPEG, PNG, WebP, BMP, TIFF, GIF, recognised by their first bytes, never by a file name. Of an
+  animation or a multi-page file the first frame is taken.
 - Width x height is read from the header and bounded before anything is decoded.
-- EXIF orientation is applied. Transparency is composited on white. CMYK is converted without a colour profile.
+- EXIF orientation is applied. Transparency is composited on white. Colour profiles are ignored (CMYK too).
 - 16-bit grey is scaled from 0..65535 to 0..255 with rounding; 16-bit colour keeps its high byte. 32-bit and
   floating-point pixels are refused: their range is not in the file.
-- The shorter side becomes `resize` with torch's antialiased bilinear filter on uint8, then the centre is cropped.
+- The shorter side becomes `resize` with torch's antialiased bilinear filter on uint8, and the centre is kept.
 - A file that ends early is an error, never an image with a grey rest.
 """
 
@@ -19,7 +19,8 @@ import io
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
-import simplejpeg
+import numpy.typing as npt
+import simplejpeg  # type: ignore[import-untyped]  # ships no type marker
 import torch
 from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
@@ -32,7 +33,9 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 PIXELS_VERSION: Final = "1"
 
-Reason = Literal["empty", "not_an_image", "unsupported_format", "too_many_pixels", "truncated", "decode_failed"]
+Reason = Literal[
+    "empty", "not_an_image", "unsupported_format", "too_many_pixels", "truncated", "decode_failed"
+]
 REASONS: Final[tuple[Reason, ...]] = (
     "empty",
     "not_an_image",
@@ -41,6 +44,9 @@ REASONS: Final[tuple[Reason, ...]] = (
     "truncated",
     "decode_failed",
 )
+
+Data = bytes | bytearray | memoryview
+Array = npt.NDArray[np.uint8]
 
 _MAX_DETAIL: Final = 200
 _ORIENTATION: Final = 0x0112
@@ -94,14 +100,14 @@ class ImageError(ValueError):
 
 
 class Header(NamedTuple):
-    """What an image file says about itself. `width` and `height` in pixels, as stored (before orientation)."""
+    """What an image file says about itself: width and height in pixels, as stored, before orientation."""
 
     format: str
     width: int
     height: int
 
 
-def probe(data: bytes | bytearray | memoryview, *, max_pixels: int = 100_000_000) -> Header:
+def probe(data: Data, *, max_pixels: int = 100_000_000) -> Header:
     """Read an image's header without decoding it.
 
     Args:
@@ -119,7 +125,7 @@ def probe(data: bytes | bytearray | memoryview, *, max_pixels: int = 100_000_000
 
 
 def decode(
-    data: bytes | bytearray | memoryview,
+    data: Data,
     *,
     resize: int = 256,
     crop: int = 224,
@@ -144,23 +150,25 @@ def decode(
         raise ValueError(f"crop must be between 1 and resize: got crop={crop}, resize={resize}")
     with _open(data, max_pixels) as image:
         if isinstance(image, JpegImageFile):
-            pixels = _orient(torch.from_numpy(_read_jpeg(image, data)), image)
+            pixels = torch.from_numpy(_read_jpeg(image, data))
         else:
-            # Orientation is read after the pixels: PNG may carry it behind them, TIFF applies it while loading.
-            pixels = torch.from_numpy(_read(image))
-            pixels = _orient(pixels, image)
+            pixels = torch.from_numpy(_read(image, data))
+        # Only now: PNG may carry the orientation behind the pixels, and TIFF applies it while loading.
+        pixels = _orient(pixels, image)
     return _resize_and_crop(pixels.permute(2, 0, 1), resize, crop, max_pixels)
 
 
-def _open(data: bytes | bytearray | memoryview, max_pixels: int) -> ImageFile:
+def _open(data: Data, max_pixels: int) -> ImageFile:
     head = bytes(data[:32])
     if not head:
         raise ImageError("empty", "the file has no bytes")
     reader = _reader(head)
-    # The reader is called directly: Image.open would consult every plugin that is installed, and its own limit on
+    # The reader is called directly: Image.open would consult every plugin installed, and its own limit on
     # pixels is a process-wide variable that warns before it refuses.
     try:
         image = reader(io.BytesIO(data))
+    except MemoryError:  # says something about this machine, not about the image
+        raise
     except Image.DecompressionBombError as error:
         raise ImageError("too_many_pixels", error) from error
     except Exception as error:  # damaged headers raise whatever the field they break raises
@@ -186,59 +194,89 @@ def _reader(head: bytes) -> type[ImageFile]:
     raise ImageError("not_an_image", f"unknown file format, begins with {head[:16]!r}")
 
 
-def _failure(error: Exception, data: bytes | bytearray | memoryview) -> ImageError:
+def _failure(error: Exception, data: Data) -> ImageError:
     """Name what a decoder raised: files that end early are told from files that are damaged."""
     text = str(error) or type(error).__name__
-    early = ("truncated", "premature", "not enough", "unexpected end", "end of data", "index out of range")
-    webp_short = bytes(data[:4]) == b"RIFF" and int.from_bytes(data[4:8], "little") + 8 > len(data)
+    early = (
+        "truncated",
+        "premature",
+        "not enough",
+        "unexpected end",
+        "end of data",
+        "index out of range",
+        "requires a buffer",
+        "but only got",
+        "incomplete checksum",
+    )
     eof = isinstance(error, EOFError) or isinstance(error.__cause__, EOFError | IndexError)
-    ends_early = webp_short or eof or any(word in text.lower() for word in early)
+    ends_early = eof or len(data) < _promised_length(data) or any(word in text.lower() for word in early)
     return ImageError("truncated" if ends_early else "decode_failed", text)
 
 
-def _read_jpeg(image: JpegImageFile, data: bytes | bytearray | memoryview) -> np.ndarray:
+def _promised_length(data: Data) -> int:
+    """Bytes that a WebP or TIFF file must have by its own header; 0 for other formats."""
+    head = bytes(data[:8])
+    if head[:4] == b"RIFF":
+        return int.from_bytes(head[4:8], "little") + 8
+    if head[:4] in (b"II\x2a\x00", b"MM\x00\x2a"):  # the directory of tags, with at least its length
+        return int.from_bytes(head[4:8], "little" if head[:2] == b"II" else "big") + 2
+    return 0
+
+
+def _read_jpeg(image: JpegImageFile, data: Data) -> Array:
     """Decode with simplejpeg, which is faster than Pillow and, unlike it, reports damaged pixel data."""
-    colorspace = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}[image.mode]
     try:
-        array = simplejpeg.decode_jpeg(data, colorspace, fastdct=False, fastupsample=False, strict=True)
+        return _decode_jpeg(image, data)
+    except ImageError:
+        raise
     except ValueError as error:
         text = str(error).lower()
         # Stray bytes between segments are common and harmless. Only the first complaint of the decoder is
         # reported, so Pillow, which notices a missing end, reads those files.
         if any(word in text for word in ("extraneous bytes", "adobe", "icc profile", "sos parameters")):
-            return _read(image)
+            return _read(image, data)
         raise _failure(error, data) from error
+
+
+def _decode_jpeg(image: JpegImageFile, data: Data) -> Array:
+    # The two libraries must agree on the size that was bounded: a crafted file may show each another one.
+    height, width, *_ = simplejpeg.decode_jpeg_header(data, strict=False)
+    if (width, height) != image.size:
+        raise ImageError("decode_failed", "the headers contradict each other")
+    colorspace = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}[image.mode]
+    array: Array = simplejpeg.decode_jpeg(data, colorspace, fastdct=False, fastupsample=False, strict=True)
     if colorspace == "CMYK":  # stored inverted, by Adobe's convention, which Pillow follows too
         array = np.array(Image.fromarray(255 - array, "CMYK").convert("RGB"))
     return array
 
 
-def _read(image: ImageFile) -> np.ndarray:
+def _read(image: ImageFile, data: Data) -> Array:
     """Decode with Pillow to uint8 (height, width, 1 or 3)."""
-    photometric = image.tag_v2.get(_PHOTOMETRIC) if isinstance(image, TiffImageFile) else None
+    inverted = isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == 0
     try:
         image.load()
-        if image.mode.startswith("I;16"):
-            return _scale_16_bit(image, inverted=photometric == 0)
-        if image.mode in ("I", "F"):
-            raise ImageError("unsupported_format", "32-bit pixels have no defined range: convert to 8 or 16 bit")
-        if image.has_transparency_data:
-            rgba = image.convert("RGBA")
-            white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-            return np.array(Image.alpha_composite(white, rgba).convert("RGB"))
-        if image.mode in ("1", "L"):
-            return np.array(image.convert("L"))[:, :, None]
-        return np.array(image.convert("RGB"))
-    except ImageError:
+        return _scale_16_bit(image, inverted) if image.mode.startswith("I;16") else _to_grey_or_rgb(image)
+    except (ImageError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
         raise ImageError("too_many_pixels", error) from error
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, zlib.error and more
-        data = image.fp.getvalue() if isinstance(image.fp, io.BytesIO) else b""
         raise _failure(error, data) from error
 
 
-def _scale_16_bit(image: Image.Image, *, inverted: bool) -> np.ndarray:
+def _to_grey_or_rgb(image: ImageFile) -> Array:
+    if image.mode in ("I", "F"):
+        raise ImageError("unsupported_format", "32-bit pixels have no defined range: convert to 8 or 16 bit")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return np.array(Image.alpha_composite(white, rgba).convert("RGB"))
+    if image.mode in ("1", "L"):
+        return np.array(image.convert("L"))[:, :, None]
+    return np.array(image.convert("RGB"))
+
+
+def _scale_16_bit(image: Image.Image, inverted: bool) -> Array:  # noqa: FBT001 - private, one caller
     wide = np.asarray(image).astype(np.uint32)
     if inverted:  # TIFF's "0 is white", which Pillow undoes for 8 bits only
         wide = 65535 - wide

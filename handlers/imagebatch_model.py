@@ -1,0 +1,132 @@
+"""An unpacked archive as a model: bytes of an image in, labels and probabilities out."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from imagebatch_archive import content_digest
+from imagebatch_engines import Engine, Logits, load_engine
+from imagebatch_pixels import PIXELS_VERSION, decode
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The section `imagebatch` of `model-config.yaml`.
+
+    Attributes:
+        engine: Name of an engine of `imagebatch_engines`.
+        resize: Shorter side before cropping, pixels, as in training.
+        crop: Side of the square that the model sees, pixels, as in training.
+        top_k: Labels per image where a request does not say.
+        max_images: Most images in one request.
+        max_pixels: Largest width x height of an image.
+        pixels: Version of the pixel function that the model was trained with.
+    """
+
+    engine: str = "openvino"
+    resize: int = 256
+    crop: int = 224
+    top_k: int = 4
+    max_images: int = 1024
+    max_pixels: int = 100_000_000
+    pixels: str = PIXELS_VERSION
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Read and check the section `imagebatch` of a parsed `model-config.yaml`; without it, the defaults.
+
+        Raises:
+            ValueError: A key is unknown, or a value has the wrong type or range.
+        """
+        section = config.get("imagebatch") or {}
+        types = {field.name: field.type for field in fields(cls)}
+        for key, value in section.items():
+            if key not in types:
+                raise ValueError(f"model-config.yaml: unknown key imagebatch.{key}: use {', '.join(types)}")
+            if type(value) is not types[key]:
+                raise ValueError(f"model-config.yaml: imagebatch.{key} must be {types[key]}: got {value!r}")
+            if isinstance(value, int) and value < 1:
+                raise ValueError(f"model-config.yaml: imagebatch.{key} must be at least 1: got {value}")
+        settings = cls(**section)
+        if settings.crop > settings.resize:
+            raise ValueError("model-config.yaml: imagebatch.crop must not be larger than imagebatch.resize")
+        if settings.pixels != PIXELS_VERSION:
+            raise ValueError(
+                f"the model was trained on pixels {settings.pixels}, this code makes {PIXELS_VERSION}: "
+                "train and archive it again"
+            )
+        return settings
+
+
+class Prediction(NamedTuple):
+    """The most probable classes of one image, in falling order; probabilities are float32 softmax values."""
+
+    labels: list[str]
+    probabilities: list[float]
+
+
+class ImageModel:
+    """A loaded model. Not safe to share between threads.
+
+    Args:
+        folder: An unpacked archive with `index_to_name.json` and the engine's files.
+        settings: How to load and call it.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        ValueError: The labels are not numbered 0..n-1, or the model does not answer one finite logit each.
+    """
+
+    def __init__(self, folder: str | Path, settings: Settings) -> None:
+        self.settings = settings
+        self.labels = _read_labels(Path(folder) / "index_to_name.json")
+        self.digest = content_digest(folder)
+        self._engine: Engine = load_engine(settings.engine, folder)
+        # Also warms the engine up, so that the first request is not the slow one.
+        self.predict(self.infer(torch.zeros((3, settings.crop, settings.crop), dtype=torch.uint8)), 1)
+
+    def describe(self) -> dict[str, Any]:
+        """Say what this model is: labels, input, engine (the description of docs/reference/wire.md)."""
+        settings = self.settings
+        size = {"resize": settings.resize, "crop": settings.crop, "channels": 3, "pixels": PIXELS_VERSION}
+        return {"labels": self.labels, "input": size, "engine": settings.engine}
+
+    def decode(self, data: bytes | bytearray | memoryview) -> torch.Tensor:
+        """Turn an image file into uint8 pixels (3, crop, crop). Raises `imagebatch_pixels.ImageError`."""
+        settings = self.settings
+        return decode(data, resize=settings.resize, crop=settings.crop, max_pixels=settings.max_pixels)
+
+    def infer(self, pixels: torch.Tensor) -> Logits:
+        """Compute float32 logits (classes,) of uint8 pixels (3, crop, crop)."""
+        return self._engine.infer(pixels)
+
+    def predict(self, logits: Logits, top_k: int) -> Prediction:
+        """Choose the `top_k` most probable labels (all, where there are fewer); ties by class index.
+
+        Raises:
+            ValueError: The logits do not fit the labels or are not finite: the model is at fault.
+        """
+        if logits.shape != (len(self.labels),):
+            raise ValueError(f"the model answers {logits.shape} logits for {len(self.labels)} labels")
+        if not np.isfinite(logits).all():
+            raise ValueError("the model answers logits that are not finite")
+        exponents = np.exp(logits.astype(np.float64) - logits.max())
+        probabilities = (exponents / exponents.sum()).astype(np.float32)
+        best = np.argsort(-probabilities, kind="stable")[:top_k]
+        # str() of a float32 is its shortest exact form: 0.1 and not 0.10000000149011612.
+        shortest = [float(str(probabilities[index])) for index in best]
+        return Prediction([self.labels[index] for index in best], shortest)
+
+
+def _read_labels(path: Path) -> list[str]:
+    names = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return [str(names[str(index)]) for index in range(len(names))]
+    except KeyError as error:
+        raise ValueError(
+            f"{path.name} must number its labels from 0 without a gap: {error} is missing"
+        ) from error

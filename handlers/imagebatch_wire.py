@@ -1,0 +1,126 @@
+"""Requests and replies of docs/reference/wire.md, as TorchServe hands them to a handler."""
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from imagebatch_model import Settings
+from imagebatch_pixels import ImageError
+
+Row = Mapping[str, Any]
+Headers = Mapping[str, Any]
+Content = bytes | bytearray | ImageError
+
+
+class RequestError(ValueError):
+    """A request that cannot be understood; its text is the one-line answer with status 400."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One parsed request.
+
+    Attributes:
+        images: Id and file content of each image, in order; an `ImageError` where the content did not arrive.
+        top_k: Labels wanted per image.
+        single: The body was one image: its failure is the request's failure.
+        describe: The model's description is asked for, not a prediction.
+    """
+
+    images: tuple[tuple[str, Content], ...]
+    top_k: int
+    single: bool = False
+    describe: bool = False
+
+
+def parse(row: Row, headers: Headers, settings: Settings) -> Request:
+    """Read one request of TorchServe's batch.
+
+    Args:
+        row: Body parts by name; values are bytes, or parsed JSON, or text, as TorchServe decodes them.
+        headers: Request headers.
+        settings: Limits and defaults.
+
+    Raises:
+        RequestError: The request is malformed or asks for too much.
+    """
+    lower = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
+    if lower.get("describe") == "True":  # what ?customized=true on the management API arrives as
+        return Request((), settings.top_k, describe=True)
+    top_k = _top_k(lower.get("x-top-k"), settings.top_k)
+    kind = lower.get("content-type", "").split(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        images = tuple((name, _content(value)) for name, value in row.items())
+        return _checked(Request(images, top_k), settings)
+    if "body" not in row and "data" not in row:
+        raise RequestError(
+            "the request has no body: send image bytes, multipart/form-data or application/json"
+        )
+    body = row["body"] if "body" in row else row["data"]
+    if kind == "application/json":
+        return _checked(_parse_json(body, top_k), settings)
+    return Request((("0", _content(body)),), top_k, single=True)
+
+
+def _top_k(header: str | None, default: int) -> int:
+    if header is None:
+        return default
+    if not re.fullmatch(r"[1-9][0-9]?|100", header):
+        raise RequestError("X-Top-K must be a whole number from 1 to 100")
+    return int(header)
+
+
+def _content(value: Any) -> Content:
+    """Undo TorchServe's decoding of text; parsed JSON cannot be an image."""
+    if isinstance(value, bytes | bytearray):
+        return value
+    if isinstance(value, str):
+        return value.encode()
+    return ImageError("not_an_image", "a JSON document was sent in an image's place")
+
+
+def _parse_json(body: Any, top_k: int) -> Request:
+    if isinstance(body, bytes | bytearray | str):  # TorchServe forwards what it could not parse
+        try:
+            body = json.loads(body)
+        except (ValueError, RecursionError) as error:
+            raise RequestError(f"the body is not JSON: {str(error)[:150]}") from error
+    if not isinstance(body, dict):
+        raise RequestError('the body must be {"instances": [...]} or {"describe": true}')
+    if body.get("describe") is True:
+        return Request((), top_k, describe=True)
+    instances = body.get("instances")
+    if not isinstance(instances, list):
+        raise RequestError('the body must have "instances", a list of {"id": "...", "b64": "..."}')
+    return Request(tuple(_instance(index, item) for index, item in enumerate(instances)), top_k)
+
+
+def _instance(index: int, item: Any) -> tuple[str, Content]:
+    if not (isinstance(item, dict) and isinstance(item.get("id"), str) and isinstance(item.get("b64"), str)):
+        raise RequestError(f'instances[{index}] must be {{"id": "...", "b64": "..."}}, both strings')
+    try:
+        return item["id"], base64.b64decode(item["b64"], validate=True)
+    except (binascii.Error, ValueError) as error:
+        return item["id"], ImageError("not_an_image", f"b64 is not base64: {error}")
+
+
+def _checked(request: Request, settings: Settings) -> Request:
+    if request.describe:
+        return request
+    count = len(request.images)
+    if count == 0:
+        raise RequestError("the request has no images")
+    if count > settings.max_images:
+        raise RequestError(f"{count} images in one request, at most {settings.max_images} are accepted")
+    if len({name for name, _ in request.images}) != count:
+        raise RequestError("an id is used for two images of the request: ids must be unique")
+    return request
+
+
+def dump(body: Mapping[str, Any]) -> bytes:
+    """Write a reply's body: compact UTF-8 JSON, in one line."""
+    return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
