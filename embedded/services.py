@@ -1,0 +1,298 @@
+"""What the embedded stack consists of: how each service is started, and how its health is asked."""
+
+import hashlib
+import json
+import os
+import secrets
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from environment import PORTS, ROOT, VAR, program, url, write_private
+
+TORCHSERVE = VAR / "torchserve"
+AIRFLOW = VAR / "airflow"
+MODEL_STORE = ROOT / "model_store"
+KEY_FILE = TORCHSERVE / "key_file.json"
+PASSWORDS = AIRFLOW / "passwords.json"
+ADMIN = "admin"
+HEAP = "-Xmx512m"  # the JVM moves bytes between sockets; unbounded it takes a quarter of the machine
+
+
+@dataclass(frozen=True)
+class Service:
+    """One process of the stack.
+
+    Attributes:
+        name: of its record and its log.
+        argv: program and arguments.
+        folder: where it runs.
+        environment: all its variables.
+        ports: what must be free before it starts.
+        healthy: asks it, and returns why it is not ready yet, or nothing.
+        inputs: files that it reads only at its start: a change in one restarts it.
+    """
+
+    name: str
+    argv: list[str]
+    folder: Path
+    environment: Mapping[str, str]
+    ports: list[int]
+    healthy: Callable[[], str]
+    inputs: list[Path] = field(default_factory=list)
+
+    def fingerprint(self) -> str:
+        """Digest what it is started with: two equal ones need no restart."""
+        digest = hashlib.sha256(json.dumps([self.argv, sorted(self.environment.items())]).encode())
+        for path in self.inputs:
+            digest.update(path.read_bytes())
+        return digest.hexdigest()
+
+
+def services(java: Path) -> list[Service]:
+    """Describe the stack, in the order in which it starts.
+
+    Args:
+        java: the Java executable for TorchServe.
+    """
+    airflow = [
+        _airflow("airflow-scheduler", ["scheduler", "--skip-serve-logs"], [], _scheduler_health),
+        _airflow("airflow-dag-processor", ["dag-processor"], [], _dag_processor_health),
+        _airflow("airflow-api-server", ["api-server"], [PORTS["airflow"]], _api_health),
+    ]
+    # --skip-serve-logs: the log server listens on every interface, and on one machine the files are at hand.
+    return [_torchserve(java), *airflow, _mlflow()]
+
+
+def base_environment() -> dict[str, str]:
+    """This script's own variables without another Airflow's or Python's settings."""
+    unwanted = ("AIRFLOW", "PYTHON", "VIRTUAL_ENV", "MLFLOW_", "TS_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
+
+
+def airflow_environment() -> dict[str, str]:
+    """All variables of Airflow's processes and, through them, of the stages."""
+    settings = [line.strip() for line in (ROOT / "airflow" / "airflow.env").read_text().splitlines()]
+    fixed = dict(line.split("=", 1) for line in settings if line and not line.startswith("#"))
+    secret = _airflow_secrets()
+    return {
+        **base_environment(),
+        **fixed,
+        "PATH": f"{program('airflow', '')}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT / "dags"),  # deadline callbacks are imported by name, outside any DAG file
+        "AIRFLOW_HOME": str(AIRFLOW),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": url("airflow", "/execution/"),
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{ADMIN}:admin",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(PASSWORDS),
+        "AIRFLOW__CORE__FERNET_KEY": secret["fernet_key"],
+        "AIRFLOW__API_AUTH__JWT_SECRET": secret["jwt_secret"],
+        "AIRFLOW__API__SECRET_KEY": secret["secret_key"],
+        "AIRFLOW__API__HOST": "127.0.0.1",
+        "AIRFLOW__API__PORT": str(PORTS["airflow"]),
+        "AIRFLOW__API__BASE_URL": url("airflow"),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{AIRFLOW / 'airflow.db'}",
+        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(AIRFLOW / "logs"),
+        "IMAGEBATCH_OPERATOR": os.environ.get("IMAGEBATCH_OPERATOR", "process"),
+        "IMAGEBATCH_DEADLINES": os.environ.get("IMAGEBATCH_DEADLINES", "1"),
+        "IMAGEBATCH_BIN": str(program("pipeline_image", "imagebatch")),
+        "IMAGEBATCH_INPUTS": str(VAR / "data"),
+        "IMAGEBATCH_RUNS_URI": str(VAR / "runs"),
+        **model_api(),
+    }
+
+
+def model_api() -> dict[str, str]:
+    """Tell a command of `imagebatch` where the stack's model server is."""
+    return {
+        "IMAGEBATCH_API_URL": url("inference"),
+        "IMAGEBATCH_MANAGEMENT_URL": url("management"),
+        "IMAGEBATCH_KEY_FILE": str(KEY_FILE),
+    }
+
+
+def password() -> str:
+    """Read the administrator's password, generated at the first call."""
+    if not PASSWORDS.exists():
+        write_private(PASSWORDS, json.dumps({ADMIN: secrets.token_urlsafe(12)}))
+    return str(json.loads(PASSWORDS.read_text())[ADMIN])
+
+
+def fetch(address: str, headers: Mapping[str, str] | None = None, body: Any = None, method: str | None = None) -> Any:
+    """Ask a loopback service for JSON.
+
+    Args:
+        address: its URL.
+        headers: request headers.
+        body: sent as JSON, unless None.
+        method: HTTP method; default GET, or POST with a body.
+
+    Returns:
+        The parsed answer.
+
+    Raises:
+        OSError: not reachable, or an HTTP status of 400 and above (HTTPError).
+        ValueError: the answer is not JSON.
+    """
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(
+        address, data, {"Content-Type": "application/json", **(headers or {})}, method=method
+    )
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return json.load(answer)
+
+
+def _torchserve(java: Path) -> Service:
+    archives = sorted(MODEL_STORE.glob("*.mar"))
+    settings = _torchserve_settings(len(archives) > 0)
+    config = TORCHSERVE / "config.properties"
+    TORCHSERVE.mkdir(parents=True, exist_ok=True)
+    config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+    temporary = TORCHSERVE / "tmp"
+    temporary.mkdir(exist_ok=True)
+    argv = [str(program("handlers", "torchserve")), "--start", "--foreground", "--ncs", "--ts-config", str(config)]
+    return Service(
+        name="torchserve",
+        argv=[*argv, "--model-store", str(MODEL_STORE)],
+        folder=TORCHSERVE,
+        environment={
+            **base_environment(),
+            # Workers are started as `python`: it must be the serving environment's.
+            "PATH": f"{program('handlers', '')}:{java.parent}:{os.environ['PATH']}",
+            "JAVA_HOME": str(java.resolve().parent.parent),
+            # One server per folder for temporary files: it leaves its pid and its unpacked models there.
+            "TMPDIR": str(temporary),
+            "TEMP": str(temporary),
+            "LOG_LOCATION": str(TORCHSERVE / "logs"),
+            "METRICS_LOCATION": str(TORCHSERVE / "logs"),
+            "OMP_NUM_THREADS": "1",  # as many workers as cores: more threads would only contend
+        },
+        ports=[PORTS["inference"], PORTS["management"], PORTS["metrics"]],
+        healthy=_torchserve_health,
+        inputs=[config, *archives],
+    )
+
+
+def _torchserve_settings(any_model: bool) -> dict[str, str]:  # noqa: FBT001 - private, one caller
+    lines = (ROOT / "handlers" / "config.properties").read_text().splitlines()
+    stripped = [line.strip() for line in lines]
+    settings = dict(line.split("=", 1) for line in stripped if "=" in line and not line.startswith("#"))
+    settings["vmargs"] = f"{settings.get('vmargs', '')} {HEAP} -Djava.io.tmpdir={TORCHSERVE / 'tmp'}".strip()
+    return settings | {
+        "inference_address": url("inference"),
+        "management_address": url("management"),
+        "metrics_address": url("metrics"),
+        "model_store": str(MODEL_STORE),
+        "load_models": "all" if any_model else "",
+        "allowed_urls": f"file://{MODEL_STORE}/.*",
+        "default_workers_per_model": str(os.cpu_count() or 1),
+        "initial_worker_port": str(PORTS["workers"]),
+    }
+
+
+def _torchserve_health() -> str:
+    try:
+        key = json.loads(KEY_FILE.read_text())["management"]["key"]
+        headers = {"Authorization": f"Bearer {key}"}
+        models = fetch(url("management", "/models"), headers)["models"]
+        for model in models:
+            (described,) = fetch(url("management", f"/models/{model['modelName']}"), headers)
+            workers = [worker["status"] for worker in described["workers"]]
+            ready = workers.count("READY")
+            if not workers or ready < len(workers):
+                return f"{ready} of {len(workers)} workers of {model['modelName']} are ready"
+    except (OSError, ValueError, KeyError) as error:
+        return _reason(error)
+    return ""
+
+
+def _airflow(name: str, command: list[str], ports: list[int], healthy: Callable[[], str]) -> Service:
+    return Service(
+        name=name,
+        argv=[str(program("airflow", "airflow")), *command],
+        folder=AIRFLOW,
+        environment=airflow_environment(),
+        ports=ports,
+        healthy=healthy,
+        inputs=[ROOT / "airflow" / "uv.lock"],
+    )
+
+
+def _airflow_secrets() -> dict[str, str]:
+    password()
+    path = AIRFLOW / "secrets.json"
+    if not path.exists():
+        # Each process would otherwise make up its own, and they would refuse each other's tokens.
+        made = {name: secrets.token_urlsafe(48) for name in ("jwt_secret", "secret_key")}
+        key = secrets.token_bytes(32)
+        write_private(path, json.dumps({**made, "fernet_key": _urlsafe(key)}))
+    loaded: dict[str, str] = json.loads(path.read_text())
+    return loaded
+
+
+def _urlsafe(key: bytes) -> str:
+    import base64  # noqa: PLC0415 - once in the life of a stack
+
+    return base64.urlsafe_b64encode(key).decode()
+
+
+def _component_health(component: str) -> str:
+    try:
+        status = fetch(url("airflow", "/api/v2/monitor/health"))[component]["status"]
+    except (OSError, ValueError, KeyError) as error:
+        return _reason(error)
+    return "" if status == "healthy" else f"{component} is {status or 'starting'}"
+
+
+def _scheduler_health() -> str:
+    return _component_health("scheduler")
+
+
+def _dag_processor_health() -> str:
+    return _component_health("dag_processor")
+
+
+def _api_health() -> str:
+    return _component_health("metadatabase")
+
+
+def _mlflow() -> Service:
+    folder = VAR / "mlflow"
+    folder.mkdir(parents=True, exist_ok=True)
+    store = ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
+    artifacts = ["--serve-artifacts", "--artifacts-destination", str(folder / "artifacts")]
+    bound = ["--host", "127.0.0.1", "--port", str(PORTS["mlflow"]), "--workers", "1"]
+    return Service(
+        name="mlflow",
+        argv=[str(program("training", "mlflow")), "server", *store, *artifacts, *bound],
+        folder=folder,
+        environment={
+            **base_environment(),
+            "PATH": f"{program('training', '')}:{os.environ['PATH']}",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # a job queue nobody uses, for 1 GB
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "DO_NOT_TRACK": "true",
+        },
+        ports=[PORTS["mlflow"]],
+        healthy=_mlflow_health,
+    )
+
+
+def _mlflow_health() -> str:
+    try:
+        with urllib.request.urlopen(url("mlflow", "/health"), timeout=5) as answer:
+            answer.read()
+    except OSError as error:
+        return _reason(error)
+    return ""
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        return f"answers {error.code}"
+    if isinstance(error, FileNotFoundError | urllib.error.URLError):
+        return "does not answer yet"
+    return " ".join(str(error).split())[:100]

@@ -1,0 +1,62 @@
+"""`make setup`: uv, the locked environments and a Java. Does again only what has changed."""
+
+import shutil
+import subprocess
+import sys
+import time
+import venv
+
+import java
+from environment import ROOT, UV, fail, run, say, step
+
+UV_VERSION = "0.13.9"
+PARTS = (".", "airflow", "pipeline_image", "handlers", "training")
+WANTED_BYTES = 12 * 10**9  # torch's CUDA build is 5.7 GB, unpacked once and linked; the rest is below 3 GB
+
+
+def main() -> None:
+    """Bring the checkout to the state of its locks."""
+    begun = time.monotonic()
+    if not (ROOT / "training" / ".venv").exists():
+        free = shutil.disk_usage(ROOT).free
+        if free < WANTED_BYTES:
+            fail(f"{free / 1e9:.1f} GB free at {ROOT}: the environments need {WANTED_BYTES / 1e9:.0f} GB, free some")
+    install_uv()
+    for part in PARTS:
+        name = "tools" if part == "." else part
+        if _current(part):
+            continue
+        with step(f"setup: {name}"):
+            run([UV, "sync", "--frozen", "--quiet", "--project", part])
+    if java.find() is None:
+        with step("setup: java"):
+            if java.install() is None:
+                fail(f"no Java {java.OLDEST} or newer, and {java.PACKAGE} does not start: install one (Debian: default-jre-headless)")
+    say(f"setup is current ({time.monotonic() - begun:.1f} s)")
+
+
+def install_uv() -> None:
+    """Install the pinned uv into an environment of its own, unless it is there."""
+    if UV.exists() and _uv_version() == UV_VERSION:
+        return
+    with step(f"setup: uv {UV_VERSION}"):
+        try:
+            venv.create(UV.parent.parent, with_pip=True, clear=True)
+        except (OSError, subprocess.CalledProcessError):
+            fail(f"{sys.executable} cannot make an environment: install its venv module (Debian: python3.11-venv)")
+        pip = [UV.parent / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        run([*pip, f"uv=={UV_VERSION}"])
+
+
+def _uv_version() -> str:
+    done = subprocess.run([UV, "--version"], capture_output=True, text=True, check=False)
+    return done.stdout.split()[1] if done.returncode == 0 else ""
+
+
+def _current(part: str) -> bool:
+    check = [UV, "sync", "--frozen", "--quiet", "--check", "--project", part]
+    return subprocess.run(check, cwd=ROOT, capture_output=True, check=False).returncode == 0
+
+
+if __name__ == "__main__":
+    main()
