@@ -21,7 +21,7 @@ def content_digest(folder: str | Path) -> str:
     """Name the content of an unpacked archive, independent of times, order and packing.
 
     Args:
-        folder: An unpacked `.mar`. `MAR-INF/` (it holds the time of packing) and Python's caches do not count.
+        folder: An unpacked `.mar`. `MAR-INF/` (the time of packing) and Python's caches do not count.
 
     Returns:
         `sha256:` and the hex SHA-256 of the sorted lines `<sha256 of file>  <file name>`, each ended by a

@@ -58,7 +58,7 @@ class ImageBatchHandler:
 
         Args:
             data: Body parts of each request.
-            context: TorchServe's context: headers of each request; takes each reply's status and content type.
+            context: TorchServe's context: each request's headers; takes each reply's status and content type.
 
         Returns:
             One JSON body per request.
