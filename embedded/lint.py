@@ -1,0 +1,58 @@
+"""`make lint`: ruff, mypy, import-linter and deptry, each with the environment that it needs."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from environment import ROOT, UV, program, say
+
+# mypy reads a part's libraries out of that part's own environment: part, folders, where imports start.
+TYPED = (
+    ("pipeline_image", ["pipeline_image/src"], "pipeline_image/src"),
+    ("handlers", ["handlers"], "handlers"),
+    ("training", ["training/src"], "training/src"),
+    ("airflow", ["dags"], "dags"),
+    ("airflow", ["embedded"], "embedded"),
+)
+PARTS = {"pipeline_image": ".", "handlers": ".", "training": ".", "airflow": "../dags"}
+
+
+def main() -> int:
+    """Run every linter, also after one has complained.
+
+    Returns:
+        0 if all are content, else 1.
+    """
+    unhappy = [name for name, argv, folder in _checks() if not _passes(name, argv, folder)]
+    say(f"lint: {'failed: ' + ', '.join(unhappy) if unhappy else 'all passed'}")
+    return 1 if unhappy else 0
+
+
+def _checks() -> list[tuple[str, list[str | Path], Path]]:
+    tools = [UV, "run", "--quiet", "--frozen", "--project", "."]
+    checks: list[tuple[str, list[str | Path], Path]] = [
+        ("ruff check", [*tools, "ruff", "check", "."], ROOT),
+        ("ruff format", [*tools, "ruff", "format", "--check", "."], ROOT),
+    ]
+    for part, folders, _ in TYPED:
+        python = f"--python-executable={program(part, 'python')}"
+        checks.append((f"mypy {folders[0]}", [*tools, "mypy", python, *folders], ROOT))
+    linter = program("pipeline_image", "lint-imports")
+    checks.append(("import-linter", [linter], ROOT / "pipeline_image"))
+    for part, folder in PARTS.items():
+        checks.append((f"deptry {part}", [program(part, "deptry"), folder], ROOT / part))
+    return checks
+
+
+def _passes(name: str, argv: list[str | Path], folder: Path) -> bool:
+    begun = time.monotonic()
+    done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False)
+    say(f"{name:<34}{time.monotonic() - begun:7.1f} s  {'ok' if done.returncode == 0 else 'failed'}")
+    if done.returncode:
+        say((done.stdout + done.stderr).rstrip())
+    return done.returncode == 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
