@@ -227,9 +227,9 @@ def _read_jpeg(image: JpegImageFile, data: Data) -> Array:
     """Decode with simplejpeg, which is faster than Pillow and, unlike it, reports damaged pixel data."""
     try:
         return _decode_jpeg(image, data)
-    except ImageError:
+    except (ImageError, MemoryError):
         raise
-    except ValueError as error:
+    except Exception as error:  # mostly ValueError; an impossible subsampling is a KeyError
         text = str(error).lower()
         # Stray bytes between segments are common and harmless. Only the first complaint of the decoder is
         # reported, so Pillow, which notices a missing end, reads those files.
