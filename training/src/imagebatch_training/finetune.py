@@ -1,0 +1,172 @@
+"""The fine-tune: the last blocks and the classifier, from the linear probe on.
+
+Starting from the probe keeps the first steps from spoiling the features (Kumar et al. 2022, "Fine-tuning can
+distort pretrained features"); the averaged weights vary far less from epoch to epoch than the last ones.
+"""
+
+import copy
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+from torchvision.models import MobileNetV2
+
+from imagebatch_training.activations import Activations
+from imagebatch_training.head import Head
+from imagebatch_training.probe import ProbeFit, Targets
+from imagebatch_training.settings import FineTune
+
+log = logging.getLogger(__name__)
+
+_WARM_UP = 0.1
+"""Share of the steps in which the learning rate rises."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """One row of the history: learning rate tried, epoch from 1, and the mean losses (the training one with dropout)."""
+
+    learning_rate: float
+    epoch: int
+    train_loss: float
+    validation_loss: float
+    validation_accuracy: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuneFit:
+    """A fine-tuned head: that of the epoch with the smallest validation loss of all that were tried."""
+
+    head: Head
+    best: Epoch
+    history: list[Epoch]
+
+
+def fine_tune(
+    network: MobileNetV2,
+    activations: Activations,
+    targets: Targets,
+    train: Targets,
+    validation: Targets,
+    *,
+    start: ProbeFit,
+    settings: FineTune,
+    seed: int,
+) -> FineTuneFit:
+    """Fine-tune once per learning rate.
+
+    Args:
+        network: Its last blocks are where training starts; it is not changed.
+        activations: float32 (views, images, channels, height, width).
+        targets: Class index per image.
+        train: Positions of the training images.
+        validation: Positions of the validation images.
+        start: Where the classifier starts.
+        settings: Blocks, learning rates, epochs.
+        seed: Of the order, the views and dropout.
+
+    Returns:
+        The fit of the best epoch.
+    """
+    history: list[Epoch] = []
+    best: tuple[Epoch, Head] | None = None
+    for rate in settings.learning_rates:
+        run = _Run(network, activations, targets, train, start=start, settings=settings, rate=rate, seed=seed)
+        for number in range(1, settings.epochs + 1):
+            loss = run.epoch()
+            epoch = _evaluate(run.average, activations[0][validation], targets[validation], rate, number, loss)
+            log.info(
+                "rate %g, epoch %d: validation loss %.3f, accuracy %.3f",
+                rate,
+                number,
+                epoch.validation_loss,
+                epoch.validation_accuracy,
+            )
+            history.append(epoch)
+            if best is None or epoch.validation_loss < best[0].validation_loss:
+                best = (epoch, copy.deepcopy(run.average))
+    if best is None:
+        raise ValueError("no learning rate and no epoch to choose from")
+    return FineTuneFit(head=best[1], best=best[0], history=history)
+
+
+class _Run:
+    """One learning rate's training, epoch by epoch, with the moving average of its weights."""
+
+    def __init__(
+        self,
+        network: MobileNetV2,
+        activations: Activations,
+        targets: Targets,
+        train: Targets,
+        *,
+        start: ProbeFit,
+        settings: FineTune,
+        rate: float,
+        seed: int,
+    ) -> None:
+        torch.manual_seed(seed)
+        self.random = np.random.default_rng(seed)
+        self.activations, self.targets, self.train, self.settings = activations, targets, train, settings
+        self.head = start_head(network, start, settings)
+        self.average = copy.deepcopy(self.head)
+        self.steps = -(-len(train) // settings.batch_size)
+        trained = [value for value in self.head.parameters() if value.requires_grad]
+        self.optimiser = torch.optim.AdamW(trained, lr=rate, weight_decay=settings.weight_decay)
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimiser, max_lr=rate, total_steps=self.steps * settings.epochs + 1, pct_start=_WARM_UP
+        )
+
+    def epoch(self) -> float:
+        """Train on every training image once, each in a random view; return the mean loss."""
+        self.head.eval()  # BatchNorm keeps ImageNet's statistics; only dropout is switched on
+        self.head.training = True
+        losses = []
+        for chosen in np.array_split(self.random.permutation(self.train), self.steps):
+            views = self.random.integers(0, len(self.activations), size=len(chosen))
+            batch = np.stack([self.activations[v, i] for v, i in zip(views, chosen, strict=True)])
+            loss = functional.cross_entropy(
+                self.head(torch.from_numpy(batch)), torch.from_numpy(self.targets[chosen])
+            )
+            self.optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            self.optimiser.step()
+            self.schedule.step()
+            self._update_average()
+            losses.append(loss.item() * len(chosen))
+        return sum(losses) / len(self.train)
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        for mean, value in zip(self.average.parameters(), self.head.parameters(), strict=True):
+            mean.lerp_(value, 1 - self.settings.averaging)
+
+
+def start_head(network: MobileNetV2, start: ProbeFit, settings: FineTune) -> Head:
+    """Make a head that computes what the probe computes, with every BatchNorm frozen."""
+    head = Head(network, settings.first_block, settings.dropout)
+    with torch.no_grad():
+        head.classifier.weight.copy_(start.weight)
+        head.classifier.bias.copy_(start.bias)
+    for module in head.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.requires_grad_(False)  # noqa: FBT003 - torch's signature is positional
+    return head.eval()
+
+
+def _evaluate(
+    head: Head, activations: Activations, targets: Targets, rate: float, number: int, train_loss: float
+) -> Epoch:
+    logits = head.compute_logits(activations)
+    loss = functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(targets))
+    accuracy = float((logits.argmax(1) == targets).mean())
+    return Epoch(
+        learning_rate=rate,
+        epoch=number,
+        train_loss=train_loss,
+        validation_loss=float(loss),
+        validation_accuracy=accuracy,
+    )

