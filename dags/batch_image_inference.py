@@ -6,7 +6,6 @@ Its graph is in `imagebatch_dags/factory.py`, so that a further DAG is one YAML 
 import os
 
 from airflow.sdk import DAG
-
 from imagebatch_dags.factory import build_dag
 from imagebatch_dags.pipeline import Pipeline
 

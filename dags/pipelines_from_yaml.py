@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from airflow.sdk import DAG
-
 from imagebatch_dags.factory import build_dag
 from imagebatch_dags.pipeline import read_pipeline
 

@@ -80,7 +80,8 @@ class AirflowApi:
         """Read what a finished stage returned; empty if it returned nothing."""
         try:
             value = fetch(
-                url("airflow", f"/api/v2{run.path}/taskInstances/{task}/xcomEntries/return_value"), self._headers
+                url("airflow", f"/api/v2{run.path}/taskInstances/{task}/xcomEntries/return_value"),
+                self._headers,
             )["value"]
         except urllib.error.HTTPError:
             return {}
@@ -92,7 +93,9 @@ class AirflowApi:
         index = f"?map_index={task['map_index']}" if task["map_index"] >= 0 else ""
         path = f"{run.path}/taskInstances/{task['task_id']}/logs/{max(1, task['try_number'])}{index}"
         entries = self._call(path).get("content", [])
-        return [entry.get("event", "") if isinstance(entry, dict) else str(entry) for entry in entries][-count:]
+        return [entry.get("event", "") if isinstance(entry, dict) else str(entry) for entry in entries][
+            -count:
+        ]
 
     def _known(self, dag: str) -> bool:
         try:
@@ -105,7 +108,12 @@ class AirflowApi:
 
     def _call(self, path: str, body: Any = None, method: str | None = None) -> Any:
         try:
-            return fetch(url("airflow", f"/api/v2{path}"), {**self._headers, "Accept": "application/json"}, body, method)
+            return fetch(
+                url("airflow", f"/api/v2{path}"),
+                {**self._headers, "Accept": "application/json"},
+                body,
+                method,
+            )
         except urllib.error.HTTPError as error:
             text = " ".join(error.read().decode(errors="replace").split())
             fail(f"Airflow answers {error.code} to {path}: {text[:500]}", 1)

@@ -26,7 +26,7 @@ def main() -> int:
     begun = time.monotonic()
     for verb in TRAINING:
         with step(f"training: {verb}"):
-            run([program("training", "imagebatch-train"), verb], environment=training_environment())
+            train(verb)
     with step("stack"):
         code = stack.main(["up"])
     if code:
@@ -36,16 +36,25 @@ def main() -> int:
     with step("result"):
         show(Path(finished["predictions"].removeprefix("file://")).parent)
     say("")
-    say(f"done in {time.monotonic() - begun:.0f} s; `make down` stops the stack, `make demo` again makes a new run")
+    say(
+        f"done in {time.monotonic() - begun:.0f} s; `make demo` again makes a new run, `make down` stops the stack"
+    )
     return 0
 
 
-def training_environment() -> dict[str, str]:
-    """Point training at this stack's folder and at its MLflow database."""
-    return {
-        "IMAGEBATCH_VAR": str(VAR),
-        "MLFLOW_TRACKING_URI": f"sqlite:///{VAR / 'mlflow' / 'mlflow.db'}",
-    }
+def train(verb: str, *arguments: str) -> None:
+    """Run a verb of `imagebatch-train` on this stack's folders.
+
+    Args:
+        verb: `weights`, `data`, `train`, `archive` or `evaluate`.
+        *arguments: more of its arguments.
+    """
+    folders = [f"paths.{name}='{VAR / name}'" for name in ("weights", "data", "training")]
+    tracking = f"tracking.artifacts='{VAR / 'mlflow' / 'artifacts'}'"
+    run(
+        [program("training", "imagebatch-train"), verb, *arguments, *folders, tracking],
+        environment={"MLFLOW_TRACKING_URI": f"sqlite:///{VAR / 'mlflow' / 'mlflow.db'}"},
+    )
 
 
 def score(shard_size: int) -> dict[str, str]:
@@ -83,14 +92,16 @@ def show(output: Path) -> None:
     say("certificate: " + ", ".join(f"{name} {value}" for name, value in counts(certificate).items()))
     folder = output.parent
     run(
-        [program("pipeline_image", "imagebatch"), "verify", f"--runs-uri={folder.parent}", f"--run-id={folder.name}"],
+        [
+            program("pipeline_image", "imagebatch"),
+            "verify",
+            f"--runs-uri={folder.parent}",
+            f"--run-id={folder.name}",
+        ],
         environment=model_api(),
     )
     say("")
-    run(
-        [program("training", "imagebatch-train"), "evaluate", "--predictions", predictions],
-        environment=training_environment(),
-    )
+    train("evaluate", "--predictions", str(predictions))
     say("")
     say(f"Airflow     {url('airflow', f'/dags/{DAG}')}  login {ADMIN} / {password()}")
     say(f"MLflow      {url('mlflow')}")

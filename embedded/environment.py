@@ -1,6 +1,7 @@
 """Where everything is, and how these scripts speak: paths, ports, programs, progress lines.
 
-Run by the system's Python before any environment exists: standard library only, here and in every script beside it.
+Run by the system's Python before any environment exists: standard library only, here and in every script
+beside it.
 """
 
 import os
@@ -10,7 +11,9 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeAlias
+
+Argv: TypeAlias = list[str | Path]  # program and arguments, never through a shell
 
 ROOT = Path(__file__).resolve().parent.parent
 # Runs, data, logs, databases. Another folder (and other ports) lets a second stack run beside the first.
@@ -28,7 +31,10 @@ PORTS = {
         "metrics": 8082,
         "airflow": 8088,
         "mlflow": 5000,
-        "workers": 9000,  # TorchServe's own workers take this one and those after it
+        # TorchServe opens these two without being asked, and numbers its workers' sockets from the third.
+        "grpc_inference": 7070,
+        "grpc_management": 7071,
+        "workers": 9000,
     }.items()
 }
 
@@ -62,9 +68,7 @@ def step(name: str) -> Iterator[None]:
     say(f"{name:<34}{time.monotonic() - begun:7.1f} s")
 
 
-def run(
-    argv: list[str | Path], *, quiet: bool = False, environment: Mapping[str, str] | None = None
-) -> str:
+def run(argv: list[str | Path], *, quiet: bool = False, environment: Mapping[str, str] | None = None) -> str:
     """Run a program from the repository's root to its end, or end this script.
 
     Args:
@@ -80,13 +84,22 @@ def run(
     """
     kept = subprocess.PIPE if quiet else None
     done = subprocess.run(
-        argv, cwd=ROOT, env={**os.environ, **(environment or {})}, stdout=kept, stderr=kept, text=True, check=False
+        argv,
+        cwd=ROOT,
+        env={**os.environ, **(environment or {})},
+        stdout=kept,
+        stderr=kept,
+        text=True,
+        check=False,
     )
     if done.returncode:
         if quiet:
             tail = (done.stdout + done.stderr).strip().splitlines()[-30:]
             print("\n".join(tail), file=sys.stderr)
-        fail(f"{Path(argv[0]).name} {argv[1] if len(argv) > 1 else ''} ended with {done.returncode}", done.returncode)
+        fail(
+            f"{Path(argv[0]).name} {argv[1] if len(argv) > 1 else ''} ended with {done.returncode}",
+            done.returncode,
+        )
     return done.stdout or ""
 
 

@@ -5,15 +5,15 @@ import sys
 import time
 from pathlib import Path
 
-from environment import ROOT, UV, program, say
+from environment import ROOT, UV, Argv, program, say
 
-# mypy reads a part's libraries out of that part's own environment: part, folders, where imports start.
+# mypy reads a part's libraries out of that part's own environment, and its modules from this folder.
 TYPED = (
-    ("pipeline_image", ["pipeline_image/src"], "pipeline_image/src"),
-    ("handlers", ["handlers"], "handlers"),
-    ("training", ["training/src"], "training/src"),
-    ("airflow", ["dags"], "dags"),
-    ("airflow", ["embedded"], "embedded"),
+    ("pipeline_image", "pipeline_image/src"),
+    ("handlers", "handlers"),
+    ("training", "training/src"),
+    ("airflow", "dags"),
+    ("airflow", "embedded"),
 )
 PARTS = {"pipeline_image": ".", "handlers": ".", "training": ".", "airflow": "../dags"}
 
@@ -29,15 +29,15 @@ def main() -> int:
     return 1 if unhappy else 0
 
 
-def _checks() -> list[tuple[str, list[str | Path], Path]]:
-    tools = [UV, "run", "--quiet", "--frozen", "--project", "."]
-    checks: list[tuple[str, list[str | Path], Path]] = [
+def _checks() -> list[tuple[str, Argv, Path]]:
+    tools: Argv = [UV, "run", "--quiet", "--frozen", "--project", "."]
+    checks: list[tuple[str, Argv, Path]] = [
         ("ruff check", [*tools, "ruff", "check", "."], ROOT),
         ("ruff format", [*tools, "ruff", "format", "--check", "."], ROOT),
     ]
-    for part, folders, _ in TYPED:
+    for part, folder in TYPED:
         python = f"--python-executable={program(part, 'python')}"
-        checks.append((f"mypy {folders[0]}", [*tools, "mypy", python, *folders], ROOT))
+        checks.append((f"mypy {folder}", ["env", f"MYPYPATH={folder}", *tools, "mypy", python, folder], ROOT))
     linter = program("pipeline_image", "lint-imports")
     checks.append(("import-linter", [linter], ROOT / "pipeline_image"))
     for part, folder in PARTS.items():
@@ -45,7 +45,7 @@ def _checks() -> list[tuple[str, list[str | Path], Path]]:
     return checks
 
 
-def _passes(name: str, argv: list[str | Path], folder: Path) -> bool:
+def _passes(name: str, argv: Argv, folder: Path) -> bool:
     begun = time.monotonic()
     done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False)
     say(f"{name:<34}{time.monotonic() - begun:7.1f} s  {'ok' if done.returncode == 0 else 'failed'}")

@@ -1,8 +1,8 @@
 """Services that outlive the script which starts them, and end with everything they started.
 
-Each service leads a session of its own; its pid, its start time and the machine's boot are recorded. Whatever a service
-starts stays in that session, also after its parent died, so stopping means: until the session is empty. A pid that has
-meanwhile gone to a stranger has another start time, and is left alone. Reads /proc: Linux only.
+Each service leads a session of its own; its pid, its start time and the machine's boot are recorded. What a
+service starts stays in that session, also after its parent died, so stopping means: until the session is empty.
+A pid that has meanwhile gone to a stranger has another start time, and is left alone. Reads /proc: Linux only.
 """
 
 import json
@@ -58,7 +58,9 @@ def records() -> dict[str, Record]:
     return {record.name: record for record in found}
 
 
-def start(name: str, argv: list[str], *, environment: Mapping[str, str], folder: Path, fingerprint: str) -> Record:
+def start(
+    name: str, argv: list[str], *, environment: Mapping[str, str], folder: Path, fingerprint: str
+) -> Record:
     """Start a service as the leader of a new session, its output in `log_file(name)`."""
     folder.mkdir(parents=True, exist_ok=True)
     log_file(name).parent.mkdir(parents=True, exist_ok=True)

@@ -44,7 +44,7 @@ def summary(tasks: list[dict[str, Any]], images: int, now: float | None = None) 
         now: seconds since the epoch; default: the clock.
 
     Returns:
-        Finished stages, the running ones, and for `score` the shards done, images per second and the seconds left.
+        Finished stages, the running ones, and for `score` shards done, images/s, seconds left.
     """
     now = time.time() if now is None else now
     states: dict[str, list[str | None]] = {}

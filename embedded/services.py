@@ -19,7 +19,6 @@ MODEL_STORE = ROOT / "model_store"
 KEY_FILE = TORCHSERVE / "key_file.json"
 PASSWORDS = AIRFLOW / "passwords.json"
 ADMIN = "admin"
-HEAP = "-Xmx512m"  # the JVM moves bytes between sockets; unbounded it takes a quarter of the machine
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,9 @@ def password() -> str:
     return str(json.loads(PASSWORDS.read_text())[ADMIN])
 
 
-def fetch(address: str, headers: Mapping[str, str] | None = None, body: Any = None, method: str | None = None) -> Any:
+def fetch(
+    address: str, headers: Mapping[str, str] | None = None, body: Any = None, method: str | None = None
+) -> Any:
     """Ask a loopback service for JSON.
 
     Args:
@@ -147,13 +148,20 @@ def fetch(address: str, headers: Mapping[str, str] | None = None, body: Any = No
 
 def _torchserve(java: Path) -> Service:
     archives = sorted(MODEL_STORE.glob("*.mar"))
-    settings = _torchserve_settings(len(archives) > 0)
+    settings = _torchserve_settings()
     config = TORCHSERVE / "config.properties"
     TORCHSERVE.mkdir(parents=True, exist_ok=True)
     config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
     temporary = TORCHSERVE / "tmp"
     temporary.mkdir(exist_ok=True)
-    argv = [str(program("handlers", "torchserve")), "--start", "--foreground", "--ncs", "--ts-config", str(config)]
+    argv = [
+        str(program("handlers", "torchserve")),
+        "--start",
+        "--foreground",
+        "--ncs",
+        "--ts-config",
+        str(config),
+    ]
     return Service(
         name="torchserve",
         argv=[*argv, "--model-store", str(MODEL_STORE)],
@@ -170,23 +178,28 @@ def _torchserve(java: Path) -> Service:
             "METRICS_LOCATION": str(TORCHSERVE / "logs"),
             "OMP_NUM_THREADS": "1",  # as many workers as cores: more threads would only contend
         },
-        ports=[PORTS["inference"], PORTS["management"], PORTS["metrics"]],
+        ports=[
+            PORTS[name]
+            for name in ("inference", "management", "metrics", "grpc_inference", "grpc_management")
+        ],
         healthy=_torchserve_health,
         inputs=[config, *archives],
     )
 
 
-def _torchserve_settings(any_model: bool) -> dict[str, str]:  # noqa: FBT001 - private, one caller
+def _torchserve_settings() -> dict[str, str]:
     lines = (ROOT / "handlers" / "config.properties").read_text().splitlines()
     stripped = [line.strip() for line in lines]
     settings = dict(line.split("=", 1) for line in stripped if "=" in line and not line.startswith("#"))
-    settings["vmargs"] = f"{settings.get('vmargs', '')} {HEAP} -Djava.io.tmpdir={TORCHSERVE / 'tmp'}".strip()
+    settings["vmargs"] = f"{settings.get('vmargs', '')} -Djava.io.tmpdir={TORCHSERVE / 'tmp'}".strip()
     return settings | {
         "inference_address": url("inference"),
         "management_address": url("management"),
         "metrics_address": url("metrics"),
+        "grpc_inference_port": str(PORTS["grpc_inference"]),
+        "grpc_management_port": str(PORTS["grpc_management"]),
         "model_store": str(MODEL_STORE),
-        "load_models": "all" if any_model else "",
+        "load_models": "all",
         "allowed_urls": f"file://{MODEL_STORE}/.*",
         "default_workers_per_model": str(os.cpu_count() or 1),
         "initial_worker_port": str(PORTS["workers"]),

@@ -7,7 +7,7 @@ import time
 import venv
 
 import java
-from environment import ROOT, UV, fail, run, say, step
+from environment import ROOT, UV, Argv, fail, run, say, step
 
 UV_VERSION = "0.13.9"
 PARTS = (".", "airflow", "pipeline_image", "handlers", "training")
@@ -20,7 +20,7 @@ def main() -> None:
     if not (ROOT / "training" / ".venv").exists():
         free = shutil.disk_usage(ROOT).free
         if free < WANTED_BYTES:
-            fail(f"{free / 1e9:.1f} GB free at {ROOT}: the environments need {WANTED_BYTES / 1e9:.0f} GB, free some")
+            fail(f"{free / 1e9:.1f} GB free at {ROOT}: the environments need {WANTED_BYTES / 1e9:.0f}")
     install_uv()
     for part in PARTS:
         name = "tools" if part == "." else part
@@ -31,7 +31,7 @@ def main() -> None:
     if java.find() is None:
         with step("setup: java"):
             if java.install() is None:
-                fail(f"no Java {java.OLDEST} or newer, and {java.PACKAGE} does not start: install one (Debian: default-jre-headless)")
+                fail(f"no Java {java.OLDEST} or newer: install one (Debian: default-jre-headless)")
     say(f"setup is current ({time.monotonic() - begun:.1f} s)")
 
 
@@ -43,8 +43,8 @@ def install_uv() -> None:
         try:
             venv.create(UV.parent.parent, with_pip=True, clear=True)
         except (OSError, subprocess.CalledProcessError):
-            fail(f"{sys.executable} cannot make an environment: install its venv module (Debian: python3.11-venv)")
-        pip = [UV.parent / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+            fail(f"{sys.executable} has no venv module: install it (Debian: python3.11-venv)")
+        pip: Argv = [UV.parent / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         run([*pip, f"uv=={UV_VERSION}"])
 
 
@@ -54,7 +54,7 @@ def _uv_version() -> str:
 
 
 def _current(part: str) -> bool:
-    check = [UV, "sync", "--frozen", "--quiet", "--check", "--project", part]
+    check: Argv = [UV, "sync", "--frozen", "--quiet", "--check", "--project", part]
     return subprocess.run(check, cwd=ROOT, capture_output=True, check=False).returncode == 0
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import java
 import processes
-from environment import CONFIGURATION, PORTS, ROOT, VAR, fail, program, run, say, step, url
+from environment import CONFIGURATION, PORTS, ROOT, VAR, Argv, fail, program, run, say, step, url
 from services import ADMIN, AIRFLOW, PASSWORDS, Service, airflow_environment, password, services
 
 PATIENCE = 180.0  # seconds for the whole stack to become healthy; 25 on two idle cores
@@ -100,17 +100,15 @@ def _current(name: str, record: processes.Record, wanted: list[Service]) -> bool
 def _preflight(missing: list[Service], found: Path) -> None:
     ports = ",".join(str(port) for service in missing for port in service.ports)
     VAR.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(
-        [program("pipeline_image", "imagebatch"), "doctor", f"--ports={ports}", f"--java={found}"]
-        + [f"--min-free-gb={FREE_GB}", f"--path={VAR}"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    doctor: Argv = [program("pipeline_image", "imagebatch"), "doctor", f"--ports={ports}", f"--java={found}"]
+    argv: Argv = [*doctor, f"--min-free-gb={FREE_GB}", f"--path={VAR}"]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         complaints = done.stderr.strip().splitlines() or ["imagebatch doctor failed"]
-        fail(f"{complaints[-1]} (IMAGEBATCH_PORT_… and IMAGEBATCH_VAR choose other ports and another folder)", CONFIGURATION)
+        fail(
+            f"{complaints[-1]} (IMAGEBATCH_PORT_… and IMAGEBATCH_VAR choose other ports and another folder)",
+            CONFIGURATION,
+        )
 
 
 def _prepare_airflow() -> None:
@@ -159,7 +157,7 @@ def _print_addresses() -> None:
     say("")
     say(f"Airflow     {url('airflow')}  login {ADMIN} / {password()}  (kept in {PASSWORDS})")
     say(f"MLflow      {url('mlflow')}")
-    say(f"TorchServe  {url('inference')}  management {PORTS['management']}, metrics {PORTS['metrics']}, all on loopback")
+    say(f"TorchServe  {url('inference')}  management {PORTS['management']}, metrics {PORTS['metrics']}")
 
 
 @contextmanager

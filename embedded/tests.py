@@ -1,12 +1,13 @@
 """`make test`, `make e2e`: pytest for each part in its own environment, and one summary of all."""
 
+import subprocess
 import sys
 import tempfile
 import time
-import xml.etree.ElementTree as ET  # our own pytest's report
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
-from environment import ROOT, UV, say
+from environment import ROOT, UV, Argv, say
 
 # Part whose environment runs it, and the folder below tests/.
 UNIT = (
@@ -28,8 +29,6 @@ def main(argv: list[str]) -> int:
     Returns:
         0 if everything passed; 1 if not, or if no test ran; 2 for another suite.
     """
-    import subprocess  # noqa: PLC0415
-
     suites = {"unit": UNIT, "e2e": E2E}
     if len(argv) != 1 or argv[0] not in suites:
         say(f"usage: tests.py {'|'.join(suites)}")
@@ -49,17 +48,29 @@ def main(argv: list[str]) -> int:
     return 0 if totals["passed"] and not totals["failed"] else 1
 
 
-def _pytest(part: str, folder: str, report: Path) -> list[str | Path]:
-    python = [UV, "run", "--project", part, "--frozen", "--quiet", "python", "-Im", "pytest"]
-    return [*python, "-c", f"{part}/pyproject.toml", "--rootdir", ".", f"--junitxml={report}", f"tests/{folder}"]
+def _pytest(part: str, folder: str, report: Path) -> Argv:
+    python: Argv = [UV, "run", "--project", part, "--frozen", "--quiet", "python", "-Im", "pytest"]
+    return [
+        *python,
+        "-c",
+        f"{part}/pyproject.toml",
+        "--rootdir",
+        ".",
+        f"--junitxml={report}",
+        f"tests/{folder}",
+    ]
 
 
 def _add(totals: dict[str, int], report: Path, code: int) -> None:
     if not report.exists():
         totals["failed"] += 1  # pytest itself did not start
         return
-    suite = ET.parse(report).getroot().find("testsuite")
-    counted = {name: int(suite.get(name, "0")) for name in ("tests", "failures", "errors", "skipped")} if suite is not None else {}
+    suite = ET.parse(report).getroot().find("testsuite")  # noqa: S314 - our own pytest wrote it
+    counted = (
+        {name: int(suite.get(name, "0")) for name in ("tests", "failures", "errors", "skipped")}
+        if suite is not None
+        else {}
+    )
     failed = counted.get("failures", 0) + counted.get("errors", 0)
     skipped = counted.get("skipped", 0)
     totals["passed"] += counted.get("tests", 0) - failed - skipped

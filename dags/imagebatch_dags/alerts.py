@@ -1,8 +1,8 @@
 """Deadlines: being told in time that a night's table will not be ready.
 
-Each DAG has two, counted from the moment its run was queued: `warn` (somebody may still help) and `late` (the table is
-missed). Both call `report_missed_deadline`, which writes to the log and, where `IMAGEBATCH_ALERT_WEBHOOK` names a URL,
-posts one JSON object there.
+Each DAG has two, counted from the moment its run was queued: `warn` (somebody may still help) and `late` (the
+table is missed). Both call `report_missed_deadline`, which writes to the log and, where
+`IMAGEBATCH_ALERT_WEBHOOK` names a URL, posts one JSON object there.
 """
 
 import json
@@ -12,7 +12,9 @@ from datetime import timedelta
 from typing import Any
 from urllib.request import Request, urlopen
 
-from airflow.sdk import DeadlineAlert, DeadlineReference, SyncCallback
+# Not from airflow.sdk, which has them too: its type stub lacks them.
+from airflow.sdk.definitions.callback import SyncCallback
+from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
 log = logging.getLogger(__name__)
 

@@ -42,7 +42,7 @@ class DockerStageOperator(DockerOperator):
         command = list(self.command or [])
         return command if self.shard is None else [*command, f"--shard={self.shard}"]
 
-    def execute(self, context: Context) -> dict[str, Any] | None:
+    def execute(self, context: Context) -> dict[str, Any] | None:  # type: ignore[override] # the parsed line, not the text
         """Run the container to its end, then remove it.
 
         Returns:
@@ -71,7 +71,7 @@ class DockerStageOperator(DockerOperator):
         return OUT_OF_MEMORY if state.get("OOMKilled") else int(state["ExitCode"])
 
     def _remove(self) -> None:
-        if self.container is None:
+        if not self.container:  # None until it was created
             return
         try:
             self.cli.remove_container(self.container["Id"], force=True)
@@ -82,8 +82,8 @@ class DockerStageOperator(DockerOperator):
 def stage_container() -> dict[str, Any]:
     """Build DockerOperator's arguments that every stage shares, from the environment.
 
-    `IMAGEBATCH_DOCKER_IMAGE`, `_NETWORK`, `_MEMORY`, `_USER`, and for the mounts `_INPUTS`, `_RUNS`, `_KEYS`: a volume's
-    name, or an absolute path of the engine's machine.
+    `IMAGEBATCH_DOCKER_IMAGE`, `_NETWORK`, `_MEMORY`, `_USER`, and for the mounts `_INPUTS`, `_RUNS`, `_KEYS`:
+    a volume's name, or an absolute path of the engine's machine.
 
     Returns:
         Keyword arguments; the container runs as an ordinary user, sees the images and the keys read-only,
@@ -115,5 +115,9 @@ def stage_container() -> dict[str, Any]:
 
 
 def _mount(source: str, target: str, *, read_only: bool) -> Mount:
-    kind = "bind" if source.startswith("/") else "volume"
-    return Mount(target=target, source=source, type=kind, read_only=read_only)
+    return Mount(
+        target=target,
+        source=source,
+        type="bind" if source.startswith("/") else "volume",
+        read_only=read_only,
+    )

@@ -26,8 +26,9 @@ Scores every image of an input with a served model and writes `predictions.csv`.
 | `check_predictions` | stops here if the predictions are not sane |
 | `postprocess` | writes the CSV, the failures and the certificate |
 
-The run's folder is named after the Airflow run id, with `-` for characters outside `A-Z a-z 0-9 . _ -`. Clearing a task and running it again continues
-where it stopped. Exit codes 2, 65 and 78 fail at once; others are retried.
+The run's folder is named after the Airflow run id, with `-` for characters outside `A-Z a-z 0-9 . _ -`.
+Clearing a task and running it again continues where it stopped. Exit codes 2, 65 and 78 fail at once; others
+are retried.
 """
 
 
@@ -84,7 +85,7 @@ def _tasks(pipeline: Pipeline) -> None:
         ["check", "--suite=manifest"],
         doc_md="Great Expectations on the manifest. Exit code 65 stops the run before anything is scored.",
     )
-    shards = plan(preprocess.output)
+    shards = plan(preprocess.output)  # type: ignore[arg-type] # an XComArg stands for its value
     score = mapped_stage(
         "score",
         ["score", "--pack-size={{ params.pack_size }}", "--in-flight={{ params.in_flight }}"],
@@ -92,7 +93,7 @@ def _tasks(pipeline: Pipeline) -> None:
         pool=POOL,
         max_active_tis_per_dagrun=pipeline.parallel_shards,
         map_index_template="shard {{ '%05d' % task.shard }}",
-        doc_md="Asks the model server about every image of one shard. A shard already scored is not scored again.",
+        doc_md="Asks the model server about every image of one shard. What is scored is not scored again.",
     )
     check_predictions = stage(
         "check_predictions",
@@ -104,8 +105,13 @@ def _tasks(pipeline: Pipeline) -> None:
     postprocess = stage(
         "postprocess",
         ["postprocess"],
-        outlets=[Asset(name=f"{pipeline.dag_id}.predictions", uri=f"imagebatch://runs/{pipeline.dag_id}/predictions.csv")],
-        doc_md="Joins everything, writes predictions.csv, failures.csv and the certificate. Its asset event carries their URIs.",
+        outlets=[
+            Asset(
+                name=f"{pipeline.dag_id}.predictions",
+                uri=f"imagebatch://runs/{pipeline.dag_id}/predictions.csv",
+            )
+        ],
+        doc_md="Writes predictions.csv, failures.csv and the certificate. The asset event names them.",
     )
     preprocess >> check_manifest >> shards >> score >> check_predictions >> postprocess
     check_manifest >> check_predictions
@@ -158,7 +164,11 @@ def _params(pipeline: Pipeline) -> dict[str, Param]:
             description="CSV or Parquet file with a column `uri` and, optionally, `image_id`.",
         ),
         "model": Param(
-            pipeline.model, type="string", pattern=name, title="Model", description="Name of the served model."
+            pipeline.model,
+            type="string",
+            pattern=name,
+            title="Model",
+            description="Name of the served model.",
         ),
         "model_version": Param(
             pipeline.model_version,

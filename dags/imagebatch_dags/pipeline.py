@@ -54,7 +54,9 @@ class Pipeline:
         if bool(self.input) == bool(self.manifest):
             raise ValueError(f"{self.dag_id}: give one of input and manifest")
         if not 0 < self.warn_after_minutes < self.late_after_minutes:
-            raise ValueError(f"{self.dag_id}: warn_after_minutes must be above 0 and below late_after_minutes")
+            raise ValueError(
+                f"{self.dag_id}: warn_after_minutes must be above 0 and below late_after_minutes"
+            )
 
 
 def read_pipeline(path: Path, environment: Mapping[str, str] = os.environ) -> Pipeline:
@@ -72,20 +74,24 @@ def read_pipeline(path: Path, environment: Mapping[str, str] = os.environ) -> Pi
             the file.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise TypeError("it must be a mapping of keys to values")
-        known = {each.name: each.type for each in fields(Pipeline)}
-        unknown = sorted(map(str, content.keys() - known.keys()))
-        if unknown:
-            raise ValueError(f"unknown key {unknown[0]!r}, use {', '.join(known)}")
-        values = {key: _expanded(value, environment) for key, value in content.items()}
-        for key, value in values.items():
-            _check_type(key, value, known[key])
+        values = _checked(yaml.safe_load(path.read_text(encoding="utf-8")), environment)
         return Pipeline(**{"dag_id": path.stem, **values})
-    except (TypeError, ValueError, yaml.YAMLError) as error:
+    except (ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"pipeline {path}: {reason}") from error
+
+
+def _checked(content: Any, environment: Mapping[str, str]) -> dict[str, Any]:
+    known = {each.name: each.type for each in fields(Pipeline)}
+    if not isinstance(content, dict):
+        raise ValueError("it must be a mapping of keys to values")  # noqa: TRY004 - one kind for all that a file can have wrong
+    unknown = sorted(map(str, content.keys() - known.keys()))
+    if unknown:
+        raise ValueError(f"unknown key {unknown[0]!r}, use {', '.join(known)}")
+    values = {key: _expanded(value, environment) for key, value in content.items()}
+    for key, value in values.items():
+        _check_type(key, value, known[key])
+    return values
 
 
 def _expanded(value: Any, environment: Mapping[str, str]) -> Any:
@@ -101,4 +107,4 @@ def _check_type(key: str, value: Any, wanted: Any) -> None:
     kinds: dict[Any, tuple[type, ...]] = {str: (str,), int: (int,), float: (int, float)}
     allowed = kinds.get(wanted, (list,))
     if isinstance(value, bool) or not isinstance(value, allowed):
-        raise ValueError(f"{key} must be {' or '.join(kind.__name__ for kind in allowed)}, not {value!r}")
+        raise ValueError(f"{key} must be {' or '.join(kind.__name__ for kind in allowed)}, not {value!r}")  # noqa: TRY004 - as above

@@ -1,7 +1,7 @@
 """The one place that builds an operator for a stage.
 
-`IMAGEBATCH_OPERATOR` chooses for all stages of all DAGs: `process` (a local process, the default) or `docker` (a
-container of the pipeline image). The command, the settings and the meaning of the exit codes are the same.
+`IMAGEBATCH_OPERATOR` chooses for all stages of all DAGs: `process` (a local process, the default) or `docker`
+(a container of the pipeline image). The command, the settings and the meaning of the exit codes are the same.
 """
 
 import hashlib
@@ -14,7 +14,12 @@ from airflow.sdk import BaseOperator
 
 LONGEST_RUN_ID = 128  # docs/reference/protocol.md
 # Settings about this installation, not about one run: every stage gets those that are set.
-INSTALLATION = ("IMAGEBATCH_RUNS_URI", "IMAGEBATCH_API_URL", "IMAGEBATCH_MANAGEMENT_URL", "IMAGEBATCH_KEY_FILE")
+INSTALLATION = (
+    "IMAGEBATCH_RUNS_URI",
+    "IMAGEBATCH_API_URL",
+    "IMAGEBATCH_MANAGEMENT_URL",
+    "IMAGEBATCH_KEY_FILE",
+)
 RETRIES: dict[str, Any] = {
     "retries": 3,
     "retry_delay": timedelta(seconds=15),
