@@ -1,0 +1,198 @@
+"""TorchServe's inference API, as the handler in `handlers/` speaks it (docs/reference/wire.md)."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import requests
+from pydantic import BaseModel, ConfigDict, ValidationError
+from requests.adapters import HTTPAdapter
+
+from imagebatch.backends.base import Answer, ApiFaultError, Fault, ImagePayload, Reply
+from imagebatch.backends.torchserve_keys import KeyFile
+from imagebatch.contracts import ModelPin
+from imagebatch.errors import ConfigurationError, UnknownModelError, one_line
+from imagebatch.settings import ApiSettings
+
+_KEY_ATTEMPTS = 3
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    name: str
+    version: str
+    digest: str
+
+
+class _Description(BaseModel):
+    model: _Model
+    labels: list[str]
+
+
+class _Error(BaseModel):
+    reason: str
+    detail: str = ""
+
+
+class _Image(BaseModel):
+    id: str
+    labels: tuple[str, ...] = ()
+    probabilities: tuple[float, ...] = ()
+    error: _Error | None = None
+
+
+class _Reply(BaseModel):
+    model: _Model
+    images: list[_Image]
+
+
+def connect(settings: ApiSettings, model: str, version: str) -> TorchServe:
+    """A client for one model."""
+    keys = KeyFile(settings.key_file, settings.management_url) if settings.key_file else None
+    return TorchServe(settings.api_url, model, version, keys=keys, timeout=settings.request_timeout)
+
+
+class TorchServe:
+    """A client for one model of one TorchServe.
+
+    Args:
+        url: Inference API, for example `http://127.0.0.1:8080`.
+        model: Name of the model.
+        version: Its version; empty for the server's default.
+        keys: Where keys come from; None if the server asks for none.
+        timeout: Seconds before a request is given up.
+    """
+
+    def __init__(
+        self, url: str, model: str, version: str, *, keys: KeyFile | None = None, timeout: float = 120.0
+    ) -> None:
+        self._url = f"{url.rstrip('/')}/predictions/{model}" + (f"/{version}" if version else "")
+        self._asked = f"{model} {version}".strip()
+        self._keys = keys
+        self._timeout = timeout
+        self._local = threading.local()
+
+    def describe(self) -> ModelPin:
+        """The served model's name, version, digest and labels."""
+        response = self._post(json={"describe": True})
+        try:
+            found = _Description.model_validate_json(response.content)
+        except ValidationError as error:
+            raise ApiFaultError(Fault.BAD_REPLY, f"no description: {response.content[:100]!r}") from error
+        return ModelPin(
+            name=found.model.name,
+            version=found.model.version,
+            digest=found.model.digest,
+            labels=found.labels,
+        )
+
+    def predict(self, images: Sequence[ImagePayload], top_k: int) -> Reply:
+        """Answers for every image, in order, from one multipart request."""
+        parts = [(image.key, (image.key, image.data, "application/octet-stream")) for image in images]
+        response = self._post(files=parts, headers={"X-Top-K": str(top_k)})
+        return _parse(response.content, images, top_k)
+
+    def _session(self) -> requests.Session:
+        session: requests.Session | None = getattr(self._local, "session", None)
+        if session is None:
+            session = requests.Session()
+            session.trust_env = False  # no proxy from the environment between the scorer and its server
+            session.mount("http://", HTTPAdapter(max_retries=0))
+            self._local.session = session
+        return session
+
+    def _post(self, *, headers: Mapping[str, str] | None = None, **body: Any) -> requests.Response:
+        """Posts once, or more often where a key was refused and another is to be had."""
+        for _ in range(_KEY_ATTEMPTS):
+            key = self._keys.inference_key() if self._keys else ""
+            sent = {**(headers or {}), **({"Authorization": f"Bearer {key}"} if key else {})}
+            response = self._send(sent, body)
+            if not _key_refused(response):
+                return self._checked(response)
+            if self._keys is None:
+                raise ConfigurationError("the model server wants a key: give its key_file.json by --key-file")
+            self._keys.replace(key)
+        raise ConfigurationError("the model server refused the inference key; see --key-file")
+
+    def _send(self, headers: Mapping[str, str], body: Mapping[str, Any]) -> requests.Response:
+        try:
+            return self._session().post(
+                self._url, headers=headers, timeout=self._timeout, allow_redirects=False, **body
+            )
+        except requests.ConnectTimeout as error:
+            raise ApiFaultError(Fault.UNREACHABLE, one_line(error, 200)) from error
+        except requests.Timeout as error:
+            raise ApiFaultError(Fault.TIMED_OUT, f"no answer in {self._timeout:g} s") from error
+        except requests.RequestException as error:
+            raise ApiFaultError(Fault.UNREACHABLE, one_line(error, 200)) from error
+
+    def _checked(self, response: requests.Response) -> requests.Response:
+        status = response.status_code
+        if status == requests.codes.ok:
+            return response
+        detail = f"HTTP {status} {one_line(response.text, 160)}"
+        if status == requests.codes.not_found:
+            raise UnknownModelError(
+                f"the model API does not serve {self._asked}: {detail}; see imagebatch models list"
+            )
+        raise ApiFaultError(_fault_of(response), detail, _retry_after(response))
+
+
+def _key_refused(response: requests.Response) -> bool:
+    # TorchServe answers a wrong key with 400, as it answers bad data; only the body tells them apart.
+    refused = {requests.codes.bad_request, requests.codes.unauthorized, requests.codes.forbidden}
+    if response.status_code not in refused:
+        return False
+    return "InvalidKeyException" in response.text or response.status_code != requests.codes.bad_request
+
+
+def _fault_of(response: requests.Response) -> Fault:
+    match response.status_code:
+        case requests.codes.request_entity_too_large:
+            return Fault.TOO_LARGE
+        case requests.codes.too_many_requests:
+            return Fault.OVERLOADED
+        case requests.codes.service_unavailable:
+            # A handler that raises answers 503 too: only the type in the body tells it from a full queue.
+            raised = "InternalServerException" in response.text
+            return Fault.WORKER_DIED if raised else Fault.OVERLOADED
+        case 507:  # an idle worker was found dead; the next one is being started
+            return Fault.OVERLOADED
+        case status if status >= 500:  # noqa: PLR2004 (the class of server errors)
+            return Fault.WORKER_DIED
+        case _:
+            return Fault.BAD_REPLY
+
+
+def _retry_after(response: requests.Response) -> float:
+    with contextlib.suppress(ValueError):
+        return min(300.0, max(0.0, float(response.headers.get("Retry-After", "0"))))
+    return 0.0
+
+
+def _parse(body: bytes, images: Sequence[ImagePayload], top_k: int) -> Reply:
+    try:
+        reply = _Reply.model_validate_json(body)
+    except ValidationError as error:
+        raise ApiFaultError(Fault.BAD_REPLY, f"not the expected JSON: {body[:80]!r}") from error
+    if [image.id for image in reply.images] != [image.key for image in images]:
+        raise ApiFaultError(
+            Fault.BAD_REPLY, f"{len(reply.images)} answers that do not match {len(images)} images"
+        )
+    return Reply(reply.model.digest, tuple(_answer(image, top_k) for image in reply.images))
+
+
+def _answer(image: _Image, top_k: int) -> Answer:
+    if image.error is not None:
+        return Answer(reason=image.error.reason, detail=one_line(image.error.detail, 200))
+    values = image.probabilities
+    falling = all(a >= b for a, b in itertools.pairwise(values))
+    in_range = all(0.0 <= value <= 1.0 for value in values)  # false for NaN too
+    if not (0 < len(values) <= top_k and len(values) == len(image.labels) and falling and in_range):
+        raise ApiFaultError(Fault.BAD_REPLY, f"labels and probabilities that cannot be: {values[:5]}")
+    return Answer(labels=image.labels, probabilities=values)

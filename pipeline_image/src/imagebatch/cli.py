@@ -1,0 +1,149 @@
+"""The command line: parse, call a stage, print one line of JSON, exit with its code."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
+
+from imagebatch import __version__, log, settings
+from imagebatch.contracts import CERTIFICATE, PREDICTIONS_CSV, PROTOCOL_VERSION
+from imagebatch.errors import ExitCode, ImagebatchError, UsageError, one_line
+
+_LONGEST_LINE = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A subcommand: its settings, its function (imported only when called), how its result reads."""
+
+    settings: type[settings.CommonSettings]
+    module: str
+    function: str
+    summarize: Callable[[Any, Any], dict[str, Any]]
+
+
+def _plain(_: Any, result: Any) -> dict[str, Any]:
+    return {name: getattr(result, name) for name in result.__slots__}
+
+
+def _scores(_: Any, result: Any) -> dict[str, Any]:
+    shard = {"shard": result[0].shard} if len(result) == 1 else {"shards": len(result)}
+    return shard | {
+        key: sum(getattr(one, key) for one in result) for key in ("predicted", "failed", "resumed")
+    }
+
+
+def _check(_: Any, result: Any) -> dict[str, Any]:
+    return {"success": True} | _plain(_, result)
+
+
+def _certificate(asked: Any, result: Any) -> dict[str, Any]:
+    base = f"{asked.runs_uri.rstrip('/')}/{asked.run_id}"
+    paths = {"predictions": f"{base}/{PREDICTIONS_CSV}", "certificate": f"{base}/{CERTIFICATE}"}
+    return {**result.counts.model_dump(), "balanced": result.balanced, **paths}
+
+
+COMMANDS = {
+    "preprocess": Command(settings.PreprocessSettings, "imagebatch.preprocess", "preprocess", _plain),
+    "check": Command(settings.CheckSettings, "imagebatch.quality", "check", _check),
+    "score": Command(settings.ScoreSettings, "imagebatch.score", "score", _scores),
+    "postprocess": Command(
+        settings.PostprocessSettings, "imagebatch.postprocess", "postprocess", _certificate
+    ),
+    "run": Command(settings.WholeRunSettings, "imagebatch.run", "run", _certificate),
+    "verify": Command(settings.VerifySettings, "imagebatch.verify", "verify", _certificate),
+    "models": Command(settings.ModelsSettings, "imagebatch.models", "models", lambda _, r: {"answer": r}),
+    "doctor": Command(settings.DoctorSettings, "imagebatch.doctor", "doctor", lambda _, r: {"found": r}),
+}
+
+
+def main() -> None:
+    """Entry point of `imagebatch`."""
+    sys.exit(call(sys.argv[1:]))
+
+
+def call(arguments: Sequence[str]) -> int:
+    """Runs one command.
+
+    Args:
+        arguments: As after the program's name. `--parse-only` before the command only checks what follows.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        parse_only = list(arguments[:1]) == ["--parse-only"]
+        name, asked = parse(arguments[1:] if parse_only else arguments)
+        if not parse_only:
+            _execute(name, asked)
+    except ImagebatchError as error:
+        print(f"imagebatch: {error}", file=sys.stderr)  # noqa: T201 (the one-line error is the interface)
+        return int(error.exit_code)
+    except KeyboardInterrupt:
+        return 130
+    return int(ExitCode.OK)
+
+
+def parse(arguments: Sequence[str]) -> tuple[str, settings.CommonSettings]:
+    """A command's name and its settings, from flags and `IMAGEBATCH_*` variables.
+
+    Raises:
+        UsageError: Unknown command, unknown flag, or a value out of range.
+    """
+    name = arguments[0] if arguments else "--help"
+    if name in {"-h", "--help", "help"}:
+        print(_help())  # noqa: T201 (asked for)
+        sys.exit(0)
+    if name == "--version":
+        print(f"imagebatch {__version__} protocol {PROTOCOL_VERSION}")  # noqa: T201 (asked for)
+        sys.exit(0)
+    if name not in COMMANDS:
+        raise UsageError(f"no command {name}; there are {', '.join(COMMANDS)}")
+    try:
+        kind: Any = COMMANDS[name].settings  # the base class adds these arguments where mypy cannot see them
+        return name, kind(_cli_parse_args=list(arguments[1:]), _cli_prog_name=f"imagebatch {name}")
+    except ValidationError as error:
+        raise UsageError(_first_problem(error)) from error
+    except SettingsError as error:
+        raise UsageError(f"{error}; see imagebatch {name} --help") from error
+
+
+def _execute(name: str, asked: settings.CommonSettings) -> None:
+    command = COMMANDS[name]
+    log.configure(asked.log_level)
+    function = getattr(importlib.import_module(command.module), command.function)
+    result = command.summarize(asked, function(asked))
+    known = {"run_id": asked.run_id} if isinstance(asked, settings.RunSettings) else {}
+    print(_last_line(known | {"stage": name} | result))  # noqa: T201 (the protocol's last line)
+
+
+def _last_line(content: dict[str, Any]) -> str:
+    line = json.dumps(content)
+    if len(line) > _LONGEST_LINE and "answer" not in content:
+        content = {
+            key: one_line(value, 100) if isinstance(value, str) else value for key, value in content.items()
+        }
+        line = json.dumps(content)
+    return line
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors(include_url=False)[0]
+    flag = "--" + str(problem["loc"][0]).replace("_", "-") if problem["loc"] else ""
+    text = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "missing":
+        return f"{flag} is required"
+    return f"{flag} {one_line(problem['input'], 80)}: {text}" if flag else text
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS)) + 2
+    lines = [f"  {name:<{width}}{command.settings.__doc__}" for name, command in COMMANDS.items()]
+    return "\n".join(["usage: imagebatch COMMAND [flags]; imagebatch COMMAND --help lists them", "", *lines])

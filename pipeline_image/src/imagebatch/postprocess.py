@@ -1,0 +1,83 @@
+"""Last stage: predictions.csv, predictions.parquet, failures.csv, the certificate, and `_SUCCESS`."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from imagebatch.certificate import Audit, Certificate
+from imagebatch.contracts import (
+    CERTIFICATE,
+    FAILURES_CSV,
+    PREDICTIONS_CSV,
+    PREDICTIONS_PARQUET,
+    SUCCESS,
+    RunDescription,
+    sha256_hex,
+)
+from imagebatch.ledger import ledgers, listed_count, read_description
+from imagebatch.log import get_logger
+from imagebatch.product import (
+    FAILURE_COLUMNS,
+    csv_header,
+    csv_lines,
+    failures,
+    prediction_columns,
+    predictions,
+)
+from imagebatch.progress import Progress
+from imagebatch.settings import PostprocessSettings
+from imagebatch.storage.runs import RunFolder, open_run
+
+log = get_logger()
+
+
+def postprocess(settings: PostprocessSettings) -> Certificate:
+    """Writes a run's outputs. The same run gives the same bytes, so that doing it again changes nothing.
+
+    Raises:
+        ConfigurationError: A stage before this one has not finished.
+        NotProvenError: The run's files disagree about its images.
+    """
+    run = open_run(settings.runs_uri, settings.run_id)
+    description = read_description(run)
+    audit = Audit(run, description)
+    _write_tables(run, description, audit)
+    certificate = audit.certificate()
+    data = (certificate.model_dump_json(indent=1) + "\n").encode()
+    run.write(CERTIFICATE, data)
+    run.write(SUCCESS, f"{sha256_hex(data)}\n".encode())
+    log.info("run certified", **certificate.counts.model_dump(), predictions=f"{run.uri}/{PREDICTIONS_CSV}")
+    return certificate
+
+
+def _write_tables(run: RunFolder, description: RunDescription, audit: Audit) -> None:
+    with ExitStack() as stack:
+        progress = stack.enter_context(Progress("postprocess", listed_count(run)))
+        csv = stack.enter_context(run.publishing(PREDICTIONS_CSV))
+        failed = stack.enter_context(run.publishing(FAILURES_CSV))
+        parquet = stack.enter_context(run.publishing(PREDICTIONS_PARQUET))
+        csv.write(csv_header(prediction_columns(description.top_k)))
+        failed.write(csv_header(FAILURE_COLUMNS))
+        writer = stack.enter_context(
+            pq.ParquetWriter(parquet, _parquet_schema(description.top_k), compression="zstd")
+        )
+        for ledger in ledgers(run):
+            table = predictions(ledger, description.top_k, description.model)
+            writer.write_table(table)
+            csv.write(csv_lines(table))
+            unpredicted = failures(ledger)
+            failed.write(csv_lines(unpredicted))
+            audit.add(ledger)
+            progress.advance(ledger.manifest.num_rows, failed=unpredicted.num_rows)
+
+
+def _parquet_schema(top_k: int) -> pa.Schema:
+    return pa.schema(
+        [
+            (name, pa.float32() if name.startswith("probability_") else pa.string())
+            for name in prediction_columns(top_k)
+        ]
+    )

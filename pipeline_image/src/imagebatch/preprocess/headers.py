@@ -1,0 +1,52 @@
+"""One image's header: format and size, read without decoding a pixel."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+from PIL import Image, UnidentifiedImageError
+
+from imagebatch.contracts import Reason
+from imagebatch.storage.inputs import ImageUnavailableError
+
+# Only these decoders are ever started: Pillow has others that call external programs.
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+
+# The limit is ours (--max-image-pixels) and is applied below; Pillow's would warn on a fixed one.
+Image.MAX_IMAGE_PIXELS = None
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Format (Pillow's name) and size in pixels, as stored: before any EXIF rotation."""
+
+    format: str
+    width: int
+    height: int
+
+
+def read_header(data: bytes, max_pixels: int) -> Header:
+    """Reads an image's header.
+
+    Args:
+        data: The whole file.
+        max_pixels: Largest width times height taken.
+
+    Raises:
+        ImageUnavailableError: Empty, not an image of a known format, or too large.
+    """
+    if not data:
+        raise ImageUnavailableError(Reason.EMPTY, "0 bytes")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            header = Header(image.format or "", image.width, image.height)
+    except UnidentifiedImageError as error:
+        raise ImageUnavailableError(Reason.NOT_AN_IMAGE, "no header of a known image format") from error
+    except Exception as error:
+        raise ImageUnavailableError(Reason.DECODE_FAILED, f"{type(error).__name__}: {error}") from error
+    if header.width * header.height > max_pixels:
+        raise ImageUnavailableError(
+            Reason.TOO_MANY_PIXELS, f"{header.width}x{header.height}, at most {max_pixels} pixels are taken"
+        )
+    return header

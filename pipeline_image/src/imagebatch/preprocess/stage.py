@@ -1,0 +1,152 @@
+"""The stage: `run.json`, the listing, one manifest file per shard."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from imagebatch import __version__
+from imagebatch.backends import open_backend
+from imagebatch.backends.patience import patiently
+from imagebatch.contracts import (
+    LISTING,
+    LISTING_SCHEMA,
+    MANIFEST_SCHEMA,
+    REJECTS_SCHEMA,
+    RUN_JSON,
+    RunDescription,
+    manifest_path,
+    rejects_path,
+    sha256_hex,
+)
+from imagebatch.errors import NothingToDoError, RunMismatchError
+from imagebatch.log import get_logger
+from imagebatch.preprocess.headers import read_header
+from imagebatch.preprocess.listing import limited, shards_of, sorted_rows
+from imagebatch.preprocess.sources import Asked
+from imagebatch.progress import Progress
+from imagebatch.settings import PreprocessSettings
+from imagebatch.storage.inputs import ImageSource, ImageUnavailableError, image_source
+from imagebatch.storage.runs import RunFolder, open_run, parquet_bytes
+
+log = get_logger()
+
+_READERS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What preprocess found: counts of images and shards."""
+
+    listed: int
+    accepted: int
+    rejected: int
+    shards: int
+
+
+def preprocess(settings: PreprocessSettings) -> Plan:
+    """Lists, hashes and plans a run, or continues where an earlier attempt stopped.
+
+    Raises:
+        NothingToDoError: The input holds no image.
+        RunMismatchError: The run id was used for other inputs, options or model.
+        InputNotFoundError: The input does not exist.
+        UnknownModelError: The model API does not serve the model.
+        ModelApiUnavailableError: The model API did not answer.
+    """
+    run = open_run(settings.runs_uri, settings.run_id)
+    source = image_source(settings)
+    description = _description(settings)
+    if run.exists(LISTING):
+        _claim(run, description)
+    else:
+        _list_input(run, description, Asked(settings, source))
+    return _inspect_all(run, description, source)
+
+
+def _description(settings: PreprocessSettings) -> RunDescription:
+    api = open_backend(settings.backend, settings, settings.model, settings.model_version)
+    pin = patiently(api.describe, settings.retry_seconds)
+    log.info("model pinned", model=pin.name, version=pin.version, digest=pin.digest, labels=len(pin.labels))
+    asked = settings.model_dump(include=set(RunDescription.model_fields) - {"model"})
+    return RunDescription(
+        **asked | {"top_k": min(settings.top_k, len(pin.labels))}, code_version=__version__, model=pin
+    )
+
+
+def _claim(run: RunFolder, description: RunDescription) -> None:
+    """Writes run.json, or makes sure that the one there asks for the same."""
+    if run.create(RUN_JSON, (description.model_dump_json(indent=2) + "\n").encode()):
+        return
+    found = RunDescription.model_validate_json(run.read(RUN_JSON))
+    before, now = (d.model_dump(exclude={"code_version"}) for d in (found, description))
+    different = [name for name in before if before[name] != now[name]]
+    if different:
+        raise RunMismatchError(
+            f"run {description.run_id} was started with another {', '.join(different)}; use a new --run-id"
+        )
+
+
+def _list_input(run: RunFolder, description: RunDescription, asked: Asked) -> None:
+    rows = limited(sorted_rows(asked), description.limit)
+    listed = 0
+    try:
+        with run.publishing(LISTING, exclusive=True) as stream:
+            with pq.ParquetWriter(stream, LISTING_SCHEMA, compression="zstd") as writer:
+                for shard in shards_of(rows, description.shard_size):
+                    writer.write_batch(shard)
+                    listed += shard.num_rows
+            if not listed:
+                raise NothingToDoError(
+                    f"no image in {description.input or description.manifest} ({asked.ignored} other files);"
+                    " see --include"
+                )
+            _claim(run, description)
+    except FileExistsError:
+        log.info("another attempt has listed the input meanwhile: its listing is taken")
+    log.info("input listed", images=listed, ignored=asked.ignored)
+
+
+def _inspect_all(run: RunFolder, description: RunDescription, source: ImageSource) -> Plan:
+    with run.reading(LISTING) as stream, ThreadPoolExecutor(_READERS) as readers:
+        listing = pq.ParquetFile(stream)
+        rejected = 0
+        with Progress("preprocess", listing.metadata.num_rows) as progress:
+            for shard in range(listing.num_row_groups):
+                if not run.exists(manifest_path(shard)):
+                    rows = listing.read_row_group(shard).to_pylist()
+                    inspected = readers.map(lambda row: _inspect(row, source, description), rows)
+                    table = pa.Table.from_pylist(list(inspected), MANIFEST_SCHEMA)
+                    run.create_table(manifest_path(shard), table)
+                rejects = _write_rejects(run, shard)
+                rejected += rejects
+                progress.advance(listing.metadata.row_group(shard).num_rows, failed=rejects)
+        listed = listing.metadata.num_rows
+        return Plan(listed, listed - rejected, rejected, listing.num_row_groups)
+
+
+def _inspect(row: dict[str, Any], source: ImageSource, description: RunDescription) -> dict[str, Any]:
+    """One manifest row; a refused image's row has a reason."""
+    try:
+        data = source.read(row["uri"])
+        row |= {"size": len(data), "sha256": sha256_hex(data)}
+        header = read_header(data, description.max_image_pixels)
+    except ImageUnavailableError as refused:
+        return row | {"reason": refused.reason.value, "detail": refused.detail}
+    return row | {"format": header.format, "width": header.width, "height": header.height}
+
+
+def _write_rejects(run: RunFolder, shard: int) -> int:
+    """The manifest's rejected rows as a file of their own, for people; returns how many."""
+    manifest = run.read_table(manifest_path(shard))
+    rejects = manifest.filter(pc.is_valid(manifest["reason"]))
+    stage = pa.array(["preprocess"] * rejects.num_rows, pa.string())
+    run.write(
+        rejects_path(shard), parquet_bytes(rejects.append_column("stage", stage).select(REJECTS_SCHEMA.names))
+    )
+    return int(rejects.num_rows)

@@ -1,0 +1,37 @@
+"""All stages in one process, without an orchestrator."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from pydantic import BaseModel
+
+from imagebatch.certificate import Certificate
+from imagebatch.postprocess import postprocess
+from imagebatch.preprocess import preprocess
+from imagebatch.quality import check
+from imagebatch.score import score
+from imagebatch.settings import (
+    CheckSettings,
+    CommonSettings,
+    PostprocessSettings,
+    PreprocessSettings,
+    ScoreSettings,
+    WholeRunSettings,
+)
+
+S = TypeVar("S", bound=CommonSettings)
+
+
+def run(settings: WholeRunSettings) -> Certificate:
+    """Does what the DAG does, in the same order and with the same files."""
+    preprocess(_part(settings, PreprocessSettings))
+    check(_part(settings, CheckSettings, suite="manifest"))
+    score(_part(settings, ScoreSettings, shard=-1))
+    check(_part(settings, CheckSettings, suite="predictions"))
+    return postprocess(_part(settings, PostprocessSettings))
+
+
+def _part(settings: BaseModel, kind: type[S], **more: object) -> S:
+    """The settings of one stage, out of those of the whole run."""
+    return kind(**settings.model_dump(include=set(kind.model_fields)) | more)

@@ -1,0 +1,160 @@
+"""Every setting of every command, declared once: a flag, or the `IMAGEBATCH_*` variable of the same name.
+
+One class per command; what several commands share stands in a mixin. docs/reference/protocol.md lists the
+same settings.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, model_validator
+from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
+
+DEFAULT_INCLUDE = "*.jpg,*.jpeg,*.png,*.webp,*.bmp,*.tif,*.tiff,*.gif"
+
+RunId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+ModelVersion = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{0,64}$")]
+HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s?#]+$")]
+Allowance = Annotated[str, StringConstraints(pattern=r"^(\d{1,9}|(100|\d{1,2})(\.\d+)?%)$")]
+
+
+class CommonSettings(BaseSettings):
+    """What every command takes."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="IMAGEBATCH_",
+        env_ignore_empty=True,
+        extra="forbid",
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_exit_on_error=False,
+        cli_hide_none_type=True,
+        cli_avoid_json=True,
+    )
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Log events below this level are dropped."
+    )
+
+
+class RunSettings(CommonSettings):
+    """Which run."""
+
+    run_id: RunId = Field(description="Name of the run: letters, digits, '.', '_' and '-', at most 128.")
+    runs_uri: str = Field(
+        "var/runs", min_length=1, description="Where runs are kept: a folder or any fsspec URI."
+    )
+
+
+class ApiSettings(CommonSettings):
+    """Where the model server is, and how to be let in."""
+
+    api_url: HttpUrl = Field("http://127.0.0.1:8080", description="Inference API of the model server.")
+    management_url: HttpUrl = Field(
+        "http://127.0.0.1:8081", description="Management API; also renews inference keys that have expired."
+    )
+    key_file: str = Field(
+        "", description="TorchServe's key_file.json, read again whenever a key is refused; empty: no keys."
+    )
+    request_timeout: float = Field(
+        120, gt=0, le=3600, description="Seconds before a request is given up (and tried again)."
+    )
+    retry_seconds: float = Field(
+        180, ge=0, le=86400, description="Seconds without any answer before the stage ends with code 69."
+    )
+
+
+class InputSettings(RunSettings):
+    """What to score, and with which model: all that shapes the result. Kept in run.json."""
+
+    input: str = Field("", description="Folder, single image or fsspec URI to list.")
+    manifest: str = Field("", description="CSV or Parquet file with a column uri and, optionally, image_id.")
+    include: str = Field(
+        DEFAULT_INCLUDE, min_length=1, description="Comma-separated name patterns to take from a folder."
+    )
+    shard_size: int = Field(512, ge=1, le=100_000, description="Images per shard.")
+    limit: int = Field(0, ge=0, description="Take only the first N images by id; 0 takes all.")
+    allowed_roots: str = Field(
+        "", description="Comma-separated folders that images may come from; empty: the input itself."
+    )
+    backend: Literal["torchserve"] = Field("torchserve", description="Kind of model API.")
+    model: ModelName = Field("solar-cells", description="Name of the served model.")
+    model_version: ModelVersion = Field("", description="Version of the model; empty: the server's default.")
+    top_k: int = Field(4, ge=1, le=100, description="Labels per image, most probable first.")
+    max_failures: Allowance = Field(
+        "5%", description="Failures and rejects tolerated: a count (20) or a share (5%)."
+    )
+    max_class_share: float = Field(
+        0.98, gt=0, le=1, description="Largest share of one class among 100 or more predictions."
+    )
+    max_image_bytes: int = Field(
+        64 * 2**20, ge=1, le=2**31, description="Larger files are rejected, in bytes."
+    )
+    max_image_pixels: int = Field(
+        100_000_000, ge=1, le=2**31, description="Larger images are rejected, width times height."
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> InputSettings:
+        if bool(self.input) == bool(self.manifest):
+            msg = "give one of --input and --manifest"
+            raise ValueError(msg)
+        return self
+
+
+class ScoringSettings(ApiSettings):
+    """How hard to drive the model server; never changes the result."""
+
+    pack_size: int = Field(32, ge=1, le=1024, description="Images per request.")
+    in_flight: int = Field(3, ge=1, le=256, description="Requests under way at once.")
+
+
+class PreprocessSettings(InputSettings, ApiSettings):
+    """List the input, hash it, read image headers, plan shards, pin the model."""
+
+
+class CheckSettings(RunSettings):
+    """Great Expectations on the manifest or on the predictions."""
+
+    suite: Literal["manifest", "predictions"] = Field(description="Which data to check.")
+
+
+class ScoreSettings(RunSettings, ScoringSettings):
+    """Ask the model API about every image of a shard."""
+
+    shard: int = Field(-1, ge=-1, description="Number of the shard; -1: all, one after the other.")
+
+
+class PostprocessSettings(RunSettings):
+    """Write the CSV, the failures and the certificate."""
+
+
+class VerifySettings(RunSettings):
+    """Prove a finished run's certificate again."""
+
+
+class WholeRunSettings(InputSettings, ScoringSettings):
+    """All stages in one process, without an orchestrator."""
+
+
+class ModelsSettings(ApiSettings):
+    """The model server's management API."""
+
+    action: CliPositionalArg[Literal["list", "describe", "register", "unregister", "scale"]] = Field(
+        description="What to do."
+    )
+    model: ModelName = Field("solar-cells", description="Name of the model.")
+    model_version: ModelVersion = Field("", description="Version of the model; empty: the server's default.")
+    archive: str = Field("", description="register: the archive's file name in the model store.")
+    workers: int = Field(2, ge=0, le=1024, description="register, scale: worker processes.")
+
+
+class DoctorSettings(CommonSettings):
+    """Say what is missing on this machine."""
+
+    ports: str = Field("", description="Comma-separated TCP ports of loopback that must be free.")
+    java: str = Field("", description="Java executable that must start; empty: not checked.")
+    min_free_gb: float = Field(1.0, ge=0, description="Free disk space wanted, in GB (10^9 bytes).")
+    path: str = Field(".", description="Folder on the disk that is checked.")

@@ -1,0 +1,1 @@
+"""Where images come from (`inputs`) and where runs are kept (`runs`)."""

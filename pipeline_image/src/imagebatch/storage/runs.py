@@ -1,0 +1,257 @@
+"""A run's files, on a local disk or any fsspec file system.
+
+Nothing is visible half-written: a local file is written under a temporary name, flushed, and linked or
+renamed into place; object stores publish whole objects. `create` succeeds for one caller only, which is
+what fencing rests on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import tempfile
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+from urllib.parse import unquote, urlsplit
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from typing_extensions import override
+
+from imagebatch.errors import ConfigurationError, StorageError
+
+
+class RunFolder(ABC):
+    """The files of one run, by path relative to the run's folder."""
+
+    uri: str
+
+    @abstractmethod
+    def read(self, path: str) -> bytes:
+        """Content of a file.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            StorageError: It cannot be read.
+        """
+
+    @abstractmethod
+    @contextlib.contextmanager
+    def publishing(self, path: str, *, exclusive: bool = False) -> Iterator[IO[bytes]]:
+        """A file to write piece by piece, published whole when the block ends without an error.
+
+        Args:
+            path: Replaced as a whole if it exists.
+            exclusive: Publish only if there is no such file.
+
+        Raises:
+            FileExistsError: `exclusive`, and there was such a file; nothing has changed.
+            StorageError: It cannot be written.
+        """
+
+    @abstractmethod
+    def exists(self, path: str) -> bool:
+        """Whether there is such a file."""
+
+    @abstractmethod
+    def list(self, folder: str) -> list[str]:
+        """Paths of the files below a folder, sorted; empty if there is no such folder."""
+
+    @abstractmethod
+    @contextlib.contextmanager
+    def reading(self, path: str) -> Iterator[IO[bytes]]:
+        """A file to read piece by piece, seekable."""
+
+    def write(self, path: str, data: bytes) -> None:
+        """Publishes a file, replacing one of the same name as a whole."""
+        with self.publishing(path) as stream:
+            stream.write(data)
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Publishes a file unless there is one; false if there was."""
+        try:
+            with self.publishing(path, exclusive=True) as stream:
+                stream.write(data)
+        except FileExistsError:
+            return False
+        return True
+
+    def create_table(self, path: str, table: pa.Table) -> bool:
+        """`create` with a Parquet file of `table`."""
+        return self.create(path, parquet_bytes(table))
+
+    def read_table(self, path: str) -> pa.Table:
+        """The Parquet file at `path`, whole."""
+        return pq.read_table(io.BytesIO(self.read(path)))
+
+    def publish_folder(self, folder: str, source: Path) -> None:
+        """Copies a local folder's files below `folder`."""
+        for file in sorted(source.rglob("*")):
+            if file.is_file():
+                self.write(f"{folder}/{file.relative_to(source).as_posix()}", file.read_bytes())
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """A table as the bytes of a Parquet file."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def open_run(runs_uri: str, run_id: str) -> RunFolder:
+    """The folder of a run.
+
+    Args:
+        runs_uri: A local path, `file://` URI or any fsspec URI.
+        run_id: Already checked to be one plain path component.
+
+    Raises:
+        ConfigurationError: The kind of URI is not known, or needs a package that is not installed.
+    """
+    if "://" not in runs_uri:
+        return LocalRunFolder(Path(runs_uri) / run_id)
+    parts = urlsplit(runs_uri)
+    if parts.scheme == "file":
+        return LocalRunFolder(Path(unquote(parts.path)) / run_id)
+    try:
+        filesystem, root = fsspec.core.url_to_fs(runs_uri)
+    except (ValueError, ImportError) as error:
+        raise ConfigurationError(f"--runs-uri {runs_uri}: {error}") from error
+    return FsspecRunFolder(filesystem, f"{root.rstrip('/')}/{run_id}", f"{runs_uri.rstrip('/')}/{run_id}")
+
+
+class LocalRunFolder(RunFolder):
+    """A run on a local disk."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.absolute()
+        self.uri = str(self._root)
+
+    def _path(self, path: str) -> Path:
+        return self._root / PurePosixPath(path)
+
+    @override
+    def read(self, path: str) -> bytes:
+        try:
+            return self._path(path).read_bytes()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise _storage_error("read", self._path(path), error) from error
+
+    @override
+    @contextlib.contextmanager
+    def publishing(self, path: str, *, exclusive: bool = False) -> Iterator[IO[bytes]]:
+        target = self._path(path)
+        temporary = target.parent / f".{target.name}.{uuid.uuid4().hex}.tmp"
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with temporary.open("xb") as stream:
+                    yield stream
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                if exclusive:
+                    os.link(temporary, target)
+                else:
+                    temporary.replace(target)
+            finally:
+                temporary.unlink(missing_ok=True)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            raise _storage_error("write", target, error) from error
+
+    @override
+    def exists(self, path: str) -> bool:
+        return self._path(path).exists()
+
+    @override
+    def list(self, folder: str) -> list[str]:
+        base = self._path(folder)
+        try:
+            found = [file for file in base.rglob("*") if file.is_file() and not file.name.endswith(".tmp")]
+        except OSError as error:
+            raise _storage_error("list", base, error) from error
+        return sorted(file.relative_to(self._root).as_posix() for file in found)
+
+    @override
+    @contextlib.contextmanager
+    def reading(self, path: str) -> Iterator[IO[bytes]]:
+        try:
+            stream = self._path(path).open("rb")
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise _storage_error("read", self._path(path), error) from error
+        with stream:
+            yield stream
+
+
+class FsspecRunFolder(RunFolder):
+    """A run in an object store: objects appear whole, and `create` is a conditional write."""
+
+    def __init__(self, filesystem: fsspec.AbstractFileSystem, root: str, uri: str) -> None:
+        self._fs = filesystem
+        self._root = root
+        self.uri = uri
+
+    def _path(self, path: str) -> str:
+        return f"{self._root}/{path}"
+
+    @override
+    def read(self, path: str) -> bytes:
+        with _translated("read", self._path(path)):
+            return bytes(self._fs.cat_file(self._path(path)))
+
+    @override
+    def exists(self, path: str) -> bool:
+        with _translated("read", self._path(path)):
+            self._fs.invalidate_cache()
+            return bool(self._fs.exists(self._path(path)))
+
+    @override
+    def list(self, folder: str) -> list[str]:
+        with _translated("list", self._path(folder)):
+            self._fs.invalidate_cache()
+            found: Any = self._fs.find(self._path(folder))
+        return sorted(str(file).removeprefix(f"{self._root}/") for file in found)
+
+    @override
+    @contextlib.contextmanager
+    def publishing(self, path: str, *, exclusive: bool = False) -> Iterator[IO[bytes]]:
+        # Closing a remote file publishes it even after an error, so the pieces are gathered locally first.
+        with tempfile.NamedTemporaryFile(prefix="imagebatch-") as stream:
+            yield stream.file
+            stream.flush()
+            with _translated("write", self._path(path)):
+                mode = "create" if exclusive else "overwrite"
+                self._fs.put_file(stream.name, self._path(path), mode=mode)
+
+    @override
+    @contextlib.contextmanager
+    def reading(self, path: str) -> Iterator[IO[bytes]]:
+        with _translated("read", self._path(path)), self._fs.open(self._path(path), "rb") as stream:
+            yield stream
+
+
+def _storage_error(verb: str, path: Path | str, error: Exception) -> StorageError:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else error
+    return StorageError(
+        f"cannot {verb} {path}: {text}; check the disk or bucket and run the same command again"
+    )
+
+
+@contextlib.contextmanager
+def _translated(verb: str, path: str) -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, FileExistsError, StorageError):
+        raise
+    except Exception as error:
+        raise _storage_error(verb, path, error) from error

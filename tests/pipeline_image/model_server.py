@@ -1,0 +1,141 @@
+"""A real HTTP server on loopback that speaks the handler's wire format (docs/reference/wire.md).
+
+Its answers depend on the image's bytes alone, so that any two runs over the same files must agree. What it does wrong is
+scripted: `faults` is asked about every request before it is answered.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+LABELS = ["mono-sound", "mono-defective", "poly-sound", "poly-defective"]
+DIGEST = "sha256:" + "ab" * 32
+
+Images = list[tuple[str, bytes]]
+
+
+@dataclass
+class Wrong:
+    """One wrong answer: a status and a body, a pause before it, or a hang-up."""
+
+    status: int = 200
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    pause: float = 0.0
+    hang_up: bool = False
+    half: bool = False
+
+
+Fault = Callable[[int, Images], Wrong | None]
+
+
+class ModelServer:
+    """Serves until closed; counts what it was asked."""
+
+    def __init__(self) -> None:
+        self.digest = DIGEST
+        self.key = ""
+        self.faults: Fault = lambda _number, _images: None
+        self.tamper: Callable[[dict[str, Any]], bytes] = lambda reply: json.dumps(reply).encode()
+        self.requests = 0
+        self.images: list[bytes] = []
+        self.most_at_once = 0
+        self._at_once = 0
+        self._lock = threading.Lock()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                outer.answer(self)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        body = request.rfile.read(int(request.headers["Content-Length"]))
+        if self.key and request.headers.get("Authorization") != f"Bearer {self.key}":
+            return _send(request, Wrong(400, b'{"code": 400, "type": "InvalidKeyException"}'))
+        if not request.path.startswith("/predictions/solar-cells"):
+            return _send(request, Wrong(404, b'{"code": 404, "type": "ModelNotFoundException"}'))
+        if request.headers["Content-Type"] == "application/json":
+            return _send(request, Wrong(body=json.dumps(self.description()).encode()))
+        images = _parts(body, request.headers["Content-Type"])
+        with self._lock:
+            self.requests += 1
+            number = self.requests
+            self._at_once += 1
+            self.most_at_once = max(self.most_at_once, self._at_once)
+        try:
+            wrong = self.faults(number, images)
+            return _send(request, wrong or Wrong(body=self._good(images, int(request.headers["X-Top-K"]))))
+        finally:
+            with self._lock:
+                self._at_once -= 1
+
+    def description(self) -> dict[str, Any]:
+        model = {"name": "solar-cells", "version": "1.0", "digest": self.digest}
+        return {"model": model, "labels": LABELS, "input": {"crop": 224}, "engine": "fixed"}
+
+    def _good(self, images: Images, top_k: int) -> bytes:
+        with self._lock:
+            self.images += [data for _, data in images]
+        return self.tamper(
+            {
+                "model": self.description()["model"],
+                "images": [{"id": name, **answer_to(data, top_k)} for name, data in images],
+            }
+        )
+
+
+def answer_to(data: bytes, top_k: int) -> dict[str, Any]:
+    """The fixed answer to an image: an error if its bytes say so, else probabilities from its digest."""
+    if b"BROKEN" in data:
+        return {"error": {"reason": "truncated", "detail": "image file is truncated"}}
+    weights = [1 + byte for byte in hashlib.sha256(data).digest()[: len(LABELS)]]
+    ranked = sorted(range(len(LABELS)), key=lambda index: (-weights[index], index))[:top_k]
+    return {
+        "labels": [LABELS[index] for index in ranked],
+        "probabilities": [round(weights[index] / sum(weights), 7) for index in ranked],
+    }
+
+
+def _parts(body: bytes, content_type: str) -> Images:
+    boundary = b"--" + content_type.partition("boundary=")[2].encode()
+    images = []
+    for part in body.split(boundary)[1:-1]:
+        head, _, data = part.partition(b"\r\n\r\n")
+        name = head.partition(b' name="')[2].partition(b'"')[0].decode()
+        images.append((name, data[:-2]))
+    return images
+
+
+def _send(request: BaseHTTPRequestHandler, answer: Wrong) -> None:
+    time.sleep(answer.pause)
+    if answer.hang_up:
+        request.close_connection = True
+        return
+    request.send_response(answer.status)
+    for name, value in {"Content-Length": str(len(answer.body)), **answer.headers}.items():
+        request.send_header(name, value)
+    request.end_headers()
+    request.wfile.write(answer.body[: len(answer.body) // 2] if answer.half else answer.body)
+    request.close_connection = answer.half
