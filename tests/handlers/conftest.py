@@ -147,6 +147,7 @@ def server(model_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     folder = tmp_path_factory.mktemp("server")
     ports = _configure(folder, model_store)
     environment = os.environ | dict.fromkeys(("TMPDIR", "TEMP"), str(folder)) | {"LOG_LOCATION": str(folder)}
+    environment["IMAGEBATCH_TEST_CREDENTIAL"] = "hidden"
     argv = [sys.executable, "-m", "ts.model_server", "--start", "--foreground", "--ncs", "--ts-config"]
     with (folder / "output.log").open("wb") as log:
         process = subprocess.Popen(

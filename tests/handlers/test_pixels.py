@@ -116,7 +116,9 @@ def test_a_palette_is_looked_up(photograph: Image.Image, encode: Encode) -> None
     assert_like(data, Image.open(io.BytesIO(data)).convert("RGB"))
 
 
-@pytest.mark.parametrize(("kind", "mode"), [("PNG", "RGBA"), ("PNG", "LA"), ("WEBP", "RGBA"), ("TIFF", "RGBA")])
+@pytest.mark.parametrize(
+    ("kind", "mode"), [("PNG", "RGBA"), ("PNG", "LA"), ("WEBP", "RGBA"), ("TIFF", "RGBA")]
+)
 def test_transparency_shows_white(kind: str, mode: str, photograph: Image.Image, encode: Encode) -> None:
     """Transparent pixels are composited on white, whatever colour hides below them."""
     clear = photograph.convert(mode)
@@ -169,8 +171,12 @@ def test_the_first_frame_of_an_animation_counts(photograph: Image.Image, encode:
         assert torch.equal(decode(many), decode(encode(photograph, kind, **options)))
 
 
-@pytest.mark.parametrize("size", [(1, 1), (7, 5), (224, 224), (256, 256), (257, 255), (1500, 300), (300, 1501)])
-def test_every_size_is_brought_to_the_crop(size: tuple[int, int], photograph: Image.Image, encode: Encode) -> None:
+@pytest.mark.parametrize(
+    "size", [(1, 1), (7, 5), (224, 224), (256, 256), (257, 255), (1500, 300), (300, 1501)]
+)
+def test_every_size_is_brought_to_the_crop(
+    size: tuple[int, int], photograph: Image.Image, encode: Encode
+) -> None:
     """Small, odd and long images give the same shape, with Pillow's pixels."""
     data = encode(photograph.resize(size), "PNG")
     assert decode(data).shape == (3, 224, 224)
@@ -207,21 +213,25 @@ def test_no_cut_gives_other_pixels(name: str, photograph: Image.Image, encode: E
     kind, options = FORMATS[name]
     data = encode(photograph.resize((120, 100)), kind, **options)
     whole = decode(data)
-    cuts = [*range(40), *range(40, len(data) - 40, max(1, len(data) // 60)), *range(len(data) - 40, len(data))]
-    refused = 0
+    cuts = [
+        *range(40),
+        *range(40, len(data) - 40, max(1, len(data) // 60)),
+        *range(len(data) - 40, len(data)),
+    ]
+    refused = []
     for cut in cuts:
         try:
             assert torch.equal(decode(data[:cut]), whole)
         except ImageError as error:
-            refused += 1
-            assert error.reason in {"empty", "not_an_image", "truncated", "decode_failed"}
-    assert refused > len(cuts) / 2
+            refused.append(error.reason)
+    assert set(refused) <= {"empty", "not_an_image", "truncated", "decode_failed"}
+    assert len(refused) > len(cuts) / 2
     assert reason(data[: len(data) * 2 // 3]) == "truncated"
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 def test_a_cut_jpeg_is_not_saved_by_an_end_marker(mode: str, photograph: Image.Image, encode: Encode) -> None:
-    """A JPEG whose missing rest was closed with an end marker would decode to grey in Pillow: it is refused."""
+    """A JPEG whose missing rest was closed with an end marker would be half grey in Pillow: it is refused."""
     data = encode(photograph.convert(mode), "JPEG")
     closed = data[: len(data) // 2] + b"\xff\xd9"
     Image.open(io.BytesIO(closed)).load()  # Pillow sees nothing wrong
@@ -243,7 +253,9 @@ def png(width: int, height: int, *, depth: int = 8, colour: int = 2, body: bytes
     """Write a PNG chunk by chunk."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
@@ -254,8 +266,22 @@ def bombs() -> dict[str, bytes]:
     side = 50_000
     gif = b"GIF89a" + struct.pack("<HHBBB", side, side, 0, 0, 0)
     gif += b"," + struct.pack("<HHHHB", 0, 0, side, side, 0) + b"\x08\x01\x00\x00;"
-    bmp = b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + struct.pack("<IiiHHIIiiII", 40, side, side, 1, 24, *[0] * 6)
-    tags = [(256, side), (257, side), (258, 8), (259, 5), (262, 1), (273, 8), (277, 1), (278, side), (279, 10)]
+    bmp = (
+        b"BM"
+        + struct.pack("<IHHI", 54, 0, 0, 54)
+        + struct.pack("<IiiHHIIiiII", 40, side, side, 1, 24, *[0] * 6)
+    )
+    tags = [
+        (256, side),
+        (257, side),
+        (258, 8),
+        (259, 5),
+        (262, 1),
+        (273, 8),
+        (277, 1),
+        (278, side),
+        (279, 10),
+    ]
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
     tiff = b"II\x2a\x00\x08\x00\x00\x00" + struct.pack("<H", len(tags)) + entries + b"\0\0\0\0"
     frame = struct.pack(">HBHHB", 17, 8, side, side, 3) + b"\x01\x11\x00\x02\x11\x00\x03\x11\x00"

@@ -1,0 +1,58 @@
+"""The digest that names an archive's content."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from imagebatch_archive import MODULES, content_digest
+
+
+def test_the_digest_is_the_documented_one(tmp_path: Path) -> None:
+    """A reader of docs/reference/wire.md computes the same digest with nothing but SHA-256."""
+    (tmp_path / "b.bin").write_bytes(b"two")
+    (tmp_path / "a.txt").write_bytes(b"one")
+    lines = sorted(
+        [f"{hashlib.sha256(b'one').hexdigest()}  a.txt\n", f"{hashlib.sha256(b'two').hexdigest()}  b.bin\n"]
+    )
+    assert content_digest(tmp_path) == "sha256:" + hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def test_packing_and_caches_do_not_count(tmp_path: Path) -> None:
+    """What differs between two packings, or appears by running the code, leaves the digest alone."""
+    (tmp_path / "model.bin").write_bytes(b"weights")
+    before = content_digest(tmp_path)
+    for name in ("MAR-INF/MANIFEST.json", "__pycache__/handler.cpython-311.pyc", "stray.pyc"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"noise")
+    assert content_digest(tmp_path) == before
+
+
+@pytest.mark.parametrize("change", ["content", "name", "more"])
+def test_every_change_changes_the_digest(tmp_path: Path, change: str) -> None:
+    """Other weights, another name, one more file: another model."""
+    file = tmp_path / "model.bin"
+    file.write_bytes(b"weights")
+    before = content_digest(tmp_path)
+    if change == "content":
+        file.write_bytes(b"Weights")
+    elif change == "name":
+        file.rename(tmp_path / "model2.bin")
+    else:
+        (tmp_path / "more").touch()
+    assert content_digest(tmp_path) != before
+
+
+def test_nothing_has_no_digest(tmp_path: Path) -> None:
+    """A missing or empty folder is an error: a digest of nothing would compare equal to any other nothing."""
+    for folder in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(FileNotFoundError):
+            content_digest(folder)
+
+
+def test_the_list_of_modules_is_complete() -> None:
+    """Every module that ships is in every archive, with the handler first."""
+    import imagebatch_archive  # noqa: PLC0415 - only its place is wanted
+
+    folder = Path(imagebatch_archive.__file__).parent
+    assert set(MODULES) == {path.name for path in folder.glob("imagebatch_*.py")}
+    assert MODULES[0] == "imagebatch_handler.py"

@@ -1,0 +1,106 @@
+"""Settings, labels and probabilities of a loaded archive."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from imagebatch_archive import content_digest
+from imagebatch_model import ImageModel, Settings
+from imagebatch_pixels import PIXELS_VERSION, ImageError
+from PIL import Image
+
+
+@pytest.fixture(scope="module")
+def model(archive_folder: Path) -> ImageModel:
+    return ImageModel(archive_folder, Settings())
+
+
+def test_the_shipped_configuration_states_the_defaults(archive_folder: Path) -> None:
+    """model-config.yaml is valid, complete, and says what the code does without it."""
+    config = yaml.safe_load((archive_folder / "model-config.yaml").read_text())
+    assert Settings.from_config(config) == Settings() == Settings.from_config({})
+    assert config["imagebatch"].keys() == vars(Settings()).keys()
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"engin": "torch"}, "unknown key imagebatch.engin"),
+        ({"crop": "224"}, "imagebatch.crop must be"),
+        ({"top_k": True}, "imagebatch.top_k must be"),
+        ({"max_images": 0}, "imagebatch.max_images must be at least 1"),
+        ({"resize": 200}, "imagebatch.crop must not be larger than imagebatch.resize"),
+        ({"pixels": "0"}, "trained on pixels 0, this code makes"),
+    ],
+)
+def test_a_wrong_setting_is_refused(section: dict[str, Any], message: str) -> None:
+    """Unknown keys, wrong types and impossible values stop the worker with the key's name."""
+    with pytest.raises(ValueError, match=message):
+        Settings.from_config({"imagebatch": section})
+
+
+def test_a_model_describes_itself(model: ImageModel, archive_folder: Path) -> None:
+    """Labels in the order of the classes, the input that training used, and the digest of the very files."""
+    assert model.describe() == {
+        "labels": ["mono-sound", "mono-defective", "poly-sound", "poly-defective", "other"],
+        "input": {"resize": 256, "crop": 224, "channels": 3, "pixels": PIXELS_VERSION},
+        "engine": "openvino",
+    }
+    assert model.digest == content_digest(archive_folder)
+
+
+def test_probabilities_are_a_softmax_in_falling_order(model: ImageModel) -> None:
+    """Ties go by class index, values are the shortest form of float32, and they sum to one."""
+    logits = np.array([1, 3, 2, 3, -90], dtype=np.float32)
+    labels, probabilities = model.predict(logits, 5)
+    assert labels == ["mono-defective", "poly-defective", "poly-sound", "mono-sound", "other"]
+    exact = np.exp(np.float64([3, 3, 2, 1, -90]))
+    np.testing.assert_array_equal(np.float32(probabilities), (exact / exact.sum()).astype(np.float32))
+    assert probabilities[0] == probabilities[1]
+    assert all(len(json.dumps(value)) <= 14 for value in probabilities)
+
+
+def test_top_k_cuts_and_never_invents(model: ImageModel) -> None:
+    """Fewer labels on request; not more than there are."""
+    logits = np.arange(5, dtype=np.float32)
+    assert model.predict(logits, 1).labels == ["other"]
+    assert len(model.predict(logits, 100).labels) == 5
+
+
+def test_huge_logits_do_not_overflow(model: ImageModel) -> None:
+    """Logits of 10,000 still give probabilities."""
+    probabilities = model.predict(np.array([1e4, 0, 0, 0, -1e4], dtype=np.float32), 5).probabilities
+    assert probabilities == [1.0, 0.0, 0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("logits", [[np.nan, 0, 0, 0, 0], [np.inf, 0, 0, 0, 0], [0, 0, 0, 0]])
+def test_a_broken_model_is_not_believed(model: ImageModel, logits: list[float]) -> None:
+    """Logits that are not finite or do not fit the labels are an error and never a prediction."""
+    with pytest.raises(ValueError, match="the model answers"):
+        model.predict(np.array(logits, dtype=np.float32), 1)
+
+
+@pytest.mark.parametrize("names", [{"0": "a", "1": "b"}, {str(i): "x" for i in range(1, 6)}])
+def test_labels_that_do_not_fit_stop_the_load(
+    names: dict[str, str], archive_folder: Path, tmp_path: Path
+) -> None:
+    """A label list of another length, or not numbered from 0, is found when loading."""
+    folder = shutil.copytree(archive_folder, tmp_path / "archive")
+    (folder / "index_to_name.json").write_text(json.dumps(names))
+    with pytest.raises(ValueError, match=r"labels"):
+        ImageModel(folder, Settings())
+
+
+def test_settings_reach_the_decoder(
+    archive_folder: Path, photograph: Image.Image, encode: Callable[..., bytes]
+) -> None:
+    """The limit on pixels and the sizes are those of model-config.yaml."""
+    small = ImageModel(archive_folder, Settings(max_pixels=70_000, resize=240))
+    with pytest.raises(ImageError, match="too_many_pixels"):
+        small.decode(encode(photograph, "PNG"))
+    assert small.decode(encode(photograph.resize((240, 240)), "PNG")).shape == (3, 224, 224)

@@ -1,0 +1,126 @@
+"""Requests as TorchServe hands them over, in and out."""
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from imagebatch_model import Settings
+from imagebatch_pixels import ImageError
+from imagebatch_wire import Request, RequestError, dump, parse
+
+SETTINGS = Settings(top_k=3, max_images=4)
+JSON = {"Content-Type": "application/json"}
+
+
+def instances(*pairs: tuple[Any, Any]) -> dict[str, Any]:
+    return {"body": {"instances": [{"id": name, "b64": content} for name, content in pairs]}}
+
+
+@pytest.mark.parametrize("kind", ["image/jpeg", "application/octet-stream", "IMAGE/PNG", ""])
+def test_one_image_as_the_body(kind: str) -> None:
+    """Whatever its type is called, a body of bytes is one image, and its failure is the request's."""
+    request = parse({"body": bytearray(b"abc")}, {"Content-Type": kind}, SETTINGS)
+    assert request == Request((("0", b"abc"),), 3, single=True)
+
+
+def test_multipart_keeps_ids_and_order() -> None:
+    """Part names are the ids, also those that TorchServe uses itself, and text parts get their bytes back."""
+    row = {"z": bytearray(b"1"), "body": bytearray(b"2"), "data": "tëxt"}
+    request = parse(row, {"content-type": "multipart/form-data; boundary=x"}, SETTINGS)
+    assert request.images == (("z", b"1"), ("body", b"2"), ("data", "tëxt".encode()))
+    assert not request.single
+
+
+def test_a_json_part_of_a_multipart_body_is_no_image() -> None:
+    """TorchServe parsed it, so its bytes are gone: that one image fails, the others stay."""
+    row = {"a": {"some": "json"}, "b": bytearray(b"1")}
+    (_, first), (_, second) = parse(row, {"content-type": "multipart/form-data; boundary=x"}, SETTINGS).images
+    assert isinstance(first, ImageError)
+    assert first.reason == "not_an_image"
+    assert second == b"1"
+
+
+@pytest.mark.parametrize("encoded", [False, True])
+def test_json_instances(*, encoded: bool) -> None:
+    """Instances are decoded whether TorchServe parsed the body or left it as bytes."""
+    row = instances(("a", base64.b64encode(b"one").decode()), ("b", ""))
+    if encoded:
+        row = {"body": bytearray(json.dumps(row["body"]).encode())}
+    request = parse(row, {"content-type": "application/json; charset=utf-8"}, SETTINGS)
+    assert request == Request((("a", b"one"), ("b", b"")), 3)
+
+
+def test_bad_base64_costs_one_image() -> None:
+    """One instance that is not base64 is one failed image."""
+    (_, first), (_, second) = parse(instances(("a", "%%%"), ("b", "YWJj")), JSON, SETTINGS).images
+    assert isinstance(first, ImageError)
+    assert second == b"abc"
+
+
+@pytest.mark.parametrize(
+    ("row", "headers"), [({"body": {"describe": True}}, JSON), ({"body": bytearray()}, {"describe": "True"})]
+)
+def test_describe(row: dict[str, Any], headers: dict[str, str]) -> None:
+    """Both ways to ask for the description are understood."""
+    assert parse(row, headers, SETTINGS).describe
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"body": bytearray(b"{")}, "the body is not JSON"),
+        ({"body": bytearray(b"\xff\xfe\xff")}, "the body is not JSON"),
+        ({"body": bytearray(b"[" * 100_000)}, "the body is not JSON"),
+        ({"body": [1]}, 'the body must be {"instances"'),
+        ({"body": {}}, 'the body must have "instances"'),
+        ({"body": {"instances": {}}}, 'the body must have "instances"'),
+        ({"body": {"instances": []}}, "the request has no images"),
+        ({"body": {"instances": ["x"]}}, "instances[0] must be"),
+        (instances(("a", ""), (1, "")), "instances[1] must be"),
+        (instances(("a", None)), "instances[0] must be"),
+        (instances(("a", ""), ("a", "")), "ids must be unique"),
+        (instances(*((str(i), "") for i in range(5))), "5 images in one request, at most 4 are accepted"),
+        ({}, "the request has no body"),
+    ],
+)
+def test_a_malformed_request_is_answered_with_one_line(row: dict[str, Any], message: str) -> None:
+    """Each mistake is named, in one bounded line."""
+    with pytest.raises(RequestError) as caught:
+        parse(row, JSON, SETTINGS)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) <= 200
+
+
+def test_an_empty_multipart_body_is_malformed() -> None:
+    """No part, no image, no silent success."""
+    with pytest.raises(RequestError, match="the request has no images"):
+        parse({}, {"content-type": "multipart/form-data; boundary=x"}, SETTINGS)
+
+
+@pytest.mark.parametrize(("header", "expected"), [(None, 3), ("1", 1), ("100", 100)])
+def test_top_k_comes_from_the_header(header: str | None, expected: int) -> None:
+    """X-Top-K wins over the configuration, whatever its case."""
+    headers = {} if header is None else {"x-TOP-k": header}
+    assert parse({"body": b"a"}, headers, SETTINGS).top_k == expected
+
+
+@pytest.mark.parametrize("header", ["0", "-1", "101", "1.5", "", "ten", "²", "1" * 5000])
+def test_a_wrong_top_k_is_refused(header: str) -> None:
+    """A number of labels that makes no sense is the caller's mistake."""
+    with pytest.raises(RequestError, match="X-Top-K must be a whole number from 1 to 100"):
+        parse({"body": b"a"}, {"X-Top-K": header}, SETTINGS)
+
+
+def test_a_part_cannot_pose_as_a_header() -> None:
+    """TorchServe mixes part names into the headers; they have no say there."""
+    headers = {"X-Top-K": {"content-type": "text/plain"}, "content-type": "multipart/form-data; boundary=x"}
+    assert parse({"X-Top-K": bytearray(b"1")}, headers, SETTINGS).top_k == 3
+
+
+def test_replies_are_one_line_of_utf_8() -> None:
+    """Names survive as they are, and a value that JSON does not know is an error."""
+    assert dump({"id": "ä\n", "p": [0.1]}) == '{"id":"ä\\n","p":[0.1]}'.encode()
+    with pytest.raises(ValueError, match="JSON"):
+        dump({"p": float("nan")})
