@@ -18,15 +18,36 @@ from imagebatch_training.pixels import Pixels
 from imagebatch_training.progress import progress
 
 Activations = npt.NDArray[np.float32]
+Features = npt.NDArray[np.float32]
 
 VIEWS = 4
 """As is, mirrored left to right, top to bottom, and both: what a cell in its module may look like as well."""
 
 
+class FrozenNetwork(nn.Module):
+    """The network as it comes, with two outputs.
+
+    Args:
+        network: With its ImageNet weights.
+        convention: Of those weights.
+        first: First block that will be trained.
+    """
+
+    def __init__(self, network: MobileNetV2, convention: Convention, first: int) -> None:
+        super().__init__()
+        self.below = nn.Sequential(Normalise(convention), *network.features[:first])
+        self.above = network.features[first:]
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Turn uint8 pixels (1, 3, side, side) into the input of block `first` and pooled features (1, 1280)."""
+        activations = self.below(x)
+        return activations, self.above(activations).mean((2, 3))
+
+
 def load_activations(
     pixels: Pixels, network: MobileNetV2, convention: Convention, *, first: int, key: str, cache: Path
-) -> Activations:
-    """Compute the input of `network.features[first]` for every view of every image.
+) -> tuple[Activations, Features]:
+    """Compute the input of `network.features[first]` and the frozen features for every view of every image.
 
     Args:
         pixels: uint8 (images, 1 or 3, side, side).
@@ -34,19 +55,21 @@ def load_activations(
         convention: Of those weights.
         first: First block that is trained.
         key: Changes with the pixels and the weights.
-        cache: Folder for the result; another key's result there is removed.
+        cache: Folder for the results; another key's results there are removed.
 
     Returns:
-        float32 array (views, images, channels, height, width), memory-mapped; view 0 is the image as it is.
+        float32 arrays (views, images, channels, height, width), memory-mapped, and (views, images, 1280); view 0 is
+        the image as it is.
     """
-    path = cache / f"activations-{sha256_json([key, first, VIEWS])[:16]}.npy"
-    if not path.is_file():
-        for stale in cache.glob("activations-*.npy"):
+    name = sha256_json([key, first, VIEWS])[:16]
+    paths = cache / f"activations-{name}.npy", cache / f"features-{name}.npy"
+    if not all(path.is_file() for path in paths):
+        for stale in [*cache.glob("activations-*.npy"), *cache.glob("features-*.npy")]:
             stale.unlink()
-        frozen = nn.Sequential(Normalise(convention), *network.features[:first]).eval()
-        with publish(path) as temporary:
-            _compute(pixels, frozen, temporary)
-    return np.load(path, mmap_mode="r")
+        frozen = FrozenNetwork(network, convention, first).eval()
+        with publish(paths[0]) as temporary, publish(paths[1]) as temporary_features:
+            _compute(pixels, frozen, (temporary, temporary_features))
+    return np.load(paths[0], mmap_mode="r"), np.load(paths[1])
 
 
 def view(pixels: Pixels, number: int) -> Pixels:
@@ -58,30 +81,32 @@ def view(pixels: Pixels, number: int) -> Pixels:
     return pixels
 
 
-def _compute(pixels: Pixels, frozen: nn.Module, path: Path) -> None:
+def _compute(pixels: Pixels, frozen: nn.Module, paths: tuple[Path, Path]) -> None:
     side = pixels.shape[-1]
-    queue = _compile(frozen, side)
-    shape = queue[0].get_compiled_model().output(0).shape[1:]
-    result = np.lib.format.open_memmap(
-        path, mode="w+", dtype=np.float32, shape=(VIEWS, len(pixels), *tuple(shape))
-    )
+    compiled = _compile(frozen, side)
+    results = [
+        np.lib.format.open_memmap(path, "w+", np.float32, (VIEWS, len(pixels), *tuple(output.shape)[1:]))
+        for path, output in zip(paths, compiled.outputs, strict=True)
+    ]
 
     def keep(request: ov.InferRequest, place: tuple[int, int]) -> None:
-        result[place] = request.get_output_tensor(0).data[0]
+        for number, result in enumerate(results):
+            result[place] = request.get_output_tensor(number).data[0]
 
+    queue = ov.AsyncInferQueue(compiled)
     queue.set_callback(keep)
     places = [(number, i) for number in range(VIEWS) for i in range(len(pixels))]
     for number, i in progress(places, "computing frozen activations"):
         image = np.broadcast_to(view(pixels[i], number), (3, side, side))
         queue.start_async([np.ascontiguousarray(image)[None]], (number, i))
     queue.wait_all()
-    result.flush()
+    for result in results:
+        result.flush()
 
 
-def _compile(frozen: nn.Module, side: int) -> ov.AsyncInferQueue:
+def _compile(frozen: nn.Module, side: int) -> ov.CompiledModel:
     example = torch.zeros((1, 3, side, side), dtype=torch.uint8)
-    with torch.no_grad():
-        model = ov.convert_model(frozen, example_input=example, input=[(1, 3, side, side)])
+    model = ov.convert_model(torch.export.export(frozen, (example,)))
     # One image at a time on every core is the fastest in float32; the hint keeps CPUs with AMX out of bfloat16.
     options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "THROUGHPUT"}
-    return ov.AsyncInferQueue(ov.Core().compile_model(model, "CPU", options))
+    return ov.Core().compile_model(model, "CPU", options)

@@ -35,10 +35,14 @@ class Epoch:
     validation_loss: float
     validation_accuracy: float
 
+    def rank(self) -> tuple[float, float]:
+        """Order epochs: accuracy first, because calibration mends the loss afterwards; then the smaller loss."""
+        return self.validation_accuracy, -self.validation_loss
+
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuneFit:
-    """A fine-tuned head: that of the epoch with the smallest validation loss of all that were tried."""
+    """A fine-tuned head: that of the epoch with the highest validation accuracy, then the smallest loss."""
 
     head: Head
     best: Epoch
@@ -86,7 +90,7 @@ def fine_tune(
                 epoch.validation_accuracy,
             )
             history.append(epoch)
-            if best is None or epoch.validation_loss < best[0].validation_loss:
+            if best is None or epoch.rank() > best[0].rank():
                 best = (epoch, copy.deepcopy(run.average))
     if best is None:
         raise ValueError("no learning rate and no epoch to choose from")

@@ -41,11 +41,6 @@ class Head(nn.Module):
         return logits
 
     @torch.inference_mode()
-    def compute_features(self, activations: Activations) -> torch.Tensor:
-        """Compute features (images, 1280) of activations (images, channels, height, width)."""
-        return torch.cat([self.features(x) for x in _batches(activations)])
-
-    @torch.inference_mode()
     def compute_logits(self, activations: Activations) -> npt.NDArray[np.float32]:
         """Compute float32 logits (images, classes), without dropout."""
         self.eval()

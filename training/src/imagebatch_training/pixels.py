@@ -22,34 +22,48 @@ Pixels = npt.NDArray[np.uint8]
 _BATCH = 64
 
 
-def load_pixels(data: DataSet, model: Model, cache: Path) -> tuple[Pixels, str]:
+def pixels_key(data: DataSet, model: Model) -> str:
+    """Compute a key that changes with the bytes of any image, with their order and with how they are decoded.
+
+    Raises:
+        DataError: An image cannot be read.
+    """
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        digests = list(pool.map(_digest, _files(data)))
+    return sha256_json([PIXELS_VERSION, model.resize, model.crop, digests])[:16]
+
+
+def load_pixels(data: DataSet, model: Model, key: str, cache: Path) -> Pixels:
     """Decode every image of a data set with the function that serving uses.
 
     Args:
         data: Images and labels.
         model: `resize` and `crop`, pixels.
+        key: From `pixels_key`.
         cache: Folder for the decoded pixels; other data's pixels there are removed.
 
     Returns:
-        uint8 array (images, channels, crop, crop), in file order, memory-mapped, and a key that changes with its
-        content. One channel where every image is grey, to be repeated three times; else three.
+        uint8 array (images, channels, crop, crop), in file order, memory-mapped. One channel where every image is
+        grey, to be repeated three times; else three.
 
     Raises:
         DataError: An image cannot be decoded.
     """
-    files = [example.path(data.images) for example in data.labels.examples]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        digests = list(pool.map(_digest, files))
-        key = sha256_json([PIXELS_VERSION, model.resize, model.crop, digests])[:16]
-        path = cache / f"pixels-{key}.npy"
-        if not path.is_file():
-            batches = [files[i : i + _BATCH] for i in range(0, len(files), _BATCH)]
+    path = cache / f"pixels-{key}.npy"
+    if not path.is_file():
+        files = _files(data)
+        batches = [files[i : i + _BATCH] for i in range(0, len(files), _BATCH)]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
             decoded = [
                 np.stack(list(pool.map(lambda file: _decode(file, model), batch)))
                 for batch in progress(batches, f"decoding images, batches of {_BATCH}")
             ]
-            _save(path, _grey(np.concatenate(decoded)))
-    return np.load(path, mmap_mode="r"), key
+        _save(path, _grey(np.concatenate(decoded)))
+    return np.load(path, mmap_mode="r")
+
+
+def _files(data: DataSet) -> list[Path]:
+    return [example.path(data.images) for example in data.labels.examples]
 
 
 def _digest(file: Path) -> str:

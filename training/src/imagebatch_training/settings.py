@@ -91,7 +91,7 @@ class FineTune:
 
     Attributes:
         first_block: First trained entry of MobileNetV2's `features` (0..18); everything below stays frozen.
-        learning_rates: Peak learning rates tried; the epoch with the smallest validation loss of all is kept.
+        learning_rates: Peak learning rates tried; the epoch with the best validation accuracy of all is kept.
         epochs: Passes over the training images.
         batch_size: Images per step.
         weight_decay: AdamW's.
@@ -99,9 +99,9 @@ class FineTune:
         averaging: Decay per step of the moving average of the weights, which is what is evaluated and kept.
     """
 
-    first_block: int = 14
+    first_block: int = 15
     learning_rates: list[float] = field(default_factory=list)
-    epochs: int = 5
+    epochs: int = 4
     batch_size: int = 64
     weight_decay: float = 0.05
     dropout: float = 0.2

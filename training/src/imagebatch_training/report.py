@@ -1,0 +1,75 @@
+"""The verb `report`: the last training as a Markdown table."""
+
+from typing import Any
+
+from imagebatch_training.errors import ConfigurationError
+from imagebatch_training.settings import Settings
+from imagebatch_training.train import find_report
+
+
+def require_report(settings: Settings) -> dict[str, Any]:
+    """Return the last training's report.
+
+    Raises:
+        ConfigurationError: There is none, or the served weights are not the ones it speaks of.
+    """
+    report = find_report(settings)
+    if report is None:
+        raise ConfigurationError(f"no trained model in {settings.paths.training}: run imagebatch-train train")
+    return report
+
+
+def render_report(report: dict[str, Any]) -> str:
+    """Render a report as Markdown: a table with a row per split and method, and what is served."""
+    lines = [
+        "| split | method | test images | accuracy | 95 % interval | block bootstrap | majority |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [_row(result, report["served"]) for result in report["results"]]
+    served = report["served"]
+    lines += [
+        "",
+        f"Served: the {served['method']} of the {served['split']} split, trained on that split's training blocks only. "
+        f"The choice between the two was made by {served['chosen_by']}; their test blocks took no part in it.",
+    ]
+    text = _confidence(report)
+    return "\n".join([*lines, *text]) + "\n"
+
+
+def _row(result: dict[str, Any], served: dict[str, Any]) -> str:
+    test = result["test"]
+    bold = "**" if (result["split"], result["method"]) == (served["split"], served["method"]) else ""
+    blocks = f", {test['blocks']} blocks" if "blocks" in test else ""
+    bootstrap = _interval(test["block_bootstrap"]) if "block_bootstrap" in test else "–"
+    cells = [
+        result["split"],
+        result["method"],
+        f"{test['images']}{blocks}",
+        f"{bold}{test['accuracy']:.3f}{bold}",
+        _interval(test["wilson"]),
+        bootstrap,
+        f"{test['majority']:.3f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _interval(ends: list[float]) -> str:
+    return f"{ends[0]:.3f}–{ends[1]:.3f}"
+
+
+def _confidence(report: dict[str, Any]) -> list[str]:
+    served = report["served"]
+    test = next(
+        result["test"]
+        for result in report["results"]
+        if (result["split"], result["method"]) == (served["split"], served["method"])
+    )
+    figures = test["confidence"]
+    if figures is None:
+        return []
+    return [
+        "",
+        f"Mean top-1 probability of the served model: {figures['certain_mean']:.3f} on the "
+        f"{figures['certain_images']} test images, {figures['uncertain_mean']:.3f} on the "
+        f"{figures['uncertain_images']} uncertain ones (AUROC {figures['auroc']:.3f}).",
+    ]
