@@ -37,7 +37,7 @@ def main() -> int:
         show(Path(finished["predictions"].removeprefix("file://")).parent)
     say("")
     say(
-        f"done in {time.monotonic() - begun:.0f} s; `make demo` again makes a new run, `make down` stops the stack"
+        f"done in {time.monotonic() - begun:.0f} s; `make demo` makes another run, `make down` stops all"
     )
     return 0
 

@@ -116,12 +116,13 @@ class ProcessStageOperator(BaseOperator):
         return own | self.environment
 
     def _read(self, stream: IO[bytes], lines: deque[str], to_log: bool) -> None:  # noqa: FBT001 - a private thread target
-        for raw in iter(lambda: stream.readline(LONGEST_LINE), b""):
-            line = raw.decode(errors="replace").rstrip()
-            if line:
-                lines.append(line)
-                if to_log:
-                    self.log.info("%s", line)
+        with stream:
+            for raw in iter(lambda: stream.readline(LONGEST_LINE), b""):
+                line = raw.decode(errors="replace").rstrip()
+                if line:
+                    lines.append(line)
+                    if to_log:
+                        self.log.info("%s", line)
 
 
 def signal_group(group: int, number: int) -> None:

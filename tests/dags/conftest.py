@@ -1,0 +1,79 @@
+"""Airflow in a folder of its own: its settings must stand before its first import."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+HOME = tempfile.TemporaryDirectory(prefix="imagebatch-airflow-")
+for name in [name for name in os.environ if name.startswith(("AIRFLOW", "IMAGEBATCH_"))]:
+    del os.environ[name]
+os.environ |= {
+    "AIRFLOW_HOME": HOME.name,
+    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{HOME.name}/airflow.db",
+    "IMAGEBATCH_INPUTS": "/data/inputs",
+}
+CLI = ROOT / "pipeline_image" / ".venv" / "bin" / "imagebatch"
+
+
+def pytest_unconfigure() -> None:
+    HOME.cleanup()
+
+
+@pytest.fixture(params=["process", "docker"])
+def operator(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Choose each operator in turn, the way an installation does."""
+    monkeypatch.setenv("IMAGEBATCH_OPERATOR", request.param)
+    return str(request.param)
+
+
+@pytest.fixture
+def installation(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Set every variable that an installation hands to its stages."""
+    settings = {
+        "IMAGEBATCH_BIN": str(CLI),
+        "IMAGEBATCH_RUNS_URI": "/data/runs",
+        "IMAGEBATCH_API_URL": "http://torchserve:8080",
+        "IMAGEBATCH_MANAGEMENT_URL": "http://torchserve:8081",
+        "IMAGEBATCH_KEY_FILE": "/run/imagebatch/keys/key_file.json",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    return settings
+
+
+@pytest.fixture
+def default_dag(installation: dict[str, str]) -> Iterator[Any]:
+    """Build the default DAG with the operator that the environment names."""
+    from imagebatch_dags.factory import build_dag
+    from imagebatch_dags.pipeline import Pipeline
+
+    assert installation
+    return build_dag(Pipeline(dag_id="batch", input="/data/inputs/cells"))
+
+
+def context_of(task: Any, **params: Any) -> dict[str, Any]:
+    """Build as much of a task's context as its templates read."""
+    defaults = {name: param.value for name, param in task.dag.params.items()}
+    return {
+        "params": defaults | params,
+        "dag": task.dag,
+        "task": task,
+        "dag_run": SimpleNamespace(run_id="manual__2026-01-31T02:00:00+00:00"),
+        "ti": SimpleNamespace(task_id=task.task_id, map_index=-1, try_number=2),
+        "stage_run_id": task.dag.user_defined_macros["stage_run_id"],
+        "outlet_events": {},
+    }
+
+
+@pytest.fixture
+def context() -> Any:
+    """Hand out the builder of contexts."""
+    return context_of

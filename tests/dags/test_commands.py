@@ -1,0 +1,104 @@
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow.sdk.definitions.mappedoperator import MappedOperator
+
+CLI = Path(__file__).resolve().parents[2] / "pipeline_image" / ".venv" / "bin" / "imagebatch"
+STAGES = ["preprocess", "check_manifest", "score", "check_predictions", "postprocess"]
+
+
+def rendered(task: Any, context: Any, **params: Any) -> tuple[list[str], dict[str, str]]:
+    """Render a task as Airflow would, and give its command line and its variables."""
+    if isinstance(task, MappedOperator):
+        task = task.unmap({"shard": 12})
+    task.render_template_fields(context(task, **params))
+    return task.arguments, dict(task.environment)
+
+
+def parse(arguments: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Feed a command line to the parser of the real `imagebatch`."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("IMAGEBATCH_")}
+    return subprocess.run(
+        [CLI, "--parse-only", *arguments], env=own | environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("task_id", STAGES)
+def test_the_pipelines_own_parser_accepts_every_command(
+    operator: str, default_dag: Any, context: Any, task_id: str
+) -> None:
+    """With either operator, what the DAG renders is a valid command line of the image."""
+    arguments, environment = rendered(default_dag.task_dict[task_id], context)
+    done = parse(arguments, environment)
+    assert done.returncode == 0, (operator, arguments, done.stderr)
+
+
+def test_both_operators_render_the_same_commands(
+    monkeypatch: pytest.MonkeyPatch, installation: dict[str, str], context: Any
+) -> None:
+    """Where a stage runs changes neither its arguments nor its settings."""
+    from imagebatch_dags.factory import build_dag
+    from imagebatch_dags.pipeline import Pipeline
+
+    seen = []
+    for kind in ("process", "docker"):
+        monkeypatch.setenv("IMAGEBATCH_OPERATOR", kind)
+        dag = build_dag(Pipeline(dag_id="batch", input="/data/x"))
+        seen.append([rendered(dag.task_dict[name], context) for name in STAGES])
+    assert seen[0] == seen[1]
+    assert seen[0][2] == (
+        ["score", "--pack-size=32", "--in-flight=3", "--run-id=manual__2026-01-31T02-00-00-00-00", "--shard=12"],
+        {name: value for name, value in installation.items() if name != "IMAGEBATCH_BIN"},
+    )
+
+
+def test_the_parser_would_notice_a_wrong_command() -> None:
+    """The check above can fail: an unknown flag is refused with exit code 2."""
+    assert parse(["score", "--run-id=r", "--shards=1"], {}).returncode == 2
+
+
+@pytest.mark.parametrize("value", ["--help", "a b; rm -rf $HOME", "{{ 7 * 7 }}", "'\"", "x.sh", "-1\n--model=y"])
+def test_what_a_person_types_is_one_argument(operator: str, default_dag: Any, context: Any, value: str) -> None:
+    """No value of the form becomes a flag, a template, a file or a second argument."""
+    arguments, environment = rendered(default_dag.task_dict["preprocess"], context, input=value)
+    assert f"--input={value}" in arguments, operator
+    assert parse(arguments, environment).returncode == 0
+
+
+def test_a_manifest_takes_the_inputs_place(default_dag: Any, context: Any) -> None:
+    """Given both, the manifest is listed and the default input is not."""
+    arguments, _ = rendered(default_dag.task_dict["preprocess"], context, manifest="/data/list.csv")
+    assert "--manifest=/data/list.csv" in arguments
+    assert not [argument for argument in arguments if argument.startswith("--input")]
+
+
+def test_no_key_is_on_a_command_line(operator: str, default_dag: Any, context: Any) -> None:
+    """Keys travel as the path of a file, in a variable."""
+    for name in STAGES:
+        arguments, environment = rendered(default_dag.task_dict[name], context)
+        assert not [argument for argument in arguments if "key" in argument], operator
+        assert environment["IMAGEBATCH_KEY_FILE"].endswith("key_file.json")
+
+
+def test_a_container_is_labelled_with_its_run_task_and_attempt(
+    monkeypatch: pytest.MonkeyPatch, installation: dict[str, str], context: Any
+) -> None:
+    """Whoever finds a container knows whose it is."""
+    from imagebatch_dags.factory import build_dag
+    from imagebatch_dags.pipeline import Pipeline
+
+    assert installation
+    monkeypatch.setenv("IMAGEBATCH_OPERATOR", "docker")
+    task = build_dag(Pipeline(dag_id="batch", input="/data/x")).task_dict["preprocess"]
+    task.render_template_fields(context(task))
+    assert task.labels == {
+        "imagebatch.dag": "batch",
+        "imagebatch.run": "manual__2026-01-31T02-00-00-00-00",
+        "imagebatch.task": "preprocess",
+        "imagebatch.map-index": "-1",
+        "imagebatch.attempt": "2",
+    }
