@@ -107,6 +107,7 @@ def _compute(pixels: Pixels, frozen: nn.Module, paths: tuple[Path, Path]) -> Non
 def _compile(frozen: nn.Module, side: int) -> ov.CompiledModel:
     example = torch.zeros((1, 3, side, side), dtype=torch.uint8)
     model = ov.convert_model(torch.export.export(frozen, (example,)))
+    model.reshape(list(example.shape))  # the conversion forgets the sizes
     # One image at a time on every core is the fastest in float32; the hint keeps CPUs with AMX out of bfloat16.
     options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "THROUGHPUT"}
     return ov.Core().compile_model(model, "CPU", options)

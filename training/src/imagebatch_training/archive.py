@@ -1,0 +1,200 @@
+"""The verb `archive`: a reproducible `.mar` for TorchServe and the record of what it is."""
+
+import json
+import logging
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from imagebatch_archive import MODULES, content_digest
+from imagebatch_pixels import PIXELS_VERSION, decode
+
+from imagebatch_training.data import DataSet, require_data
+from imagebatch_training.errors import ConfigurationError, TrainingError
+from imagebatch_training.export import check_export, export_model, load_served_model
+from imagebatch_training.files import publish, read_json, sha256_file, sha256_json, write_json, write_text
+from imagebatch_training.report import require_report
+from imagebatch_training.settings import Model, Settings
+from imagebatch_training.train import model_path
+
+log = logging.getLogger(__name__)
+
+CHECKED_IMAGES = 64
+_TIME = (1980, 1, 1, 0, 0, 0)
+_CREATED = "01/01/1980 00:00:00"
+
+
+def ensure_archive(settings: Settings) -> dict[str, Any]:
+    """Return the record of the archive of the last training; make the archive where it is missing or stale.
+
+    Raises:
+        ConfigurationError: There is no trained model, or a file of the handler is missing.
+        DataError: An exported graph does not agree with the trained model.
+    """
+    report, data = require_report(settings), require_data(settings)
+    mar, record_path = archive_paths(settings)
+    config = render_model_config(Path(settings.paths.handlers), settings.model)
+    key = _key(settings, report, config)
+    record: dict[str, Any] | None = read_json(record_path)
+    if record and record["key"] == key and mar.is_file() and sha256_file(mar) == record["mar_sha256"]:
+        return record
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        labels = list(data.labels.classes)
+        collect_files(settings, labels, config, folder)
+        worst = check_export(load_served_model(model_path(settings)), folder, _sample(data, settings.model))
+        log.info("both exported graphs agree with the trained model within %.2g", worst)
+        with publish(mar) as new:
+            pack(folder, settings.model, new)
+            record = _record(settings, report, labels, new) | {"key": key}
+            record_path.unlink(missing_ok=True)  # never a record beside an archive that it does not describe
+    write_json(record_path, record)
+    return record
+
+
+def archive_paths(settings: Settings) -> tuple[Path, Path]:
+    """Give the paths of the archive and of its record."""
+    store = Path(settings.paths.model_store)
+    return store / f"{settings.model.name}.mar", store / f"{settings.model.name}.json"
+
+
+def render_model_config(handlers: Path, model: Model) -> str:
+    """Give the text of `model-config.yaml`, with this model's input size and pixels in it.
+
+    Args:
+        handlers: Folder with the `model-config.yaml` that is the template.
+        model: `resize` and `crop`.
+
+    Raises:
+        ConfigurationError: The template is missing.
+    """
+    path = handlers / "model-config.yaml"
+    if not path.is_file():
+        raise ConfigurationError(f"no {path}: correct paths.handlers")
+    text = path.read_text(encoding="utf-8")
+    config = yaml.safe_load(text)
+    wanted = config["imagebatch"] | {"resize": model.resize, "crop": model.crop, "pixels": PIXELS_VERSION}
+    if wanted == config["imagebatch"]:
+        return text  # with its comments
+    return yaml.safe_dump(config | {"imagebatch": wanted}, sort_keys=False)
+
+
+def collect_files(settings: Settings, labels: list[str], config: str, folder: Path) -> None:
+    """Put everything that the archive shall hold into a folder.
+
+    Args:
+        settings: Paths and input size.
+        labels: Class names in order.
+        config: Text of `model-config.yaml`.
+        folder: Empty.
+
+    Raises:
+        ConfigurationError: A file of the handler is missing.
+    """
+    for name in MODULES:
+        source = Path(settings.paths.handlers) / name
+        if not source.is_file():
+            raise ConfigurationError(f"no {source}: correct paths.handlers")
+        shutil.copyfile(source, folder / name)
+    write_text(folder / "model-config.yaml", config)
+    write_json(folder / "index_to_name.json", {str(index): name for index, name in enumerate(labels)})
+    export_model(load_served_model(model_path(settings)), settings.model.crop, folder)
+
+
+def pack(folder: Path, model: Model, target: Path) -> None:
+    """Make a `.mar` with torch-model-archiver and rewrite it so that the same files give the same bytes.
+
+    Args:
+        folder: From `collect_files`.
+        model: Name and version.
+        target: Path of the archive.
+
+    Raises:
+        TrainingError: torch-model-archiver failed.
+    """
+    special = {MODULES[0], "model.pt2", "model-config.yaml"}
+    extra = sorted(str(file) for file in folder.iterdir() if file.name not in special)
+    with tempfile.TemporaryDirectory() as temporary:
+        arguments = {
+            "--model-name": model.name,
+            "--version": model.version,
+            "--serialized-file": str(folder / "model.pt2"),
+            "--handler": str(folder / MODULES[0]),
+            "--config-file": str(folder / "model-config.yaml"),
+            "--extra-files": ",".join(extra),
+            "--export-path": temporary,
+        }
+        command = [str(Path(sys.executable).parent / "torch-model-archiver")]
+        command += [part for pair in arguments.items() for part in pair]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - no shell, our own arguments
+        made = Path(temporary) / f"{model.name}.mar"
+        if done.returncode != 0 or not made.is_file():
+            reason = (done.stderr.strip().splitlines() or ["no output"])[-1][:200]
+            raise TrainingError(f"torch-model-archiver failed: {reason}")
+        rewrite_reproducibly(made, target)
+
+
+def rewrite_reproducibly(source: Path, target: Path) -> None:
+    """Copy a `.mar` with sorted members, fixed times and modes, and a fixed `createdOn` in its manifest."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for name in sorted(name for name in old.namelist() if not name.endswith("/")):
+            data = old.read(name)
+            if name == "MAR-INF/MANIFEST.json":
+                data = json.dumps(json.loads(data) | {"createdOn": _CREATED}, indent=2, sort_keys=True).encode()
+            entry = zipfile.ZipInfo(name, _TIME)
+            entry.external_attr = 0o644 << 16
+            entry.create_system = 3  # Unix, whatever this machine is
+            new.writestr(entry, data, zipfile.ZIP_DEFLATED, 6)
+
+
+def _sample(data: DataSet, model: Model) -> list[torch.Tensor]:
+    """Decode up to 64 images, evenly spread over the data set."""
+    examples = data.labels.examples[:: max(1, len(data.labels.examples) // CHECKED_IMAGES)]
+    files = [example.path(data.images) for example in examples[:CHECKED_IMAGES]]
+    return [decode(file.read_bytes(), resize=model.resize, crop=model.crop) for file in files]
+
+
+def _key(settings: Settings, report: dict[str, Any], config: str) -> str:
+    handlers = Path(settings.paths.handlers)
+    modules = {name: sha256_file(handlers / name) for name in MODULES if (handlers / name).is_file()}
+    model = [settings.model.name, settings.model.version, settings.model.crop]
+    versions = {name: version(name) for name in ("torch", "openvino", "torch-model-archiver")}
+    return sha256_json([model, modules, config, report["served"], report["run_id"], report["data"], versions])
+
+
+def _record(settings: Settings, report: dict[str, Any], labels: list[str], mar: Path) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(mar) as archive:
+        archive.extractall(folder)
+        digest = content_digest(folder)
+    model = settings.model
+    return {
+        "name": model.name,
+        "version": model.version,
+        "mar_sha256": sha256_file(mar),
+        "mar_bytes": mar.stat().st_size,
+        "digest": digest,
+        "labels": labels,
+        "input": {"resize": model.resize, "crop": model.crop, "channels": 3, "pixels": PIXELS_VERSION},
+        "training": {
+            "run_id": report["run_id"],
+            "method": report["served"]["method"],
+            "weights_sha256": report["served"]["weights_sha256"],
+            "imagenet_weights": report["weights"],
+        },
+        "accuracy": [_headline(result) for result in report["results"]],
+    }
+
+
+def _headline(result: dict[str, Any]) -> dict[str, Any]:
+    test = result["test"]
+    names = ("images", "accuracy", "wilson", "block_bootstrap", "majority")
+    return {name: result[name] for name in ("split", "method")} | {
+        name: test[name] for name in names if name in test
+    }

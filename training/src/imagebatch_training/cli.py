@@ -1,0 +1,112 @@
+"""The command `imagebatch-train`: parses, calls one function, prints, exits."""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from imagebatch_training.errors import TrainingError
+from imagebatch_training.settings import Settings, load_settings
+
+CONFIG_DIR = Path(__file__).resolve().parents[2] / "conf"
+Output = tuple[str, dict[str, Any]]
+"""What a verb says: to a person, and with `--json`."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb.
+
+    Args:
+        argv: Arguments without the program's name; None: the process's.
+
+    Returns:
+        0, or the error's exit code (see `errors`).
+    """
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr, force=True)
+    for noisy in ("mlflow", "alembic", "openvino", "matplotlib"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        settings = load_settings(arguments.config_dir, arguments.overrides)
+        text, value = arguments.verb(settings, arguments)
+    except TrainingError as error:
+        sys.stderr.write(f"imagebatch-train: {error}\n")
+        return error.exit_code
+    sys.stdout.write((json.dumps(value) if arguments.json else text.rstrip()) + "\n")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="imagebatch-train", description=__doc__, allow_abbrev=False)
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    for name, verb, text in _VERBS:
+        sub = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
+        sub.set_defaults(verb=verb)
+        if name == "evaluate":
+            sub.add_argument("--predictions", type=Path, required=True, help="a run's output/predictions.csv")
+        sub.add_argument("--config-dir", type=Path, default=CONFIG_DIR, help="folder with config.yaml")
+        sub.add_argument("--json", action="store_true", help="print one JSON object")
+        sub.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides, such as seed=1")
+    return parser
+
+
+# Each verb imports what it needs: torch and MLflow cost seconds, and `--help` and errors shall be quick.
+def _weights(settings: Settings, _: argparse.Namespace) -> Output:
+    from imagebatch_training.weights import ensure_weights  # noqa: PLC0415 - see above
+
+    file = ensure_weights(settings)
+    value = {"path": str(file.path), "sha256": file.sha256, "source": file.source}
+    return f"{file.path} from {file.source}, sha256 {file.sha256}", value
+
+
+def _data(settings: Settings, _: argparse.Namespace) -> Output:
+    from imagebatch_training.data import ensure_data, split_sizes  # noqa: PLC0415 - see above
+
+    data = ensure_data(settings)
+    summary, sizes = data.summary(), split_sizes(data.labels)
+    counts = ", ".join(f"{count} {name}" for name, count in summary.items())
+    value = {"csv": str(data.csv), "images": str(data.images), "counts": summary, "splits": sizes}
+    return f"{data.csv}: {counts}", value
+
+
+def _train(settings: Settings, _: argparse.Namespace) -> Output:
+    from imagebatch_training.report import render_report  # noqa: PLC0415 - see above
+    from imagebatch_training.train import ensure_trained  # noqa: PLC0415 - see above
+
+    report = ensure_trained(settings)
+    return render_report(report), report
+
+
+def _report(settings: Settings, _: argparse.Namespace) -> Output:
+    from imagebatch_training.report import render_report, require_report  # noqa: PLC0415 - see above
+
+    report = require_report(settings)
+    return render_report(report), report
+
+
+def _archive(settings: Settings, _: argparse.Namespace) -> Output:
+    from imagebatch_training.archive import archive_paths, ensure_archive  # noqa: PLC0415 - see above
+
+    record = ensure_archive(settings)
+    path, _record_path = archive_paths(settings)
+    return f"{path} sha256 {record['mar_sha256']}, content {record['digest']}", {"path": str(path)} | record
+
+
+def _evaluate(settings: Settings, arguments: argparse.Namespace) -> Output:
+    from imagebatch_training.evaluate import evaluate, render  # noqa: PLC0415 - see above
+
+    result = evaluate(settings, arguments.predictions)
+    return render(result), result
+
+
+_VERBS: tuple[tuple[str, Callable[[Settings, argparse.Namespace], Output], str], ...] = (
+    ("weights", _weights, "fetch the ImageNet weights"),
+    ("data", _data, "list the images and write labels.csv with both splits"),
+    ("train", _train, "linear probe and fine-tune on both splits, logged to MLflow"),
+    ("report", _report, "print the last training as a Markdown table"),
+    ("archive", _archive, "export the served model and pack it for TorchServe"),
+    ("evaluate", _evaluate, "compare a run's predictions with the known labels"),
+)

@@ -1,0 +1,142 @@
+"""The verb `evaluate`: a finished run's predictions against the known labels."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imagebatch_training import metrics
+from imagebatch_training.data import require_data
+from imagebatch_training.errors import ConfigurationError, DataError
+from imagebatch_training.labels import Example, Labels
+from imagebatch_training.settings import Settings
+
+Prediction = tuple[str, float]
+"""Most probable label and its probability."""
+
+_COLUMNS = ("image_id", "label_1", "probability_1")
+
+
+def evaluate(settings: Settings, predictions: Path) -> dict[str, Any]:
+    """Compare predictions with labels.
+
+    Args:
+        settings: Which data set.
+        predictions: A run's `predictions.csv` (docs/reference/run-layout.md).
+
+    Returns:
+        See `compare`.
+
+    Raises:
+        ConfigurationError: A file is missing.
+        DataError: The file is no `predictions.csv`, or none of its images is known.
+    """
+    return compare(require_data(settings).labels, read_predictions(predictions))
+
+
+def read_predictions(path: Path) -> dict[str, Prediction]:
+    """Read label and probability of every image_id.
+
+    Raises:
+        ConfigurationError: The file is missing.
+        DataError: A column is missing, or a probability is no number.
+    """
+    if not path.is_file():
+        raise ConfigurationError(f"no file {path}: give a finished run's output/predictions.csv")
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        missing = [name for name in _COLUMNS if name not in (reader.fieldnames or [])]
+        if missing:
+            raise DataError(f"{path} has no column {missing[0]}: give a run's output/predictions.csv")
+        try:
+            return {row["image_id"]: (row["label_1"], float(row["probability_1"])) for row in reader}
+        except ValueError as error:
+            raise DataError(f"{path} has a probability that is no number: {error}") from error
+
+
+def compare(labels: Labels, predictions: Mapping[str, Prediction]) -> dict[str, Any]:
+    """Compute accuracy on the test blocks, and confidence on certain and uncertain images of those blocks and of all.
+
+    Args:
+        labels: With the block split.
+        predictions: By image_id; images that are not in `labels` are counted and ignored.
+
+    Returns:
+        `known`, `unknown`, `missing` (test images without a prediction: not counted as wrong), `test` (images,
+        blocks, correct, accuracy, wilson, block_bootstrap, per-class figures) and `confidence`.
+
+    Raises:
+        DataError: No test image is among the predictions.
+    """
+    by_id = {example.image_id: example for example in labels.examples}
+    known = {name: prediction for name, prediction in predictions.items() if name in by_id}
+    test = [e for e in labels.examples if e.label and e.block_split == "test"]
+    scored = [example for example in test if example.image_id in known]
+    if not scored:
+        raise DataError("none of the test images is among the predictions: is this run's input this data set?")
+    certain = np.array([known[example.image_id][1] for example in scored])
+    uncertain = [e for e in labels.examples if not e.label and e.image_id in known]
+    held_out = [example for example in uncertain if example.block_split == "test"]
+    return {
+        "known": len(known),
+        "unknown": len(predictions) - len(known),
+        "missing": len(test) - len(scored),
+        "test": _accuracy(labels, scored, known),
+        "confidence": metrics.compare_confidence(certain, _probabilities(uncertain, known)),
+        "confidence_in_test_blocks": metrics.compare_confidence(certain, _probabilities(held_out, known)),
+    }
+
+
+def _probabilities(examples: list[Example], known: Mapping[str, Prediction]) -> metrics.Floats:
+    return np.array([known[example.image_id][1] for example in examples])
+
+
+def _accuracy(labels: Labels, scored: list[Example], known: Mapping[str, Prediction]) -> dict[str, Any]:
+    index = {name: number for number, name in enumerate(labels.classes)}
+    foreign = sorted({known[e.image_id][0] for e in scored} - set(index))
+    if foreign:
+        raise DataError(f"the predictions name {foreign[0]!r}, which is no class of this data set")
+    predicted = np.array([index[known[e.image_id][0]] for e in scored])
+    targets = np.array([index[e.label] for e in scored])
+    correct, blocks = predicted == targets, np.array([e.block for e in scored])
+    counts = metrics.confusion(predicted, targets, len(index))
+    return {
+        "images": len(scored),
+        "blocks": len(set(blocks.tolist())),
+        "correct": int(correct.sum()),
+        "accuracy": float(correct.mean()),
+        "wilson": metrics.wilson(int(correct.sum()), len(scored)),
+        "block_bootstrap": metrics.block_bootstrap(correct, blocks),
+        "classes": metrics.per_class(counts, list(labels.classes)),
+    }
+
+
+def render(result: dict[str, Any]) -> str:
+    """Render the result of `compare` as a few lines of text."""
+    test = result["test"]
+    low, high = test["wilson"]
+    block_low, block_high = test["block_bootstrap"]
+    lines = [
+        f"accuracy {test['accuracy']:.3f} on the {test['images']} labelled images of {test['blocks']} test blocks",
+        f"  95 % interval {low:.3f}-{high:.3f} counting images, {block_low:.3f}-{block_high:.3f} drawing blocks",
+    ]
+    lines += [
+        f"  {name}: recall {figures['recall']:.3f}, precision {figures['precision']:.3f}, {figures['images']} images"
+        for name, figures in test["classes"].items()
+    ]
+    confidence = result["confidence"]
+    if confidence is not None:
+        lines.append(
+            f"mean top-1 probability {confidence['certain_mean']:.3f} on these, {confidence['uncertain_mean']:.3f} "
+            f"on the {confidence['uncertain_images']} uncertain images (AUROC {confidence['auroc']:.3f})"
+        )
+    lines += [f"{result[name]} {text}" for name, text in _REMARKS.items() if result[name]]
+    return "\n".join(lines)
+
+
+_REMARKS = {
+    "missing": "test images have no prediction and are not counted",
+    "unknown": "predictions are of images without a label entry",
+}

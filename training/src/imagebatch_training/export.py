@@ -1,0 +1,81 @@
+"""The served graph in two formats, each checked against the model that was trained."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import openvino as ov  # type: ignore[import-untyped]  # ships no type marker
+import torch
+from imagebatch_engines import load_engine
+
+from imagebatch_training.backbone import ServedModel, build, read_weights
+from imagebatch_training.errors import DataError
+
+TOLERANCE = 1e-3
+"""Largest difference of a logit that is accepted, of the formats from eager torch: float32 in another order."""
+
+
+def load_served_model(path: Path) -> ServedModel:
+    """Load the trained weights as one graph, normalisation included.
+
+    Args:
+        path: Written by `imagebatch-train train`.
+
+    Returns:
+        The model in evaluation mode: uint8 (batch, 3, crop, crop) to float32 logits (batch, classes).
+    """
+    state, convention = read_weights(path)
+    network = build(convention.padding, len(state["classifier.1.bias"]))
+    network.load_state_dict(state, strict=True)
+    # The exported program records strides: plain ones are understood by every reader.
+    return ServedModel(network.to(memory_format=torch.contiguous_format), convention).eval()  # type: ignore[call-overload]  # torch's stub knows only positional forms
+
+
+def export_model(model: ServedModel, crop: int, folder: Path) -> None:
+    """Write `model.pt2` (torch.export), `model.xml` and `model.bin` (OpenVINO, float32).
+
+    Args:
+        model: In evaluation mode.
+        crop: Side of the input, pixels: uint8 (1, 3, crop, crop).
+        folder: Where to.
+    """
+    example = torch.zeros((1, 3, crop, crop), dtype=torch.uint8)
+    program = torch.export.export(model, (example,))
+    torch.export.save(program, folder / "model.pt2")
+    graph = ov.convert_model(program)
+    graph.reshape(list(example.shape))  # the conversion forgets the sizes
+    # Without the flag OpenVINO stores weights in half precision, and the two formats would disagree.
+    ov.save_model(graph, folder / "model.xml", compress_to_fp16=False)
+
+
+def check_export(model: ServedModel, folder: Path, images: Sequence[torch.Tensor]) -> float:
+    """Compare both formats, through the engines that serve them, with the trained model.
+
+    Args:
+        model: What was exported.
+        folder: With the exported files.
+        images: uint8 (3, crop, crop).
+
+    Returns:
+        The largest absolute difference of a logit.
+
+    Raises:
+        DataError: It exceeds `TOLERANCE`, or a class differs.
+    """
+    threads = torch.get_num_threads()
+    worst = 0.0
+    with torch.inference_mode():
+        expected = [model(image[None])[0].numpy() for image in images]
+    for name in ("openvino", "torch"):
+        engine = load_engine(name, folder)
+        for image, logits in zip(images, expected, strict=True):
+            answer = engine.infer(image)
+            difference = float(np.abs(answer - logits).max())
+            worst = max(worst, difference)
+            if difference > TOLERANCE or answer.argmax() != logits.argmax():
+                raise DataError(
+                    f"engine {name} differs from the trained model by {difference:.2g} on an image: "
+                    "do not serve this export"
+                )
+    torch.set_num_threads(threads)  # the torch engine takes it down to one
+    return worst
