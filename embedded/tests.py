@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
         with tempfile.TemporaryDirectory() as temporary:
             report = Path(temporary, "report.xml")
             code = subprocess.run(_pytest(part, folder, report), cwd=ROOT, check=False).returncode
-            _add(totals, report, code)
+            add(totals, report, code)
     seconds = time.monotonic() - begun
     say("")
     skipped = f", {totals['skipped']} skipped" if totals["skipped"] else ""
@@ -61,7 +61,14 @@ def _pytest(part: str, folder: str, report: Path) -> Argv:
     ]
 
 
-def _add(totals: dict[str, int], report: Path, code: int) -> None:
+def add(totals: dict[str, int], report: Path, code: int) -> None:
+    """Add one pytest's counts to the totals.
+
+    Args:
+        totals: `passed`, `failed`, `skipped`; changed in place.
+        report: pytest's JUnit file; missing if pytest did not start, which counts as a failure.
+        code: pytest's exit code.
+    """
     if not report.exists():
         totals["failed"] += 1  # pytest itself did not start
         return
