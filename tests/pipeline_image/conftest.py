@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+from imagebatch import cli
 from model_server import ModelServer
 from PIL import Image
 
-from imagebatch import cli
+# The machine is shared: a slow example is no failure.
+settings.register_profile("steady", deadline=None, derandomize=True)
+settings.load_profile("steady")
 
 
 @pytest.fixture

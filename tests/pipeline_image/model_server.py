@@ -1,7 +1,7 @@
 """A real HTTP server on loopback that speaks the handler's wire format (docs/reference/wire.md).
 
-Its answers depend on the image's bytes alone, so that any two runs over the same files must agree. What it does wrong is
-scripted: `faults` is asked about every request before it is answered.
+Its answers depend on the image's bytes alone, so that any two runs over the same files must agree. What it
+does wrong is scripted: `faults` is asked about every request before it is answered.
 """
 
 from __future__ import annotations

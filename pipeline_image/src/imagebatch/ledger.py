@@ -89,13 +89,12 @@ def manifest_of(run: RunFolder, shard: int) -> pa.Table:
     with _listing(run) as listing:
         ids = listing.read_row_group(shard, columns=["image_id"])["image_id"]
     try:
-        manifest = run.read_table(manifest_path(shard))
+        data = run.read(manifest_path(shard))
     except FileNotFoundError as error:
         raise ConfigurationError(
             f"shard {shard} has no manifest: finish imagebatch preprocess first"
         ) from error
-    except pa.ArrowInvalid as error:
-        raise NotProvenError(f"{manifest_path(shard)} is not a readable Parquet file: {error}") from error
+    manifest = _table(data, manifest_path(shard))
     if not manifest["image_id"].equals(ids):
         raise NotProvenError(f"{manifest_path(shard)} does not hold exactly the images that were listed")
     return manifest
@@ -117,10 +116,10 @@ def scores_of(run: RunFolder, shard: int) -> pa.Table:
     """A shard's score rows, from the parts that count, each compared with its recorded digest."""
     tables = [SCORES_SCHEMA.empty_table()]
     for part in done_of(run, shard).parts:
-        data = run.read(part.path)
+        data = _certain(run, part.path)
         if sha256_hex(data) != part.sha256:
             raise NotProvenError(f"{part.path} is not the file that score wrote: its SHA-256 differs")
-        tables.append(pq.read_table(pa.BufferReader(data)))
+        tables.append(_table(data, part.path))
     return pa.concat_tables(tables)
 
 
@@ -144,6 +143,21 @@ def _ledger(run: RunFolder, shard: int) -> ShardLedger:
     )
 
 
+def _certain(run: RunFolder, path: str) -> bytes:
+    """A file that another file says is there."""
+    try:
+        return run.read(path)
+    except FileNotFoundError as error:
+        raise NotProvenError(f"{path} is missing") from error
+
+
+def _table(data: bytes, path: str) -> pa.Table:
+    try:
+        return pq.read_table(pa.BufferReader(data))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise NotProvenError(f"{path} is not a readable Parquet file: {error}") from error
+
+
 @contextlib.contextmanager
 def _listing(run: RunFolder) -> Iterator[pq.ParquetFile]:
     try:
@@ -151,5 +165,5 @@ def _listing(run: RunFolder) -> Iterator[pq.ParquetFile]:
             yield pq.ParquetFile(stream)
     except FileNotFoundError as error:
         raise ConfigurationError(f"no listing at {run.uri}: finish imagebatch preprocess first") from error
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowInvalid, OSError) as error:
         raise NotProvenError(f"{run.uri}/{LISTING} is not a readable Parquet file: {error}") from error

@@ -29,8 +29,8 @@ def predictions(ledger: ShardLedger, top_k: int, model: ModelPin) -> pa.Table:
     columns = [
         rows["image_id"],
         rows["sha256"],
-        *(_ranked(rows["labels"], rank) for rank in range(top_k)),
-        *(_ranked(rows["probabilities"], rank) for rank in range(top_k)),
+        *(ranked(rows["labels"], rank) for rank in range(top_k)),
+        *(ranked(rows["probabilities"], rank) for rank in range(top_k)),
         *(pa.array([value] * size, pa.string()) for value in (model.name, model.version, model.digest)),
     ]
     return pa.table(columns, names=prediction_columns(top_k))
@@ -63,10 +63,11 @@ def csv_lines(table: pa.Table) -> bytes:
     return ("\r\n".join(lines) + "\r\n").encode()
 
 
-def _ranked(lists: pa.ChunkedArray, rank: int) -> pa.ChunkedArray:
-    # A server that knows fewer classes than were asked for sends shorter lists: the rest is null.
-    padded = pc.list_slice(lists, rank, rank + 1, return_fixed_size_list=True)
-    return pc.list_flatten(padded)
+def ranked(lists: pa.ChunkedArray, rank: int) -> pa.ChunkedArray:
+    """Element `rank` (from 0) of each list; null where a list is null or shorter."""
+    # Flattening drops null lists, so they are made empty first: every row must keep its place.
+    whole = pc.coalesce(lists, pa.scalar([], lists.type))
+    return pc.list_flatten(pc.list_slice(whole, rank, rank + 1, return_fixed_size_list=True))
 
 
 def _text(column: pa.Array) -> pa.Array:

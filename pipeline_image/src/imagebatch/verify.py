@@ -58,7 +58,7 @@ def _recorded_certificate(run: RunFolder) -> Certificate:
         data, success = run.read(CERTIFICATE), run.read(SUCCESS)
     except FileNotFoundError as error:
         raise ConfigurationError(f"{run.uri} is not a finished run: it has no {SUCCESS}") from error
-    if success.decode("ascii", "replace").strip() != sha256_hex(data):
+    if success != f"{sha256_hex(data)}\n".encode():
         raise NotProvenError(f"{CERTIFICATE} is not the file that {SUCCESS} names: its SHA-256 differs")
     try:
         return Certificate.model_validate_json(data)

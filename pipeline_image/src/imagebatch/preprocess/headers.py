@@ -11,7 +11,7 @@ from imagebatch.contracts import Reason
 from imagebatch.storage.inputs import ImageUnavailableError
 
 # Only these decoders are ever started: Pillow has others that call external programs.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 
 # The limit is ours (--max-image-pixels) and is applied below; Pillow's would warn on a fixed one.
 Image.MAX_IMAGE_PIXELS = None
@@ -44,7 +44,8 @@ def read_header(data: bytes, max_pixels: int) -> Header:
     except UnidentifiedImageError as error:
         raise ImageUnavailableError(Reason.NOT_AN_IMAGE, "no header of a known image format") from error
     except Exception as error:
-        raise ImageUnavailableError(Reason.DECODE_FAILED, f"{type(error).__name__}: {error}") from error
+        reason = Reason.TRUNCATED if "truncated" in str(error).lower() else Reason.DECODE_FAILED
+        raise ImageUnavailableError(reason, f"{type(error).__name__}: {error}") from error
     if header.width * header.height > max_pixels:
         raise ImageUnavailableError(
             Reason.TOO_MANY_PIXELS, f"{header.width}x{header.height}, at most {max_pixels} pixels are taken"

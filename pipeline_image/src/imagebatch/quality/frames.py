@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from imagebatch.ledger import manifest_of, scores_of, shard_count
+from imagebatch.product import ranked
 from imagebatch.storage.runs import RunFolder
 
 
@@ -25,12 +25,11 @@ def scores_frame(run: RunFolder, top_k: int) -> pd.DataFrame:
     frame = table.select(["image_id", "sha256", "model_digest", "reason"]).to_pandas()
     for rank in range(top_k):
         for name in ("labels", "probabilities"):
-            value = pc.list_flatten(pc.list_slice(table[name], rank, rank + 1, return_fixed_size_list=True))
-            frame[f"{_SINGULAR[name]}_{rank + 1}"] = value.to_pandas()
+            frame[f"{_SINGULAR[name]}_{rank + 1}"] = ranked(table[name], rank).to_pandas()
     probabilities = [f"probability_{rank + 1}" for rank in range(top_k)]
     frame["probability_sum"] = frame[probabilities].sum(axis="columns")
-    ranked = [*probabilities, *(f"label_{rank + 1}" for rank in range(top_k))]
-    return _judged(frame, frame[ranked].notna().all(axis="columns"))
+    answered = [*probabilities, *(f"label_{rank + 1}" for rank in range(top_k))]
+    return _judged(frame, frame[answered].notna().all(axis="columns"))
 
 
 def class_shares(scores: pd.DataFrame) -> pd.DataFrame:

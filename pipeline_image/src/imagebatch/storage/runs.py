@@ -162,9 +162,9 @@ class LocalRunFolder(RunFolder):
                     temporary.replace(target)
             finally:
                 temporary.unlink(missing_ok=True)
-        except FileExistsError:
-            raise
         except OSError as error:
+            if exclusive and isinstance(error, FileExistsError) and target.exists():
+                raise
             raise _storage_error("write", target, error) from error
 
     @override

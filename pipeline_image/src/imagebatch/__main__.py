@@ -1,0 +1,5 @@
+"""`python -m imagebatch` is `imagebatch`."""
+
+from imagebatch.cli import main
+
+main()

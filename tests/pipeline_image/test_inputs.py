@@ -1,0 +1,122 @@
+"""Listing and reading images, confined."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from imagebatch.contracts import Reason
+from imagebatch.errors import InputNotFoundError
+from imagebatch.storage.inputs import ImageSource, ImageUnavailableError, InputListing, to_uri
+
+
+def listed(folder: Path, *roots: Path) -> dict[bytes, str]:
+    source = ImageSource([str(root) for root in roots or (folder,)], 1000)
+    return dict(InputListing(str(folder), ["*.jpg"], source))
+
+
+def refusal(source: ImageSource, path: Path) -> Reason:
+    with pytest.raises(ImageUnavailableError) as caught:
+        source.read(to_uri(str(path)))
+    return caught.value.reason
+
+
+def test_lists_matching_names_below_and_counts_the_others(tmp_path: Path) -> None:
+    """Sub-folders are entered, patterns ignore case, other files are counted."""
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    for name in ("x.jpg", "a/Y.JPG", "a/b/z.jpg", "notes.txt", "a/labels.csv"):
+        (tmp_path / name).write_bytes(b"1")
+    listing = InputListing(str(tmp_path), ["*.jpg"], ImageSource([str(tmp_path)], 10))
+    assert {name for name, _ in listing} == {b"x.jpg", b"a/Y.JPG", b"a/b/z.jpg"}
+    assert listing.ignored == 2
+
+
+def test_names_survive_byte_for_byte(tmp_path: Path) -> None:
+    """A name that is not UTF-8 is listed, and its URI reads the same file."""
+    name = b"\xff\xfe \n%.jpg"
+    with open(os.path.join(os.fsencode(tmp_path), name), "wb") as stream:  # noqa: PTH118, PTH123 (bytes names)
+        stream.write(b"pixels")
+    source = ImageSource([str(tmp_path)], 1000)
+    ((found, uri),) = InputListing(str(tmp_path), ["*.jpg"], source)
+    assert found == name
+    assert source.read(uri) == b"pixels"
+
+
+def test_a_single_image_is_an_input(tmp_path: Path) -> None:
+    """`--input` may name one file."""
+    (tmp_path / "x.jpg").write_bytes(b"1")
+    assert set(listed(tmp_path / "x.jpg")) == {b"x.jpg"}
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    """One line that names the folder and says what to give."""
+    with pytest.raises(InputNotFoundError, match="No such file or directory; give an existing folder"):
+        listed(tmp_path / "nothing")
+
+
+def test_linked_folders_are_entered_inside_the_roots_only(tmp_path: Path) -> None:
+    """A link out, or up into a loop, is one entry that will be rejected: never silence."""
+    inside, outside = tmp_path / "in", tmp_path / "out"
+    (inside / "real").mkdir(parents=True)
+    outside.mkdir()
+    (inside / "real" / "x.jpg").write_bytes(b"1")
+    (outside / "y.jpg").write_bytes(b"1")
+    (inside / "linked").symlink_to(outside)
+    (inside / "real" / "loop").symlink_to(inside)
+    assert set(listed(inside)) == {b"real/x.jpg", b"linked", b"real/loop"}
+    assert set(listed(inside, inside, outside)) == {b"real/x.jpg", b"linked/y.jpg", b"real/loop"}
+
+
+def test_refusals(tmp_path: Path) -> None:
+    """Each kind of thing that is no readable image file inside the roots has a reason."""
+    inside = tmp_path / "in"
+    inside.mkdir()
+    (tmp_path / "secret.jpg").write_bytes(b"secret")
+    (inside / "big.jpg").write_bytes(b"12345678901")
+    (inside / "way-out.jpg").symlink_to(tmp_path / "secret.jpg")
+    (inside / "dangling.jpg").symlink_to("nothing")
+    (inside / "loop.jpg").symlink_to("loop.jpg")
+    (inside / "folder.jpg").mkdir()
+    os.mkfifo(inside / "fifo.jpg")
+    source = ImageSource([str(inside)], 10)
+    assert {path.name: refusal(source, path) for path in inside.iterdir()} == {
+        "big.jpg": Reason.TOO_MANY_BYTES,
+        "way-out.jpg": Reason.OUTSIDE_ALLOWED_ROOTS,
+        "dangling.jpg": Reason.NOT_FOUND,
+        "loop.jpg": Reason.UNREADABLE,
+        "folder.jpg": Reason.NOT_A_FILE,
+        "fifo.jpg": Reason.NOT_A_FILE,
+    }
+    assert refusal(source, inside / ".." / "secret.jpg") is Reason.OUTSIDE_ALLOWED_ROOTS
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://127.0.0.1:9/x.jpg",
+        "memory://bucket/../other/x.jpg",
+        "memory://bucket-2/x.jpg",
+        "memory://bucket/x.jpg::file:///etc/passwd",
+        "file:///etc/passwd",
+    ],
+)
+def test_uris_outside_the_roots_are_refused(uri: str) -> None:
+    """A prefix of a name, a chained URI, another scheme: none leads out of the roots, and none is opened."""
+    with pytest.raises(ImageUnavailableError) as caught:
+        ImageSource(["memory://bucket"], 10).read(uri)
+    assert caught.value.reason is Reason.OUTSIDE_ALLOWED_ROOTS
+
+
+def test_remote_images_are_listed_and_read() -> None:
+    """Any fsspec file system works; here the one in memory."""
+    import fsspec  # noqa: PLC0415 (only this test)
+
+    store = fsspec.filesystem("memory")
+    store.pipe({"/bucket/a/x.jpg": b"1", "/bucket/y.jpg": b"22", "/bucket/z.txt": b"3"})
+    source = ImageSource(["memory://bucket"], 1)
+    found = dict(InputListing("memory://bucket", ["*.jpg"], source))
+    assert set(found) == {b"a/x.jpg", b"y.jpg"}
+    assert source.read("memory://bucket/a/x.jpg") == b"1"
+    with pytest.raises(ImageUnavailableError, match="too_many_bytes"):
+        source.read("memory://bucket/y.jpg")

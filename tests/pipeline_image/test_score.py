@@ -1,0 +1,206 @@
+"""Scoring whatever happens to a request, and attempts that resume and fence each other."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from conftest import Call, jpeg
+from imagebatch.contracts import ShardDone
+from imagebatch.errors import RunHeldError
+from imagebatch.score import stage
+from imagebatch.score.attempts import Attempt
+from imagebatch.storage.runs import open_run
+from model_server import Images, ModelServer, Wrong
+
+
+@pytest.fixture
+def prepared(call: Call, images: Path) -> str:
+    """A preprocessed run of 40 images in one shard."""
+    assert call("preprocess", "--run-id", "r", "--input", images).code == 0
+    return "r"
+
+
+def finish(call: Call, runs: Path, run_id: str = "r") -> bytes:
+    assert call("postprocess", "--run-id", run_id).code == 0
+    return (runs / run_id / "output/predictions.csv").read_bytes()
+
+
+def test_many_images_per_request_and_few_in_flight(call: Call, prepared: str, server: ModelServer) -> None:
+    """40 images at 8 a request are 5 requests, never more than two at once."""
+    server.faults = lambda _number, _images: time.sleep(0.05)
+    outcome = call("score", "--run-id", prepared, "--pack-size", 8, "--in-flight", 2)
+    assert outcome.last | {"run_id": ""} == {
+        "run_id": "", "stage": "score", "shard": 0, "predicted": 40, "failed": 0, "resumed": 0,
+    }  # fmt: skip
+    assert server.requests == 5
+    assert server.most_at_once <= 2
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        Wrong(503, b"{}"),
+        Wrong(500, b"Worker died."),
+        Wrong(200, b"<html>"),
+        Wrong(hang_up=True),
+        Wrong(200, b"x" * 64, half=True),
+    ],
+)
+def test_passing_faults_leave_no_trace(
+    call: Call, images: Path, runs: Path, server: ModelServer, wrong: Wrong
+) -> None:
+    """Every second request fails; the CSV is the one of a calm run, byte for byte."""
+    for run_id in ("calm", "stormy"):
+        assert call("preprocess", "--run-id", run_id, "--input", images).code == 0
+        assert call("score", "--run-id", run_id, "--pack-size", 5).code == 0
+        server.faults = lambda number, _images: wrong if number % 2 else None
+    assert finish(call, runs, "calm") == finish(call, runs, "stormy")
+
+
+def test_a_poison_image_is_quarantined_alone(
+    call: Call, prepared: str, runs: Path, images: Path, server: ModelServer
+) -> None:
+    """A request that kills the worker is halved until the culprit is alone; all 39 others are scored."""
+    poison = (images / "001.jpg").read_bytes()
+
+    def kill(_number: int, pack: Images) -> Wrong | None:
+        return Wrong(500, b"Worker died.") if any(data == poison for _, data in pack) else None
+
+    server.faults = kill
+    outcome = call("score", "--run-id", prepared, "--pack-size", 16)
+    assert (outcome.last["predicted"], outcome.last["failed"]) == (39, 1)
+    finish(call, runs)
+    (row,) = (runs / "r/output/failures.csv").read_text().splitlines()[1:]
+    assert row.startswith("001.jpg,")
+    assert ",score,quarantined," in row
+
+
+def test_a_dead_server_quarantines_nobody(call: Call, prepared: str, server: ModelServer) -> None:
+    """When the server fails without any image too, the stage ends with 69: images are not to blame."""
+    server.faults = lambda _number, _images: Wrong(500, b"Worker died.")
+    server.description = lambda: {"not": "a description"}  # type: ignore[method-assign]  # scripted for this test
+    outcome = call("score", "--run-id", prepared)
+    assert outcome.code == 69
+    assert "no answer from the model API" in outcome.err
+
+
+def test_a_pack_that_is_too_large_is_halved(call: Call, prepared: str, server: ModelServer) -> None:
+    """413 means smaller requests, not lost images."""
+    server.faults = lambda _number, pack: Wrong(413) if len(pack) > 3 else None
+    assert call("score", "--run-id", prepared).last["predicted"] == 40
+
+
+def test_an_api_that_is_away_is_69(call: Call, prepared: str, server: ModelServer) -> None:
+    """Nobody answers: a retry helps."""
+    server.close()
+    outcome = call("score", "--run-id", prepared, "--retry-seconds", 1)
+    assert outcome.code == 69
+
+
+def test_another_model_stops_the_run(call: Call, prepared: str, server: ModelServer) -> None:
+    """A digest that changes between the stages, or in the middle of one, is 78: no CSV of two models."""
+
+    def swap(number: int, _images: Images) -> None:
+        server.digest = "sha256:" + "cd" * 32 if number > 2 else server.digest
+
+    server.faults = swap
+    middle = call("score", "--run-id", prepared, "--pack-size", 5)
+    assert (middle.code, "the model changed during the run" in middle.err) == (78, True)
+    before = call("score", "--run-id", prepared)
+    assert (before.code, "start a new run" in before.err) == (78, True)
+
+
+def test_changed_and_vanished_files_are_failures(call: Call, prepared: str, images: Path, runs: Path) -> None:
+    """What is scored is what was listed and hashed, or it is a row in failures.csv."""
+    (images / "001.jpg").write_bytes(jpeg(999))
+    (images / "002.jpg").unlink()
+    assert call("score", "--run-id", prepared).last["failed"] == 2
+    finish(call, runs)
+    reasons = [line.split(",")[3] for line in (runs / "r/output/failures.csv").read_text().splitlines()[1:]]
+    assert reasons == ["content_changed", "not_found"]
+
+
+def test_a_finished_shard_is_not_scored_again(call: Call, prepared: str, server: ModelServer) -> None:
+    """Running the stage again asks the model nothing."""
+    call("score", "--run-id", prepared)
+    requests = server.requests
+    assert call("score", "--run-id", prepared).last["resumed"] == 40
+    assert server.requests == requests
+
+
+def test_kill_9_costs_one_unfinished_part(
+    call: Call, tmp_path: Path, runs: Path, server: ModelServer
+) -> None:
+    """A killed scorer is continued: finished parts are adopted, and the CSV is that of a calm run."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for seed in range(600):
+        (folder / f"{seed:04}.jpg").write_bytes(jpeg(seed, (8, 8)))
+    for run_id in ("calm", "killed"):
+        assert call("preprocess", "--run-id", run_id, "--input", folder, "--shard-size", 1000).code == 0
+    assert call("score", "--run-id", "calm").last["resumed"] == 0
+
+    command = [sys.executable, "-m", "imagebatch", "score", "--run-id", "killed", "--in-flight", "1"]
+    server.requests = 0
+    scorer = subprocess.Popen(command)
+    server.faults = lambda number, _images: scorer.kill() if number == 12 else None
+    assert scorer.wait(30) == -signal.SIGKILL
+
+    server.faults = lambda _number, _images: None
+    server.images.clear()
+    outcome = call("score", "--run-id", "killed")
+    assert outcome.last["resumed"] == stage.PART_ROWS
+    assert len(server.images) == 600 - stage.PART_ROWS
+    assert finish(call, runs, "calm") == finish(call, runs, "killed")
+
+
+def test_a_superseded_attempt_changes_nothing(call: Call, prepared: str, runs: Path) -> None:
+    """An orphan can neither add a part that counts nor finish the shard once a newer attempt has started."""
+    run = open_run(str(runs), prepared)
+    orphan = Attempt(run, 0)
+    assert call("score", "--run-id", prepared).last["predicted"] == 40
+    done = run.read("scores/shard-00000/_DONE.json")
+    with pytest.raises(RunHeldError, match="attempt 1 at shard 0 was superseded"):
+        orphan.write_part(0, pq.read_table(runs / "r/manifest/shard-00000.parquet"))
+    with pytest.raises(RunHeldError):
+        orphan.finish(ShardDone(attempt=1, parts=[], predicted=0, failed=0))
+    assert run.read("scores/shard-00000/_DONE.json") == done
+
+
+@pytest.mark.usefixtures("prepared")
+def test_two_scorers_on_one_shard(call: Call, runs: Path, server: ModelServer) -> None:
+    """Started at the same time, one finishes and the other stops with 75; every image has one row."""
+    server.faults = lambda _number, _images: time.sleep(0.3)
+    command = [sys.executable, "-m", "imagebatch", "score", "--run-id", "r", "--pack-size", "4"]
+    scorers = [subprocess.Popen(command) for _ in range(2)]
+    codes = sorted(scorer.wait(60) for scorer in scorers)
+    assert codes in ([0, 75], [0, 0])
+    assert finish(call, runs).count(b"\r\n") == 41
+    assert json.loads((runs / "r/output/certificate.json").read_bytes())["counts"]["predicted"] == 40
+
+
+def test_a_damaged_part_is_not_adopted(call: Call, prepared: str, runs: Path, server: ModelServer) -> None:
+    """A part that a crash or a disk has damaged is scored again, never trusted."""
+    folder = runs / "r/scores/shard-00000"
+    folder.mkdir(parents=True)
+    (folder / "attempt-00001.json").write_text("{}")
+    (folder / "part-00000-attempt-00001.parquet").write_bytes(b"PAR1 damaged PAR1")
+    assert call("score", "--run-id", prepared).last | {"resumed": 0} == {
+        "run_id": "r", "stage": "score", "shard": 0, "predicted": 40, "failed": 0, "resumed": 0,
+    }  # fmt: skip
+    assert len(server.images) == 40
+
+
+def test_unknown_run_and_shard(call: Call, prepared: str) -> None:
+    """One line each, 78: a retry cannot help."""
+    missing = call("score", "--run-id", "nothing")
+    assert (missing.code, "start it with imagebatch preprocess" in missing.err) == (78, True)
+    beyond = call("score", "--run-id", prepared, "--shard", 7)
+    assert (beyond.code, "has shards 0 to 0, not 7" in beyond.err) == (78, True)

@@ -1,0 +1,167 @@
+"""The TorchServe client: keys, replies that cannot be trusted, and what each status means."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from imagebatch.backends.base import ApiFaultError, Fault, ImagePayload
+from imagebatch.backends.torchserve import TorchServe
+from imagebatch.backends.torchserve_keys import KeyFile
+from imagebatch.errors import ConfigurationError, UnknownModelError
+from model_server import DIGEST, LABELS, ModelServer, Wrong
+
+PACK = [ImagePayload(f"{number}-x", f"image {number}".encode()) for number in range(3)]
+
+
+def client(server: ModelServer, **more: Any) -> TorchServe:
+    return TorchServe(server.url, "solar-cells", "", **more)
+
+
+def fault_of(server: ModelServer, **more: Any) -> ApiFaultError:
+    with pytest.raises(ApiFaultError) as caught:
+        client(server, **more).predict(PACK, 4)
+    return caught.value
+
+
+def test_describes_and_predicts(server: ModelServer) -> None:
+    """Answers come back in order, one per image, with the digest of the model that gave them."""
+    api = client(server)
+    assert api.describe().model_dump() == {
+        "name": "solar-cells",
+        "version": "1.0",
+        "digest": DIGEST,
+        "labels": LABELS,
+    }
+    reply = api.predict(PACK, 2)
+    assert reply.digest == DIGEST
+    assert [len(answer.labels) for answer in reply.answers] == [2, 2, 2]
+    assert server.images == [image.data for image in PACK]
+
+
+def test_an_image_error_is_an_answer(server: ModelServer) -> None:
+    """One bad image costs its own row, not the request."""
+    reply = client(server).predict([PACK[0], ImagePayload("b", b"BROKEN")], 4)
+    assert reply.answers[0].reason == ""
+    assert (reply.answers[1].reason, reply.answers[1].labels) == ("truncated", ())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "fault"),
+    [
+        (Wrong(503, b'{"type": "ServiceUnavailableException"}'), Fault.OVERLOADED),
+        (Wrong(503, b'{"type": "InternalServerException"}'), Fault.WORKER_DIED),
+        (Wrong(500, b"Worker died."), Fault.WORKER_DIED),
+        (Wrong(507, b""), Fault.OVERLOADED),
+        (Wrong(429, b""), Fault.OVERLOADED),
+        (Wrong(413, b""), Fault.TOO_LARGE),
+        (Wrong(200, b"<html>proxy error</html>"), Fault.BAD_REPLY),
+        (Wrong(400, b"bad request"), Fault.BAD_REPLY),
+        (Wrong(200, b"x" * 100, half=True), Fault.UNREACHABLE),
+        (Wrong(hang_up=True), Fault.UNREACHABLE),
+        (Wrong(pause=2), Fault.TIMED_OUT),
+    ],
+)
+def test_each_failure_has_its_fault(server: ModelServer, wrong: Wrong, fault: Fault) -> None:
+    """What the scorer does next hangs on telling these apart."""
+    server.faults = lambda _number, _images: wrong
+    assert fault_of(server, timeout=0.5).fault is fault
+
+
+def test_retry_after_is_heard(server: ModelServer) -> None:
+    """The server's own wish for a pause is kept, within bounds."""
+    server.faults = lambda _number, _images: Wrong(503, b"", {"Retry-After": "7"})
+    assert fault_of(server).retry_after == 7.0
+
+
+def test_nobody_there() -> None:
+    """A closed port is 'unreachable', to be waited out."""
+    with pytest.raises(ApiFaultError, match="unreachable"):
+        TorchServe("http://127.0.0.1:1", "solar-cells", "").describe()
+
+
+def test_unknown_model(server: ModelServer) -> None:
+    """A wrong name is a configuration error that says how to list the right ones."""
+    with pytest.raises(UnknownModelError, match=r"does not serve nothing: HTTP 404 .*imagebatch models list"):
+        TorchServe(server.url, "nothing", "").describe()
+
+
+def _swap(reply: dict[str, Any]) -> None:
+    reply["images"].reverse()
+
+
+def _drop(reply: dict[str, Any]) -> None:
+    reply["images"].pop()
+
+
+def _double(reply: dict[str, Any]) -> None:
+    reply["images"].append(reply["images"][0])
+
+
+def _not_a_number(reply: dict[str, Any]) -> None:
+    reply["images"][0]["probabilities"][0] = float("nan")
+
+
+def _rising(reply: dict[str, Any]) -> None:
+    reply["images"][0]["probabilities"].reverse()
+
+
+def _too_large(reply: dict[str, Any]) -> None:
+    reply["images"][0]["probabilities"][0] = 1.5
+
+
+def _label_missing(reply: dict[str, Any]) -> None:
+    reply["images"][0]["labels"].pop()
+
+
+@pytest.mark.parametrize(
+    "tampering", [_swap, _drop, _double, _not_a_number, _rising, _too_large, _label_missing]
+)
+def test_a_reply_that_cannot_be_is_refused(
+    server: ModelServer, tampering: Callable[[dict[str, Any]], None]
+) -> None:
+    """Answers in another order, too few, too many, or impossible are never taken."""
+
+    def tamper(reply: dict[str, Any]) -> bytes:
+        tampering(reply)
+        return json.dumps(reply).encode()
+
+    server.tamper = tamper
+    assert fault_of(server).fault is Fault.BAD_REPLY
+
+
+def write_keys(path: Path, inference: str) -> None:
+    kinds = {"inference": inference, "management": "m", "API": "a"}
+    path.write_text(json.dumps({kind: {"key": key} for kind, key in kinds.items()}))
+
+
+def test_a_refused_key_is_read_again(server: ModelServer, tmp_path: Path) -> None:
+    """TorchServe answers an expired key with 400; the new one is in the file, and no image pays for it."""
+    path = tmp_path / "key_file.json"
+    write_keys(path, "old")
+    server.key = "old"
+    api = client(server, keys=KeyFile(str(path), "http://127.0.0.1:1"))
+    assert len(api.predict(PACK, 4).answers) == 3
+    server.key = "new"
+    write_keys(path, "new")
+    assert len(api.predict(PACK, 4).answers) == 3
+
+
+def test_keys_that_stay_wrong_are_a_configuration_error(server: ModelServer, tmp_path: Path) -> None:
+    """Wrong credentials stop the run with 78: they must never look like bad images."""
+    path = tmp_path / "key_file.json"
+    write_keys(path, "wrong")
+    server.key = "right"
+    with pytest.raises(ConfigurationError, match=r"refused the inference key; see --key-file"):
+        client(server, keys=KeyFile(str(path), "http://127.0.0.1:1")).predict(PACK, 4)
+    with pytest.raises(ConfigurationError, match=r"wants a key: give its key_file.json"):
+        client(server).predict(PACK, 4)
+
+
+def test_a_missing_key_file(tmp_path: Path) -> None:
+    """The line names the file and the likely cause."""
+    with pytest.raises(ConfigurationError, match="no inference key in it; is TorchServe running"):
+        KeyFile(str(tmp_path / "nothing.json"), "http://127.0.0.1:1").inference_key()
