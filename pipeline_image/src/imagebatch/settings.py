@@ -107,8 +107,10 @@ class InputSettings(RunSettings):
 class ScoringSettings(ApiSettings):
     """How hard to drive the model server; never changes the result."""
 
-    pack_size: int = Field(32, ge=1, le=1024, description="Images per request.")
-    in_flight: int = Field(3, ge=1, le=256, description="Requests under way at once.")
+    pack_size: int = Field(32, ge=1, le=1024, description="Most images per request.")
+    in_flight: int = Field(
+        6, ge=1, le=256, description="Most requests under way at once; how many are found while scoring."
+    )
 
 
 class PreprocessSettings(InputSettings, ApiSettings):

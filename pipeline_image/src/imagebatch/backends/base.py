@@ -84,6 +84,13 @@ class ModelApi(Protocol):
             ConfigurationError: Unknown model, or credentials refused.
         """
 
+    def ready(self) -> None:
+        """Returns if the API can answer: its server is up and a worker of the model replies.
+
+        Raises:
+            ApiFaultError: It cannot.
+        """
+
     def predict(self, images: Sequence[ImagePayload], top_k: int) -> Reply:
         """Answers for every image, in order.
 

@@ -91,6 +91,10 @@ class TorchServe:
             labels=found.labels,
         )
 
+    def ready(self) -> None:
+        """Returns if a worker of the model replies; `/ping` alone stays healthy when no worker can load."""
+        self.describe()
+
     def predict(self, images: Sequence[ImagePayload], top_k: int) -> Reply:
         """Answers for every image, in order, from one multipart request."""
         parts = [(image.key, (image.key, image.data, "application/octet-stream")) for image in images]

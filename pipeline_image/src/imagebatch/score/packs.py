@@ -6,24 +6,25 @@ alone. That image is quarantined, all others are scored.
 
 from __future__ import annotations
 
-import threading
+import itertools
+import time
 from collections.abc import Sequence
 
 from imagebatch.backends.base import Answer, ApiFaultError, Fault, ImagePayload, ModelApi, Reply
 from imagebatch.backends.patience import Patience
 from imagebatch.contracts import Reason
-from imagebatch.errors import ModelChangedError
+from imagebatch.errors import ModelChangedError, one_line
 from imagebatch.log import get_logger
+from imagebatch.metrics import Metric, Telemetry
+from imagebatch.score.pace import Pace
 
 log = get_logger()
 
 # A fault that the images may have caused is tried this often before the pack is halved, a single image
 # quarantined.
 TRIES = 3
-# A fault that the images cannot have caused is waited out, but not for ever while other packs are answered.
-WAITS = 20
-
-_NOT_THE_IMAGES = frozenset({Fault.UNREACHABLE, Fault.OVERLOADED})
+# A connection that breaks may be the images' doing too, but is far more often the network's or a restart's.
+CONNECTION_TRIES = 6
 
 
 class PackScorer:
@@ -33,16 +34,27 @@ class PackScorer:
         api: The model.
         digest: The model digest that every reply must carry.
         top_k: Labels per image.
-        in_flight: Requests under way at once.
+        pace: How many requests at once, and how large.
         patience: How long to wait for an API that does not answer.
+        telemetry: Where attempts are counted.
     """
 
-    def __init__(self, api: ModelApi, *, digest: str, top_k: int, in_flight: int, patience: Patience) -> None:
+    def __init__(
+        self,
+        api: ModelApi,
+        *,
+        digest: str,
+        top_k: int,
+        pace: Pace,
+        patience: Patience,
+        telemetry: Telemetry,
+    ) -> None:
         self._api = api
         self._digest = digest
         self._top_k = top_k
-        self._gate = threading.BoundedSemaphore(in_flight)
+        self._pace = pace
         self._patience = patience
+        self._telemetry = telemetry
 
     def score(self, images: Sequence[ImagePayload]) -> list[Answer]:
         """Answers for every image, in order.
@@ -54,57 +66,74 @@ class PackScorer:
         """
         if not images:
             return []
-        tries = waits = 0
-        while True:
+        if not self._pace.fits(images):
+            return self._in_halves(images)
+        history: list[str] = []
+        for tries in itertools.count():
             try:
                 return list(self._ask(images).answers)
             except ApiFaultError as fault:
-                if fault.fault in _NOT_THE_IMAGES and waits < WAITS:
-                    self._patience.pause(fault, waits)
-                    waits += 1
-                elif fault.fault is not Fault.TOO_LARGE and tries + 1 < TRIES:
-                    self._patience.pause(fault, tries)
-                    tries += 1
+                self._telemetry.fault(fault.fault)
+                if fault.fault is Fault.TOO_LARGE:
+                    self._pace.too_large(images)
+                    return self._isolated(images, [str(fault)])
+                if fault.fault is Fault.OVERLOADED:
+                    self._pace.overloaded()
                 else:
-                    return self._halved(images, fault)
+                    history.append(str(fault))
+                if len(history) >= (CONNECTION_TRIES if fault.fault is Fault.UNREACHABLE else TRIES):
+                    return self._isolated(images, history)
+                self._patience.pause(fault, tries)
+        raise AssertionError  # the loop has no other end
 
     def _ask(self, images: Sequence[ImagePayload]) -> Reply:
-        with self._gate:
+        with self._pace.turn():
+            started = time.monotonic()
             reply = self._api.predict(images, self._top_k)
+            seconds = time.monotonic() - started
         self._patience.answered()
+        self._pace.answered(len(images), seconds)
+        self._telemetry.add(Metric.REQUESTS)
+        self._telemetry.add(Metric.REQUEST_SECONDS, seconds)
+        self._telemetry.add(Metric.IMAGES, len(images))
+        self._telemetry.add(Metric.BYTES, sum(len(image.data) for image in images))
         if reply.digest != self._digest:
             raise ModelChangedError(
                 f"the model changed during the run: {reply.digest} answered,"
-                f" the run was started with {self._digest};"
-                " start a new run"
+                f" the run was started with {self._digest}; start a new run"
             )
         return reply
 
-    def _halved(self, images: Sequence[ImagePayload], fault: ApiFaultError) -> list[Answer]:
-        if len(images) == 1:
-            return [self._quarantined(images[0], fault)]
-        half = len(images) // 2
-        log.info("pack halved", images=len(images), fault=str(fault))
-        return self.score(images[:half]) + self.score(images[half:])
-
-    def _quarantined(self, image: ImagePayload, fault: ApiFaultError) -> Answer:
-        if fault.fault is Fault.TOO_LARGE:
-            return Answer(reason=Reason.REQUEST_TOO_LARGE, detail=str(fault))
+    def _isolated(self, images: Sequence[ImagePayload], history: list[str]) -> list[Answer]:
+        """Narrows down which image makes a request fail."""
+        if len(images) > 1:
+            log.info("pack halved", images=len(images), fault=history[-1])
+            return self._in_halves(images)
+        if history[-1].startswith(Fault.TOO_LARGE):
+            return [Answer(reason=Reason.REQUEST_TOO_LARGE, detail=one_line(history[-1], 200))]
         self._require_healthy()
-        log.warning("image quarantined", key=image.key, fault=str(fault))
-        return Answer(
-            reason=Reason.QUARANTINED, detail=f"{TRIES} requests with this image alone failed: {fault}"
-        )
+        self._telemetry.add(Metric.QUARANTINED)
+        log.warning("image quarantined", key=images[0].key, fault=history[-1])
+        return [Answer(reason=Reason.QUARANTINED, detail=_told(history))]
+
+    def _in_halves(self, images: Sequence[ImagePayload]) -> list[Answer]:
+        self._telemetry.add(Metric.HALVINGS)
+        half = len(images) // 2
+        return self.score(images[:half]) + self.score(images[half:])
 
     def _require_healthy(self) -> None:
         """Makes sure that the image is at fault and not the server: the server must answer without it."""
         waits = 0
         while True:
             try:
-                self._api.describe()
+                self._api.ready()
             except ApiFaultError as fault:
-                self._patience.pause(fault, waits)
+                self._patience.sleep(fault, waits)
                 waits += 1
             else:
-                self._patience.answered()
                 return
+
+
+def _told(history: list[str]) -> str:
+    """An image's attempts as one line."""
+    return one_line(f"failed alone in {len(history)} requests: {'; '.join(history)}", 400)

@@ -29,8 +29,10 @@ from imagebatch.contracts import (
 from imagebatch.errors import ConfigurationError, ModelChangedError
 from imagebatch.ledger import read_description, shard_count
 from imagebatch.log import get_logger
+from imagebatch.metrics import Telemetry
 from imagebatch.progress import Progress
 from imagebatch.score.attempts import Attempt
+from imagebatch.score.pace import Pace
 from imagebatch.score.packs import PackScorer
 from imagebatch.settings import ScoreSettings
 from imagebatch.storage.inputs import ImageUnavailableError, image_source
@@ -82,7 +84,7 @@ class _Stage:
         self._description = description
         self._settings = settings
         self._source = image_source(description)
-        self._patience = Patience(settings.retry_seconds)
+        self._telemetry = Telemetry()
         pin = description.model
         api = open_backend(description.backend, settings, pin.name, pin.version)
         found = patiently(api.describe, settings.retry_seconds)
@@ -91,12 +93,15 @@ class _Stage:
                 f"{pin.name} {pin.version} is now {found.digest},"
                 f" the run was started with {pin.digest}; start a new run"
             )
+        self._patience = Patience(api.ready, settings.retry_seconds, self._telemetry)
+        self._pace = Pace(settings.in_flight, settings.pack_size, settings.request_timeout)
         self._packs = PackScorer(
             api,
             digest=pin.digest,
             top_k=description.top_k,
-            in_flight=settings.in_flight,
+            pace=self._pace,
             patience=self._patience,
+            telemetry=self._telemetry,
         )
 
     def score_shard(self, shard: int) -> ShardScore:
@@ -146,13 +151,8 @@ class _Stage:
         self, parts: list[pa.Table], adopted: Iterable[int], progress: Progress
     ) -> Iterator[tuple[int, pa.Table]]:
         """Yields (number, scores) of the parts that are left, in order, while later packs are under way."""
-        pack_size = self._settings.pack_size
-        packs = [
-            (number, part.slice(start, pack_size).to_pylist())
-            for number, part in enumerate(parts)
-            if number not in adopted
-            for start in range(0, part.num_rows, pack_size)
-        ]
+        left = ((number, part) for number, part in enumerate(parts) if number not in adopted)
+        packs = ((number, rows) for number, part in left for rows in self._packs_of(part))
         done = bounded_map(self._score_pack, packs, threads=self._settings.in_flight + 1)
         for number, group in itertools.groupby(done, key=lambda item: item[0]):
             rows: list[Row] = []
@@ -160,6 +160,14 @@ class _Stage:
                 progress.advance(len(pack), failed=sum(row["reason"] is not None for row in pack))
                 rows += pack
             yield number, pa.Table.from_pylist(rows, SCORES_SCHEMA)
+
+    def _packs_of(self, part: pa.Table) -> Iterator[list[Row]]:
+        """Cuts a part into packs of the size that suits the server when each is begun."""
+        start = 0
+        while start < part.num_rows:
+            size = self._pace.limits.pack_size
+            yield part.slice(start, size).to_pylist()
+            start += size
 
     def _score_pack(self, item: tuple[int, list[Row]]) -> tuple[int, list[Row]]:
         number, rows = item
@@ -225,13 +233,13 @@ def trusted_part(data: bytes, expected: pa.Table, digest: str) -> pa.Table | Non
 
 
 def bounded_map(call: Callable[[T], R], items: Iterable[T], *, threads: int) -> Iterator[R]:
-    """Like `Executor.map`, in order, but never more than twice `threads` items ahead of the consumer."""
+    """Like `Executor.map`, in order, but never more than a few items ahead of the consumer."""
     waiting: deque[Future[R]] = deque()
     with ThreadPoolExecutor(threads) as executor:
         try:
             for item in items:
                 waiting.append(executor.submit(call, item))
-                if len(waiting) >= 2 * threads:
+                if len(waiting) >= threads + 2:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
