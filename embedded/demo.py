@@ -36,9 +36,7 @@ def main() -> int:
     with step("result"):
         show(Path(finished["predictions"].removeprefix("file://")).parent)
     say("")
-    say(
-        f"done in {time.monotonic() - begun:.0f} s; `make demo` makes another run, `make down` stops all"
-    )
+    say(f"done in {time.monotonic() - begun:.0f} s; `make demo` makes another run, `make down` stops all")
     return 0
 
 

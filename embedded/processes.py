@@ -1,8 +1,8 @@
 """Services that outlive the script which starts them, and end with everything they started.
 
 Each service leads a session of its own; its pid, its start time and the machine's boot are recorded. What a
-service starts stays in that session, also after its parent died: it is stopped when the session is empty. A pid
-that meanwhile went to a stranger has another start time, and is left alone. Reads /proc: Linux only.
+service starts stays in that session, also after its parent died: it is stopped when the session is empty. A
+pid that meanwhile went to a stranger has another start time, and is left alone. Reads /proc: Linux only.
 """
 
 import json

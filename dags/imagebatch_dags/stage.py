@@ -35,8 +35,8 @@ def stage_run_id(dag_run_id: str) -> str:
         dag_run_id: such as `manual__2026-01-31T02:00:00+00:00`.
 
     Returns:
-        The same with every character outside `[A-Za-z0-9._-]` as `-`, and with `r` in front where it would not
-        begin with a letter or digit; beyond 128 characters, cut and made unique again by a digest.
+        The same with every character outside `[A-Za-z0-9._-]` as `-`, and with `r` in front where it would
+        not begin with a letter or digit; beyond 128 characters, cut and made unique again by a digest.
     """
     name = re.sub(r"[^A-Za-z0-9._-]", "-", dag_run_id)
     name = name if re.match("[A-Za-z0-9]", name) else f"r{name}"

@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from airflow.sdk.definitions.mappedoperator import MappedOperator
+from imagebatch_dags.factory import build_dag
+from imagebatch_dags.pipeline import Pipeline
 
 CLI = Path(__file__).resolve().parents[2] / "pipeline_image" / ".venv" / "bin" / "imagebatch"
 STAGES = ["preprocess", "check_manifest", "score", "check_predictions", "postprocess"]
@@ -41,9 +42,6 @@ def test_both_operators_render_the_same_commands(
     monkeypatch: pytest.MonkeyPatch, installation: dict[str, str], context: Any
 ) -> None:
     """Where a stage runs changes neither its arguments nor its settings."""
-    from imagebatch_dags.factory import build_dag
-    from imagebatch_dags.pipeline import Pipeline
-
     seen = []
     for kind in ("process", "docker"):
         monkeypatch.setenv("IMAGEBATCH_OPERATOR", kind)
@@ -51,7 +49,13 @@ def test_both_operators_render_the_same_commands(
         seen.append([rendered(dag.task_dict[name], context) for name in STAGES])
     assert seen[0] == seen[1]
     assert seen[0][2] == (
-        ["score", "--pack-size=32", "--in-flight=3", "--run-id=manual__2026-01-31T02-00-00-00-00", "--shard=12"],
+        [
+            "score",
+            "--pack-size=32",
+            "--in-flight=3",
+            "--run-id=manual__2026-01-31T02-00-00-00-00",
+            "--shard=12",
+        ],
         {name: value for name, value in installation.items() if name != "IMAGEBATCH_BIN"},
     )
 
@@ -61,8 +65,12 @@ def test_the_parser_would_notice_a_wrong_command() -> None:
     assert parse(["score", "--run-id=r", "--shards=1"], {}).returncode == 2
 
 
-@pytest.mark.parametrize("value", ["--help", "a b; rm -rf $HOME", "{{ 7 * 7 }}", "'\"", "x.sh", "-1\n--model=y"])
-def test_what_a_person_types_is_one_argument(operator: str, default_dag: Any, context: Any, value: str) -> None:
+@pytest.mark.parametrize(
+    "value", ["--help", "a b; rm -rf $HOME", "{{ 7 * 7 }}", "'\"", "x.sh", "-1\n--model=y"]
+)
+def test_what_a_person_types_is_one_argument(
+    operator: str, default_dag: Any, context: Any, value: str
+) -> None:
     """No value of the form becomes a flag, a template, a file or a second argument."""
     arguments, environment = rendered(default_dag.task_dict["preprocess"], context, input=value)
     assert f"--input={value}" in arguments, operator
@@ -88,9 +96,6 @@ def test_a_container_is_labelled_with_its_run_task_and_attempt(
     monkeypatch: pytest.MonkeyPatch, installation: dict[str, str], context: Any
 ) -> None:
     """Whoever finds a container knows whose it is."""
-    from imagebatch_dags.factory import build_dag
-    from imagebatch_dags.pipeline import Pipeline
-
     assert installation
     monkeypatch.setenv("IMAGEBATCH_OPERATOR", "docker")
     task = build_dag(Pipeline(dag_id="batch", input="/data/x")).task_dict["preprocess"]

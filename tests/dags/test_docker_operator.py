@@ -14,7 +14,9 @@ from imagebatch_dags.docker_operator import DockerStageOperator, stage_container
 
 # docker-py leaves the attached stream's socket to the garbage collector, which complains.
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings(
+        "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
+    ),
     pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
 ]
 RESULT = '{"stage": "score", "predicted": 5}'
@@ -26,7 +28,7 @@ class Engine(BaseHTTPRequestHandler):
 
     server: "EngineServer"
 
-    def do_GET(self) -> None:  # noqa: N802 - the library's name
+    def do_GET(self) -> None:
         if self.path.endswith("/_ping"):
             self._send(b"OK", "text/plain")
         elif "/images/json" in self.path:
@@ -37,7 +39,7 @@ class Engine(BaseHTTPRequestHandler):
             state = {"ExitCode": self.server.exit_code, "OOMKilled": self.server.out_of_memory}
             self._answer({"State": state, "Config": {"Tty": False}})
 
-    def do_POST(self) -> None:  # noqa: N802 - the library's name
+    def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.server.calls.append(("POST", self.path.split("?")[0].rsplit("/", 1)[-1]))
         if "/containers/create" in self.path:
@@ -53,7 +55,7 @@ class Engine(BaseHTTPRequestHandler):
         else:
             self._answer(None, 204)
 
-    def do_DELETE(self) -> None:  # noqa: N802 - the library's name
+    def do_DELETE(self) -> None:
         self.server.calls.append(("DELETE", self.path.split("?")[0].rsplit("/", 1)[-1]))
         self._answer(None, 204)
 
@@ -124,7 +126,7 @@ def test_every_argument_is_one_that_the_real_operator_has() -> None:
 
 
 def test_the_container_is_confined(engine: EngineServer, stage: DockerStageOperator) -> None:
-    """The engine is asked for an ordinary user, bounded memory, read-only images and keys, writable runs only."""
+    """The engine is asked for an ordinary user, bounded memory, read-only inputs, writable runs only."""
     stage.execute({})
     (asked,) = engine.created
     host = asked["HostConfig"]
@@ -135,7 +137,9 @@ def test_the_container_is_confined(engine: EngineServer, stage: DockerStageOpera
     assert host["NetworkMode"] == "imagebatch"
     assert not host.get("Privileged")
     assert not host.get("CapAdd")
-    mounts = {mount["Target"]: (mount["Source"], mount["Type"], mount["ReadOnly"]) for mount in host["Mounts"]}
+    mounts = {
+        mount["Target"]: (mount["Source"], mount["Type"], mount["ReadOnly"]) for mount in host["Mounts"]
+    }
     assert mounts == {
         "/data/inputs": ("imagebatch-inputs", "volume", True),
         "/run/imagebatch/keys": ("imagebatch-keys", "volume", True),
@@ -161,8 +165,11 @@ def test_the_result_is_the_json_line_wherever_it_stands(
 
 @pytest.mark.parametrize(
     ("code", "verdict"),
-    [(2, AirflowFailException), (65, AirflowFailException), (78, AirflowFailException), (99, AirflowSkipException)]
-    + [(69, AirflowException), (74, AirflowException), (75, AirflowException), (1, AirflowException)],
+    [
+        *((code, AirflowFailException) for code in (2, 65, 78)),
+        (99, AirflowSkipException),
+        *((code, AirflowException) for code in (69, 74, 75, 1)),
+    ],
 )
 def test_exit_codes_mean_what_they_mean_for_a_process(
     engine: EngineServer, stage: DockerStageOperator, code: int, verdict: type[Exception]

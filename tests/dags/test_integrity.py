@@ -42,7 +42,9 @@ def test_every_dag_is_documented_owned_and_bounded(bag: Any) -> None:
         assert all(task.doc_md for task in dag.tasks)
         assert all(task.execution_timeout for task in dag.tasks)
         assert dag.task_dict["score"].partial_kwargs["pool"] == "model_api"
-        assert [outlet.name for outlet in dag.task_dict["postprocess"].outlets] == [f"{dag.dag_id}.predictions"]
+        assert [outlet.name for outlet in dag.task_dict["postprocess"].outlets] == [
+            f"{dag.dag_id}.predictions"
+        ]
 
 
 def test_the_graph_is_the_designs(bag: Any) -> None:
@@ -67,7 +69,7 @@ def test_the_pool_of_the_dags_is_the_one_that_is_installed() -> None:
 
 
 def test_parsing_imports_nothing_heavy() -> None:
-    """The DAG files and what they import cost no pandas, no torch, no docker, and never the pipeline itself."""
+    """The DAG files and what they import cost no pandas, torch or docker, and never the pipeline itself."""
     code = (
         "import sys; sys.path.insert(0, 'dags'); import airflow.sdk; before = set(sys.modules)\n"
         "import batch_image_inference\n"

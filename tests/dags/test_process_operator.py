@@ -10,12 +10,15 @@ import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 from imagebatch_dags.process_operator import ProcessStageOperator
 
+
 def program(folder: Path, body: str) -> ProcessStageOperator:
     """Make an executable out of Python code, and an operator that runs it."""
     path = folder / "stage"
     path.write_text(f"#!{sys.executable} -I\nimport os, sys, time\n{body}\n")
     path.chmod(0o755)
-    return ProcessStageOperator(task_id="score", executable=str(path), command=["score", "--a=$(id) b;c"], grace=1)
+    return ProcessStageOperator(
+        task_id="score", executable=str(path), command=["score", "--a=$(id) b;c"], grace=1
+    )
 
 
 def alive(pid: int) -> bool:
@@ -38,19 +41,26 @@ def wait_until(true: Any, seconds: float = 10) -> bool:
 
 def test_the_last_line_becomes_the_result_and_no_shell_sees_the_arguments(tmp_path: Path) -> None:
     """A real process gets its arguments byte for byte, and its last line of JSON is returned."""
-    operator = program(tmp_path, "import json; print('noise'); print(json.dumps({'stage': 's', 'argv': sys.argv[1:]}))")
+    operator = program(
+        tmp_path, "import json; print('noise'); print(json.dumps({'stage': 's', 'argv': sys.argv[1:]}))"
+    )
     operator.shard = 7
     assert operator.execute({}) == {"stage": "s", "argv": ["score", "--a=$(id) b;c", "--shard=7"]}
 
 
 @pytest.mark.parametrize(
     ("code", "verdict"),
-    [(2, AirflowFailException), (65, AirflowFailException), (78, AirflowFailException), (99, AirflowSkipException)]
-    + [(69, AirflowException), (74, AirflowException), (75, AirflowException)],
+    [
+        *((code, AirflowFailException) for code in (2, 65, 78)),
+        (99, AirflowSkipException),
+        *((code, AirflowException) for code in (69, 74, 75)),
+    ],
 )
 def test_real_exit_codes_reach_airflow(tmp_path: Path, code: int, verdict: type[Exception]) -> None:
     """The exit code of a real process decides, and its last complaint is in the message."""
-    operator = program(tmp_path, f"print('first', file=sys.stderr); print('last words', file=sys.stderr); sys.exit({code})")
+    operator = program(
+        tmp_path, f"print('first', file=sys.stderr); print('last words', file=sys.stderr); sys.exit({code})"
+    )
     with pytest.raises(verdict) as raised:
         operator.execute({})
     assert type(raised.value) is verdict
@@ -78,7 +88,8 @@ def test_standard_error_reaches_the_log_while_the_stage_runs(
     gate = tmp_path / "gate"
     operator = program(
         tmp_path,
-        f"print('under way', file=sys.stderr, flush=True)\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.02)",
+        "print('under way', file=sys.stderr, flush=True)\n"
+        f"while not os.path.exists({str(gate)!r}): time.sleep(0.02)",
     )
     thread = threading.Thread(target=operator.execute, args=({},))
     thread.start()
@@ -116,7 +127,7 @@ def test_on_kill_ends_the_whole_group_also_when_sigterm_is_ignored(tmp_path: Pat
 
 
 def test_a_timeout_ends_the_stage(tmp_path: Path) -> None:
-    """An exception in the waiting task, as Airflow's timeout raises one, does not leave the process behind."""
+    """An exception in the waiting task, such as Airflow's timeout, does not leave the process behind."""
     pids = tmp_path / "pid"
     operator = program(tmp_path, f"open({str(pids)!r}, 'w').write(str(os.getpid()))\ntime.sleep(300)")
 
@@ -135,7 +146,7 @@ def test_a_timeout_ends_the_stage(tmp_path: Path) -> None:
 
 
 def test_what_a_finished_stage_left_behind_is_ended(tmp_path: Path) -> None:
-    """A child that outlives its stage, and holds its standard error open, neither stays nor hangs the task."""
+    """A child that outlives its stage, holding its standard error, neither stays nor hangs the task."""
     operator = program(
         tmp_path,
         "import json, subprocess\nchild = subprocess.Popen(['sleep', '300'])\n"
@@ -152,7 +163,9 @@ def test_airflows_secrets_stay_with_airflow(tmp_path: Path, monkeypatch: pytest.
     """A stage sees the worker's variables and its settings, but none of Airflow's."""
     monkeypatch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "secret")
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
-    operator = program(tmp_path, "import json; print(json.dumps({'stage': 's', 'names': sorted(os.environ)}))")
+    operator = program(
+        tmp_path, "import json; print(json.dumps({'stage': 's', 'names': sorted(os.environ)}))"
+    )
     operator.environment = {"IMAGEBATCH_RUNS_URI": "/runs"}
     result = operator.execute({})
     assert result is not None

@@ -13,7 +13,16 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CLI = ROOT / "pipeline_image" / ".venv" / "bin" / "imagebatch"
-PORTS = ("inference", "management", "metrics", "grpc_inference", "grpc_management", "airflow", "mlflow", "workers")
+PORTS = (
+    "inference",
+    "management",
+    "metrics",
+    "grpc_inference",
+    "grpc_management",
+    "airflow",
+    "mlflow",
+    "workers",
+)
 DEMO_SECONDS = 900
 
 
@@ -64,10 +73,16 @@ class Stack:
     def _timed(self, argv: list[str]) -> Demo:
         begun = time.monotonic()
         done = subprocess.run(
-            argv, env=self.variables, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+            argv,
+            env=self.variables,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
         )
         seconds = time.monotonic() - begun
-        print(f"{' '.join(argv)} took {seconds:.1f} s\n{done.stdout}")
+        print(f"{' '.join(argv)} took {seconds:.1f} s\n{done.stdout}")  # noqa: T201 - pytest shows it when a test fails
         assert done.returncode == 0, done.stdout[-4000:]
         return Demo(done.stdout, seconds)
 
@@ -82,7 +97,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     ports = {name: each.getsockname()[1] for name, each in zip(PORTS, sockets, strict=True)}
     for each in sockets:
         each.close()
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("IMAGEBATCH_", "AIRFLOW"))}
+    own = {
+        name: value for name, value in os.environ.items() if not name.startswith(("IMAGEBATCH_", "AIRFLOW"))
+    }
     chosen = {f"IMAGEBATCH_PORT_{name.upper()}": str(port) for name, port in ports.items()}
     stack = Stack(var, ports, git_status(), own | chosen | {"IMAGEBATCH_VAR": str(var)})
     yield stack
@@ -97,7 +114,9 @@ def first(stack: Stack) -> Demo:
 
 def git_status() -> str:
     """Ask git what is not committed."""
-    done = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     return done.stdout
 
 

@@ -24,7 +24,9 @@ def airflow_home(tmp_path_factory: pytest.TempPathFactory, stack: Any, first: An
     home = tmp_path_factory.mktemp("airflow")
     program = Path(sys.executable).with_name("airflow")
     for command in (["db", "migrate"], ["pools", "import", "airflow/pools.json"]):
-        subprocess.run([program, *command], env=environment(home, stack), cwd=ROOT, capture_output=True, check=True)
+        subprocess.run(
+            [program, *command], env=environment(home, stack), cwd=ROOT, capture_output=True, check=True
+        )
     return home
 
 

@@ -25,7 +25,7 @@ def verify(stack: Any, run: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_photograph_is_predicted_once_in_order(first: Any) -> None:
-    """The CSV has one row per photograph, sorted by the bytes of its id, with probabilities in falling order."""
+    """The CSV has one row per photograph, sorted by the bytes of its id, probabilities falling."""
     table = rows(first.run)
     ids = [row["image_id"].encode() for row in table]
     assert len(ids) == IMAGES
@@ -42,12 +42,23 @@ def test_every_photograph_is_predicted_once_in_order(first: Any) -> None:
 def test_the_certificate_balances(first: Any) -> None:
     """Every listed photograph is predicted, failed or rejected; here all are predicted."""
     counts = json.loads((first.run / "output" / "certificate.json").read_text())["counts"]
-    assert (counts["listed"], counts["predicted"], counts["failed"], counts["rejected"]) == (IMAGES, IMAGES, 0, 0)
+    assert (counts["listed"], counts["predicted"], counts["failed"], counts["rejected"]) == (
+        IMAGES,
+        IMAGES,
+        0,
+        0,
+    )
 
 
 def test_the_demo_shows_what_a_newcomer_wants_to_see(first: Any) -> None:
     """First rows, certificate, accuracy, addresses and login are printed."""
-    for wanted in ("image_id,sha256,label_1", "certificate: listed 2624", "accuracy", "login admin /", "Airflow"):
+    for wanted in (
+        "image_id,sha256,label_1",
+        "certificate: listed 2624",
+        "accuracy",
+        "login admin /",
+        "Airflow",
+    ):
         assert wanted in first.output, wanted
 
 
@@ -57,7 +68,7 @@ def test_the_demo_shows_what_a_newcomer_wants_to_see(first: Any) -> None:
 def test_verify_notices_any_changed_byte(stack: Any, first: Any, part: str) -> None:
     """The certificate holds as long as nothing changes; one flipped byte and it does not."""
     assert verify(stack, first.run).returncode == 0
-    path = sorted(first.run.glob(part))[0]
+    path = min(first.run.glob(part))
     original = path.read_bytes()
     middle = len(original) // 2
     try:
@@ -82,7 +93,11 @@ def test_nothing_listens_beyond_loopback(stack: Any, first: Any) -> None:
     """Each listening socket of each process of the stack is bound to loopback."""
     assert first
     sockets = {Path(link).name for link in _sockets(stack.var)}
-    listening = [line.split() for name in ("tcp", "tcp6") for line in Path("/proc/net", name).read_text().splitlines()[1:]]
+    listening = [
+        line.split()
+        for name in ("tcp", "tcp6")
+        for line in Path("/proc/net", name).read_text().splitlines()[1:]
+    ]
     mine = [fields[1] for fields in listening if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets]
     assert len(mine) >= 5
     loopback = ("0100007F:", "0000000000000000FFFF00000100007F:", "00000000000000000000000001000000:")

@@ -14,10 +14,8 @@ import pytest
 # A service that ignores SIGTERM in a child of another process group, as Airflow's tasks are.
 FAMILY = """
 import os, signal, subprocess, sys, time
-child = subprocess.Popen(
-    [sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(300)"],
-    process_group=0, stdout=subprocess.PIPE,
-)
+stubborn = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(300)"
+child = subprocess.Popen([sys.executable, "-c", stubborn], process_group=0, stdout=subprocess.PIPE)
 child.stdout.readline()
 open(sys.argv[1], "w").write(f"{child.pid}\\n")
 time.sleep(300)

@@ -8,7 +8,9 @@ LATER = "2026-01-31T02:00:10Z"
 NOW = 1769824810.0  # LATER
 
 
-def task(name: str, state: str | None, index: int = -1, begun: str | None = None, ended: str | None = None) -> Any:
+def task(
+    name: str, state: str | None, index: int = -1, begun: str | None = None, ended: str | None = None
+) -> Any:
     """Build a task instance as the API lists it."""
     return {"task_id": name, "state": state, "map_index": index, "start_date": begun, "end_date": ended}
 
@@ -20,8 +22,11 @@ def task(name: str, state: str | None, index: int = -1, begun: str | None = None
         ([task("preprocess", "running", begun=START)], "0/6 stages, running: preprocess"),
         ([task("preprocess", "success"), task("score", None)], "1/6 stages"),
         (
-            [task("preprocess", "success"), task("check_manifest", "success"), task("plan", "success")]
-            + [task("score", "success", 0, START, LATER), task("score", "running", 1, START)],
+            [
+                *(task(name, "success") for name in ("preprocess", "check_manifest", "plan")),
+                task("score", "success", 0, START, LATER),
+                task("score", "running", 1, START),
+            ],
             "3/6 stages, running: score, shards 1/2, 50 images/s, 10 s left",
         ),
         (

@@ -1,3 +1,4 @@
+import fcntl
 import os
 import socket
 import subprocess
@@ -23,10 +24,16 @@ def free_ports(count: int) -> list[int]:
 
 def stack(verb: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run the stack's script as `make` does, on ports and in a folder of its own."""
-    ports = {f"IMAGEBATCH_PORT_{name}": str(port) for name, port in zip(NAMES, free_ports(len(NAMES)), strict=True)}
+    ports = {
+        f"IMAGEBATCH_PORT_{name}": str(port) for name, port in zip(NAMES, free_ports(len(NAMES)), strict=True)
+    }
     environment = os.environ | ports | {"IMAGEBATCH_VAR": str(folder)} | variables
     return subprocess.run(
-        [sys.executable, ROOT / "embedded" / "stack.py", verb], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, ROOT / "embedded" / "stack.py", verb],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -65,14 +72,18 @@ def test_status_of_a_stopped_stack_lists_every_service(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert [line.split() for line in done.stdout.splitlines()] == [
         [name, "down"]
-        for name in ("torchserve", "airflow-scheduler", "airflow-dag-processor", "airflow-api-server", "mlflow")
+        for name in (
+            "torchserve",
+            "airflow-scheduler",
+            "airflow-dag-processor",
+            "airflow-api-server",
+            "mlflow",
+        )
     ]
 
 
 def test_two_at_a_time_are_refused(tmp_path: Path) -> None:
     """While one `up` or `down` works, another says so and ends."""
-    import fcntl
-
     with (tmp_path / "stack.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         done = stack("down", tmp_path)
