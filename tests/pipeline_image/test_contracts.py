@@ -87,6 +87,7 @@ def test_public_surface_is_pinned() -> None:
         "model_digest",
     ]
     assert product.FAILURE_COLUMNS == ("image_id", "uri", "stage", "reason", "detail")
+    assert contracts.PLAN == "manifest/_DONE.json"
     assert contracts.manifest_path(3) == "manifest/shard-00003.parquet"
     assert contracts.done_path(3) == "scores/shard-00003/_DONE.json"
     assert (contracts.PREDICTIONS_CSV, contracts.SUCCESS) == ("output/predictions.csv", "_SUCCESS")

@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 import pytest
 from conftest import Call, jpeg
 from model_server import ModelServer
-from test_headers import png_bomb
+from test_inspection import png_bomb
 
 HOSTILE_NAMES = [
     b"comma,.jpg",
@@ -108,7 +108,7 @@ def test_the_certificate_balances(call: Call, images: Path, runs: Path) -> None:
     paths = {entry["path"] for entry in certificate["files"]}
     on_disk = {path.relative_to(runs / "r").as_posix() for path in (runs / "r").rglob("*") if path.is_file()}
     assert paths <= on_disk
-    left = {path for path in on_disk - paths if not path.startswith("quality/")}
+    left = {path for path in on_disk - paths if not path.startswith(("quality/", "telemetry/"))}
     assert left == {"_SUCCESS", "output/certificate.json", "scores/shard-00000/attempt-00001.json"}
 
 
@@ -144,13 +144,13 @@ def test_a_missing_line_or_file_is_found(call: Call, images: Path, runs: Path) -
 
 
 def test_too_many_failures_stop_the_run_before_a_csv(call: Call, images: Path, runs: Path) -> None:
-    """The gate refuses with 65, keeps the scores, and writes no predictions."""
+    """Scoring stops with 65 and a summary by reason, keeps what is scored, and writes no predictions."""
     for number in range(4):
         (images / f"broken{number}.jpg").write_bytes(jpeg(number + 50) + b"BROKEN")
     outcome = call("run", "--run-id", "r", "--input", images, "--max-failures", "3")
     assert outcome.code == 65
-    assert "predictions: 1 of " in outcome.err
-    assert (runs / "r/scores/shard-00000/_DONE.json").exists()
+    assert "stopped with 4 failed (truncated 4) and 0 rejected images, 3 are allowed" in outcome.err
+    assert list((runs / "r/scores/shard-00000").glob("part-*"))
     assert not (runs / "r/output").exists()
 
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from imagebatch.contracts import (
     FAILURES_CSV,
     LISTING,
+    PLAN,
     PREDICTIONS_CSV,
     PREDICTIONS_PARQUET,
     PROTOCOL_VERSION,
@@ -130,6 +131,7 @@ def certified_paths(run: RunFolder) -> list[str]:
     return [
         RUN_JSON,
         LISTING,
+        PLAN,
         *(path(shard) for path in (manifest_path, rejects_path, done_path) for shard in shards),
         *parts,
         PREDICTIONS_CSV,

@@ -33,6 +33,10 @@ def _plain(_: Any, result: Any) -> dict[str, Any]:
     return {name: getattr(result, name) for name in result.__slots__}
 
 
+def _plan(_: Any, result: Any) -> dict[str, Any]:
+    return dict(result)
+
+
 def _scores(_: Any, result: Any) -> dict[str, Any]:
     shard = {"shard": result[0].shard} if len(result) == 1 else {"shards": len(result)}
     return shard | {
@@ -51,7 +55,7 @@ def _certificate(asked: Any, result: Any) -> dict[str, Any]:
 
 
 COMMANDS = {
-    "preprocess": Command(settings.PreprocessSettings, "imagebatch.preprocess", "preprocess", _plain),
+    "preprocess": Command(settings.PreprocessSettings, "imagebatch.preprocess", "preprocess", _plan),
     "check": Command(settings.CheckSettings, "imagebatch.quality", "check", _check),
     "score": Command(settings.ScoreSettings, "imagebatch.score", "score", _scores),
     "postprocess": Command(

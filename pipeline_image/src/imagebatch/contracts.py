@@ -18,6 +18,7 @@ PROTOCOL_VERSION = 1
 
 RUN_JSON = "run.json"
 LISTING = "listing.parquet"
+PLAN = "manifest/_DONE.json"
 PREDICTIONS_CSV = "output/predictions.csv"
 PREDICTIONS_PARQUET = "output/predictions.parquet"
 FAILURES_CSV = "output/failures.csv"
@@ -118,6 +119,17 @@ class RunDescription(BaseModel):
     model: ModelPin
 
 
+class Plan(BaseModel):
+    """manifest/_DONE.json: what preprocess found, in images and shards; written when it has finished."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    listed: int
+    accepted: int
+    rejected: int
+    shards: int
+
+
 class DonePart(BaseModel):
     """A file of scores that counts: its path in the run, SHA-256 (hex) and number of rows."""
 
@@ -157,6 +169,11 @@ def scores_folder(shard: int) -> str:
 def done_path(shard: int) -> str:
     """Path of the file that says which of a shard's score parts count."""
     return f"{scores_folder(shard)}/_DONE.json"
+
+
+def telemetry_path(shard: int, attempt: int) -> str:
+    """Path of what an attempt at a shard counted."""
+    return f"telemetry/score-shard-{shard:05d}-attempt-{attempt:05d}.json"
 
 
 def quality_path(suite: str) -> str:

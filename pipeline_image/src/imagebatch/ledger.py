@@ -16,8 +16,10 @@ import pyarrow.parquet as pq
 
 from imagebatch.contracts import (
     LISTING,
+    PLAN,
     RUN_JSON,
     SCORES_SCHEMA,
+    Plan,
     RunDescription,
     ShardDone,
     done_path,
@@ -59,6 +61,20 @@ def read_description(run: RunFolder) -> RunDescription:
         raise ConfigurationError(f"no run at {run.uri}: start it with imagebatch preprocess") from error
     except ValueError as error:
         raise NotProvenError(f"{run.uri}/{RUN_JSON} is not what preprocess wrote: {error}") from error
+
+
+def read_plan(run: RunFolder) -> Plan:
+    """What preprocess found.
+
+    Raises:
+        ConfigurationError: Preprocess has not finished.
+    """
+    try:
+        return Plan.model_validate_json(run.read(PLAN))
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"{run.uri} is not planned: finish imagebatch preprocess first") from error
+    except ValueError as error:
+        raise NotProvenError(f"{run.uri}/{PLAN} is not what preprocess wrote: {error}") from error
 
 
 def shard_count(run: RunFolder) -> int:

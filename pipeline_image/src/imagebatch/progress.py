@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
@@ -23,9 +24,11 @@ class Progress:
     Args:
         stage: Its name, shown.
         total: Images to come.
+        deadline: When the stage must be done, if there is such a time.
     """
 
-    def __init__(self, stage: str, total: int) -> None:
+    def __init__(self, stage: str, total: int, deadline: datetime | None = None) -> None:
+        self._deadline = deadline
         self._stage = stage
         self._total = total
         self._done = 0
@@ -48,6 +51,7 @@ class Progress:
         seconds = max(time.monotonic() - self._started, 1e-6)
         rate = self._done / seconds
         left = (self._total - self._done) / rate if rate else 0.0
+        spare = {"spare_seconds": round(self._until_deadline() - left)} if self._deadline else {}
         log.info(
             event,
             stage=self._stage,
@@ -56,7 +60,11 @@ class Progress:
             failed=self._failed,
             images_per_second=round(rate, 1),
             eta_seconds=round(left),
+            **spare,
         )
+
+    def _until_deadline(self) -> float:
+        return (self._deadline - datetime.now(UTC)).total_seconds() if self._deadline else 0.0
 
     def __enter__(self) -> Self:
         return self

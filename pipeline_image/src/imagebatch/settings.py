@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 
 DEFAULT_INCLUDE = "*.jpg,*.jpeg,*.png,*.webp,*.bmp,*.tif,*.tiff,*.gif"
@@ -110,6 +110,16 @@ class ScoringSettings(ApiSettings):
     pack_size: int = Field(32, ge=1, le=1024, description="Most images per request.")
     in_flight: int = Field(
         6, ge=1, le=256, description="Most requests under way at once; how many are found while scoring."
+    )
+
+    max_consecutive_failures: int = Field(
+        0, ge=0, description="Stop with 65 after more failures in a row; 0: any number."
+    )
+    golden: str = Field(
+        "", description="File of golden images, asked about before the first row; empty: no probe."
+    )
+    deadline: AwareDatetime | None = Field(
+        None, description="When the run must be done, as 2026-01-31T06:00:00Z; progress says if it will be."
     )
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,36 +15,27 @@ from imagebatch.contracts import (
     LISTING,
     LISTING_SCHEMA,
     MANIFEST_SCHEMA,
+    PLAN,
     REJECTS_SCHEMA,
     RUN_JSON,
+    Plan,
     RunDescription,
     manifest_path,
     rejects_path,
-    sha256_hex,
 )
 from imagebatch.errors import NothingToDoError, RunMismatchError
+from imagebatch.inspection import inspect
 from imagebatch.log import get_logger
-from imagebatch.preprocess.headers import read_header
 from imagebatch.preprocess.listing import limited, shards_of, sorted_rows
 from imagebatch.preprocess.sources import Asked
 from imagebatch.progress import Progress
 from imagebatch.settings import PreprocessSettings
-from imagebatch.storage.inputs import ImageSource, ImageUnavailableError, image_source
+from imagebatch.storage.inputs import ImageSource, image_source
 from imagebatch.storage.runs import RunFolder, open_run, parquet_bytes
 
 log = get_logger()
 
 _READERS = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What preprocess found: counts of images and shards."""
-
-    listed: int
-    accepted: int
-    rejected: int
-    shards: int
 
 
 def preprocess(settings: PreprocessSettings) -> Plan:
@@ -120,25 +109,19 @@ def _inspect_all(run: RunFolder, description: RunDescription, source: ImageSourc
             for shard in range(listing.num_row_groups):
                 if not run.exists(manifest_path(shard)):
                     rows = listing.read_row_group(shard).to_pylist()
-                    inspected = readers.map(lambda row: _inspect(row, source, description), rows)
+                    inspected = readers.map(
+                        lambda row: inspect(row, source, description.max_image_pixels), rows
+                    )
                     table = pa.Table.from_pylist(list(inspected), MANIFEST_SCHEMA)
                     run.create_table(manifest_path(shard), table)
                 rejects = _write_rejects(run, shard)
                 rejected += rejects
                 progress.advance(listing.metadata.row_group(shard).num_rows, failed=rejects)
         listed = listing.metadata.num_rows
-        return Plan(listed, listed - rejected, rejected, listing.num_row_groups)
-
-
-def _inspect(row: dict[str, Any], source: ImageSource, description: RunDescription) -> dict[str, Any]:
-    """One manifest row; a refused image's row has a reason."""
-    try:
-        data = source.read(row["uri"])
-        row |= {"size": len(data), "sha256": sha256_hex(data)}
-        header = read_header(data, description.max_image_pixels)
-    except ImageUnavailableError as refused:
-        return row | {"reason": refused.reason.value, "detail": refused.detail}
-    return row | {"format": header.format, "width": header.width, "height": header.height}
+        shards = listing.num_row_groups
+    plan = Plan(listed=listed, accepted=listed - rejected, rejected=rejected, shards=shards)
+    run.create(PLAN, (plan.model_dump_json(indent=1) + "\n").encode())
+    return plan
 
 
 def _write_rejects(run: RunFolder, shard: int) -> int:

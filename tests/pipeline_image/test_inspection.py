@@ -1,4 +1,4 @@
-"""Reading headers without decoding."""
+"""One image before scoring."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import zlib
 
 import pytest
 from imagebatch.contracts import Reason
-from imagebatch.preprocess.headers import read_header
+from imagebatch.inspection import read_header
 from imagebatch.storage.inputs import ImageUnavailableError
 from PIL import Image
 

@@ -16,7 +16,7 @@ from imagebatch.contracts import Reason
 from imagebatch.errors import ModelChangedError, one_line
 from imagebatch.log import get_logger
 from imagebatch.metrics import Metric, Telemetry
-from imagebatch.score.pace import Pace
+from imagebatch.scoring.pace import Pace
 
 log = get_logger()
 

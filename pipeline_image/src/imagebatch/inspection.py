@@ -1,14 +1,15 @@
-"""One image's header: format and size, read without decoding a pixel."""
+"""One image before scoring: its digest, and its header read without decoding a pixel."""
 
 from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from imagebatch.contracts import Reason
-from imagebatch.storage.inputs import ImageUnavailableError
+from imagebatch.contracts import Reason, sha256_hex
+from imagebatch.storage.inputs import ImageSource, ImageUnavailableError
 
 # Only these decoders are ever started: Pillow has others that call external programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
@@ -24,6 +25,24 @@ class Header:
     format: str
     width: int
     height: int
+
+
+def inspect(row: dict[str, Any], source: ImageSource, max_pixels: int) -> dict[str, Any]:
+    """One row of MANIFEST_SCHEMA; a refused image's row has a reason.
+
+    Args:
+        row: `image_id` and `uri`.
+        source: Reads the image.
+        max_pixels: Largest width times height taken.
+    """
+    found: dict[str, Any] = {"image_id": row["image_id"], "uri": row["uri"]}
+    try:
+        data = source.read(row["uri"])
+        found |= {"size": len(data), "sha256": sha256_hex(data)}
+        header = read_header(data, max_pixels)
+    except ImageUnavailableError as refused:
+        return found | {"reason": refused.reason.value, "detail": refused.detail}
+    return found | {"format": header.format, "width": header.width, "height": header.height}
 
 
 def read_header(data: bytes, max_pixels: int) -> Header:

@@ -1,0 +1,146 @@
+"""Rows in, rows out: reads images ahead, packs them, asks the model, keeps few requests in flight."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from imagebatch.backends import open_backend
+from imagebatch.backends.base import Answer, ImagePayload
+from imagebatch.backends.patience import Patience, patiently
+from imagebatch.contracts import Reason, RunDescription, sha256_hex
+from imagebatch.errors import ModelChangedError
+from imagebatch.metrics import Telemetry
+from imagebatch.scoring.golden import probe
+from imagebatch.scoring.pace import Pace
+from imagebatch.scoring.packs import PackScorer
+from imagebatch.settings import ScoringSettings
+from imagebatch.storage.inputs import ImageUnavailableError, image_source
+
+Row = dict[str, Any]
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Engine:
+    """Scores rows of a run's manifest with the run's model.
+
+    Args:
+        description: run.json.
+        settings: Where the model API is and how hard to drive it.
+
+    Raises:
+        ModelChangedError: The served model is not the one that the run was started with.
+        ModelApiUnavailableError: The model API did not answer.
+    """
+
+    def __init__(self, description: RunDescription, settings: ScoringSettings) -> None:
+        pin = description.model
+        self._description = description
+        self._threads = settings.in_flight + 1
+        self._source = image_source(description)
+        self._api = open_backend(description.backend, settings, pin.name, pin.version)
+        self._retry_seconds = settings.retry_seconds
+        self.telemetry = Telemetry()
+        self._patience = Patience(self._api.ready, settings.retry_seconds, self.telemetry)
+        self._pace = Pace(settings.in_flight, settings.pack_size, settings.request_timeout)
+        self._packs = PackScorer(
+            self._api,
+            digest=pin.digest,
+            top_k=description.top_k,
+            pace=self._pace,
+            patience=self._patience,
+            telemetry=self.telemetry,
+        )
+        self.require_model()
+        if settings.golden:
+            probe(settings.golden, self._packs, pin)
+
+    def require_model(self) -> None:
+        """Raises ModelChangedError unless the served model is the run's."""
+        pin = self._description.model
+        found = patiently(self._api.describe, self._retry_seconds)
+        if found.digest != pin.digest:
+            raise ModelChangedError(
+                f"{pin.name} {pin.version} is now {found.digest},"
+                f" the run was started with {pin.digest}; start a new run"
+            )
+
+    def scored(self, chunks: Iterable[tuple[int, Sequence[Row]]]) -> Iterator[tuple[int, list[Row]]]:
+        """Scores numbered chunks of manifest rows (`image_id`, `uri`, `sha256`).
+
+        Yields:
+            (number, rows of SCORES_SCHEMA), in order; a chunk comes in one or more pieces.
+        """
+        packs = ((number, pack) for number, rows in chunks for pack in self._packs_of(rows))
+        return _bounded_map(self._score_pack, packs, threads=self._threads)
+
+    def _packs_of(self, rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+        """Cuts rows into packs of the size that suits the server when each is begun."""
+        start = 0
+        while start < len(rows):
+            size = self._pace.limits.pack_size
+            yield rows[start : start + size]
+            start += size
+
+    def _score_pack(self, item: tuple[int, Sequence[Row]]) -> tuple[int, list[Row]]:
+        number, rows = item
+        try:
+            return number, self._answered(rows)
+        except BaseException:
+            self._patience.give_up()  # the other threads' waiting is in vain
+            raise
+
+    def _answered(self, rows: Sequence[Row]) -> list[Row]:
+        answers: dict[int, Answer] = {}
+        images: list[ImagePayload] = []
+        positions: list[int] = []
+        for position, row in enumerate(rows):
+            try:
+                data = self._read(row)
+            except ImageUnavailableError as refused:
+                answers[position] = Answer(reason=refused.reason, detail=refused.detail)
+            else:
+                images.append(ImagePayload(f"{position}-{row['sha256'][:16]}", data))
+                positions.append(position)
+        answers |= zip(positions, self._packs.score(images), strict=True)
+        digest = self._description.model.digest
+        return [_score_row(row, answers[position], digest) for position, row in enumerate(rows)]
+
+    def _read(self, row: Row) -> bytes:
+        data = self._source.read(row["uri"])
+        if sha256_hex(data) != row["sha256"]:
+            raise ImageUnavailableError(Reason.CONTENT_CHANGED, "the file is not the one that preprocess saw")
+        return data
+
+
+def _score_row(row: Row, answer: Answer, digest: str) -> Row:
+    """One row of SCORES_SCHEMA."""
+    known = {reason.value for reason in Reason}
+    reason = answer.reason if answer.reason in known else Reason.DECODE_FAILED.value
+    return {
+        "image_id": row["image_id"],
+        "sha256": row["sha256"],
+        "model_digest": digest,
+        "labels": list(answer.labels) or None,
+        "probabilities": list(answer.probabilities) or None,
+        "reason": str(reason) if answer.reason else None,
+        "detail": answer.detail if answer.reason else None,
+    }
+
+
+def _bounded_map(call: Callable[[T], R], items: Iterable[T], *, threads: int) -> Iterator[R]:
+    """Like `Executor.map`, in order, but never more than a few items ahead of the consumer."""
+    waiting: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(threads) as executor:
+        try:
+            for item in items:
+                waiting.append(executor.submit(call, item))
+                if len(waiting) >= threads + 2:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            executor.shutdown(wait=False, cancel_futures=True)
