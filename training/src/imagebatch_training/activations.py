@@ -10,9 +10,8 @@ import numpy.typing as npt
 import openvino as ov  # type: ignore[import-untyped]  # ships no type marker
 import torch
 from torch import nn
-from torchvision.models import MobileNetV2
 
-from imagebatch_training.backbone import Convention, Normalise
+from imagebatch_training.backbone import Convention, MobileNetV2, Normalise
 from imagebatch_training.files import publish, sha256_json
 from imagebatch_training.pixels import Pixels
 from imagebatch_training.progress import progress
@@ -39,7 +38,7 @@ class FrozenNetwork(nn.Module):
         self.above = network.features[first:]
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Turn uint8 pixels (1, 3, side, side) into the input of block `first` and pooled features (1, 1280)."""
+        """Turn uint8 (1, 3, side, side) into the input of block `first` and pooled features (1, 1280)."""
         activations = self.below(x)
         return activations, self.above(activations).mean((2, 3))
 
@@ -58,8 +57,8 @@ def load_activations(
         cache: Folder for the results; another key's results there are removed.
 
     Returns:
-        float32 arrays (views, images, channels, height, width), memory-mapped, and (views, images, 1280); view 0 is
-        the image as it is.
+        float32 arrays (views, images, channels, height, width), memory-mapped, and (views, images, 1280);
+        view 0 is the image as it is.
     """
     name = sha256_json([key, first, VIEWS])[:16]
     paths = cache / f"activations-{name}.npy", cache / f"features-{name}.npy"
@@ -108,6 +107,6 @@ def _compile(frozen: nn.Module, side: int) -> ov.CompiledModel:
     example = torch.zeros((1, 3, side, side), dtype=torch.uint8)
     model = ov.convert_model(torch.export.export(frozen, (example,)))
     model.reshape(list(example.shape))  # the conversion forgets the sizes
-    # One image at a time on every core is the fastest in float32; the hint keeps CPUs with AMX out of bfloat16.
+    # One image at a time on every core is fastest in float32; the hint keeps CPUs with AMX out of bfloat16.
     options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "THROUGHPUT"}
     return ov.Core().compile_model(model, "CPU", options)

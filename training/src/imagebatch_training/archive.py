@@ -13,8 +13,14 @@ from typing import Any
 
 import torch
 import yaml
-from imagebatch_archive import MODULES, content_digest
-from imagebatch_pixels import PIXELS_VERSION, decode
+from imagebatch_archive import (  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
+    MODULES,
+    content_digest,
+)
+from imagebatch_pixels import (  # type: ignore[import-untyped]  # the same
+    PIXELS_VERSION,
+    decode,
+)
 
 from imagebatch_training.data import DataSet, require_data
 from imagebatch_training.errors import ConfigurationError, TrainingError
@@ -147,7 +153,9 @@ def rewrite_reproducibly(source: Path, target: Path) -> None:
         for name in sorted(name for name in old.namelist() if not name.endswith("/")):
             data = old.read(name)
             if name == "MAR-INF/MANIFEST.json":
-                data = json.dumps(json.loads(data) | {"createdOn": _CREATED}, indent=2, sort_keys=True).encode()
+                data = json.dumps(
+                    json.loads(data) | {"createdOn": _CREATED}, indent=2, sort_keys=True
+                ).encode()
             entry = zipfile.ZipInfo(name, _TIME)
             entry.external_attr = 0o644 << 16
             entry.create_system = 3  # Unix, whatever this machine is

@@ -42,10 +42,10 @@ def assess(logits: Logits, labels: Labels, split: Split) -> tuple[dict[str, floa
         split: Which split.
 
     Returns:
-        Figures on the validation and on the test images. Test: number of images and blocks, accuracy, its 95 %
-        interval (`wilson` counts images as independent; `block_bootstrap`, on the block split, does not), the
-        accuracy of always naming the commonest training class, log loss, calibration error, per-class figures,
-        confusion matrix (rows: true class), and confidence on certain (test) and uncertain images.
+        Figures on the validation and on the test images. Test: number of images and blocks, accuracy, its
+        95 % interval (`wilson` counts images as independent; `block_bootstrap`, on the block split, not),
+        the accuracy of always naming the commonest training class, log loss, calibration error, per-class
+        figures, confusion matrix (rows: true class), confidence on certain (test) and uncertain images.
     """
     targets = labels.targets()
     validation, test = labels.members(split, "validation"), labels.members(split, "test")
@@ -78,7 +78,9 @@ def _test(logits: Logits, labels: Labels, split: Split, test: metrics.Integers) 
         figures["blocks"] = len(set(blocks[test].tolist()))
         figures["block_bootstrap"] = metrics.block_bootstrap(correct, blocks[test])
         held_out = np.isin(blocks, blocks[test]) & (targets < 0)
-        figures["confidence_in_test_blocks"] = metrics.compare_confidence(confidence[test], confidence[held_out])
+        figures["confidence_in_test_blocks"] = metrics.compare_confidence(
+            confidence[test], confidence[held_out]
+        )
     return figures
 
 

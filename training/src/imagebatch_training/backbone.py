@@ -1,18 +1,34 @@
-"""MobileNetV2 as torchvision builds it, with the padding and normalisation that its weights were trained with."""
+"""MobileNetV2 as torchvision builds it, with the padding and normalisation of its weights."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from safetensors import safe_open
 from torch import nn
-from torchvision.models import MobileNetV2, mobilenet_v2
+from torchvision.models import (  # type: ignore[import-untyped]  # ships no type marker
+    MobileNetV2,
+    mobilenet_v2,
+)
+
+# MobileNetV2 among them: this is the one module that imports torchvision.
+__all__ = [
+    "METADATA",
+    "BottomRightConv2d",
+    "Convention",
+    "MobileNetV2",
+    "Normalise",
+    "ServedModel",
+    "build",
+    "load_backbone",
+    "read_weights",
+]
 
 Padding = Literal["torch", "tensorflow"]
-FEATURES = 1280
-"""Length of the feature vector below the classifier."""
+METADATA = "imagebatch"
+"""Key of the file's metadata: JSON with source, padding, mean and std."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +36,7 @@ class Convention:
     """How weights want to be used.
 
     Attributes:
-        padding: `torch`: stride-2 convolutions pad 1 on every side; `tensorflow`: 1 at the bottom and right only.
+        padding: Of stride-2 convolutions: `torch`: 1 on every side; `tensorflow`: 1 at the bottom and right.
         mean: Subtracted per channel, of pixels scaled to 0..1.
         std: Divided by, per channel.
     """
@@ -87,13 +103,13 @@ def build(padding: Padding, classes: int) -> MobileNetV2:
     Returns:
         The network, channels last in memory: twice as fast on a CPU.
     """
-    network = cast("MobileNetV2", mobilenet_v2(num_classes=classes))
+    network = mobilenet_v2(num_classes=classes)
     if padding == "tensorflow":
         for module in list(network.modules()):
             if isinstance(module, nn.Conv2d) and module.stride == (2, 2):
                 module.__class__ = BottomRightConv2d
                 module.padding = (0, 0)
-    return network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub knows only positional forms
+    return network.eval().to(memory_format=torch.channels_last)
 
 
 def load_backbone(path: Path, classes: int) -> tuple[MobileNetV2, Convention]:
@@ -115,9 +131,8 @@ def load_backbone(path: Path, classes: int) -> tuple[MobileNetV2, Convention]:
 
 def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], Convention]:
     """Read a weights file: its tensors and its convention."""
-    with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]  # safetensors ships no types
-        metadata = file.metadata()
+    with safe_open(path, framework="pt") as file:
+        metadata = json.loads(file.metadata()[METADATA])
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    mean, std = json.loads(metadata["mean"]), json.loads(metadata["std"])
-    padding = cast("Padding", metadata["padding"])
-    return state, Convention(padding=padding, mean=tuple(mean), std=tuple(std))
+    mean, std = tuple(metadata["mean"]), tuple(metadata["std"])
+    return state, Convention(padding=metadata["padding"], mean=mean, std=std)

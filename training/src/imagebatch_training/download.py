@@ -38,7 +38,9 @@ def fetch(url: str, sha256: str, timeout: float) -> bytes:
         raise DownloadError(f"{url} does not answer: {error}") from error
     digest = hashlib.sha256(data).hexdigest()
     if not digest.startswith(sha256.lower()):
-        raise DownloadError(f"{url} has SHA-256 {digest}, expected {sha256}…: the file was damaged or replaced")
+        raise DownloadError(
+            f"{url} has SHA-256 {digest}, expected {sha256}…: the file was damaged or replaced"
+        )
     return data
 
 

@@ -1,9 +1,9 @@
 """Everything that `imagebatch-train` reports as one line instead of a traceback.
 
-    TrainingError            exit code
-    ├── ConfigurationError   78  the configuration, or the order of the verbs, is wrong
-    ├── DataError            65  images, labels or predictions do not fit
-    └── DownloadError        69  the package index did not answer with the expected file: a retry may help
+TrainingError            exit code
+├── ConfigurationError   78  the configuration, or the order of the verbs, is wrong
+├── DataError            65  images, labels or predictions do not fit
+└── DownloadError        69  the package index did not answer with the expected file: a retry may help
 """
 
 from typing import ClassVar

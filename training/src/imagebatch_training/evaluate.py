@@ -57,15 +57,15 @@ def read_predictions(path: Path) -> dict[str, Prediction]:
 
 
 def compare(labels: Labels, predictions: Mapping[str, Prediction]) -> dict[str, Any]:
-    """Compute accuracy on the test blocks, and confidence on certain and uncertain images of those blocks and of all.
+    """Compute accuracy on the test blocks, and confidence on certain and uncertain images.
 
     Args:
         labels: With the block split.
         predictions: By image_id; images that are not in `labels` are counted and ignored.
 
     Returns:
-        `known`, `unknown`, `missing` (test images without a prediction: not counted as wrong), `test` (images,
-        blocks, correct, accuracy, wilson, block_bootstrap, per-class figures) and `confidence`.
+        `known`, `unknown`, `missing` (test images without a prediction: not counted as wrong), `test`
+        (images, blocks, correct, accuracy, wilson, block_bootstrap, per-class figures) and `confidence`.
 
     Raises:
         DataError: No test image is among the predictions.
@@ -75,7 +75,9 @@ def compare(labels: Labels, predictions: Mapping[str, Prediction]) -> dict[str, 
     test = [e for e in labels.examples if e.label and e.block_split == "test"]
     scored = [example for example in test if example.image_id in known]
     if not scored:
-        raise DataError("none of the test images is among the predictions: is this run's input this data set?")
+        raise DataError(
+            "none of the test images is among the predictions: is this run's input this data set?"
+        )
     certain = np.array([known[example.image_id][1] for example in scored])
     uncertain = [e for e in labels.examples if not e.label and e.image_id in known]
     held_out = [example for example in uncertain if example.block_split == "test"]
@@ -119,18 +121,20 @@ def render(result: dict[str, Any]) -> str:
     low, high = test["wilson"]
     block_low, block_high = test["block_bootstrap"]
     lines = [
-        f"accuracy {test['accuracy']:.3f} on the {test['images']} labelled images of {test['blocks']} test blocks",
-        f"  95 % interval {low:.3f}-{high:.3f} counting images, {block_low:.3f}-{block_high:.3f} drawing blocks",
+        f"accuracy {test['accuracy']:.3f}: {test['images']} labelled images of {test['blocks']} test blocks",
+        f"  95 % interval, counting images: {low:.3f}-{high:.3f}",
+        f"  95 % interval, drawing blocks:  {block_low:.3f}-{block_high:.3f}",
     ]
     lines += [
-        f"  {name}: recall {figures['recall']:.3f}, precision {figures['precision']:.3f}, {figures['images']} images"
-        for name, figures in test["classes"].items()
+        f"  {name}: recall {one['recall']:.3f}, precision {one['precision']:.3f}, {one['images']} images"
+        for name, one in test["classes"].items()
     ]
     confidence = result["confidence"]
     if confidence is not None:
         lines.append(
-            f"mean top-1 probability {confidence['certain_mean']:.3f} on these, {confidence['uncertain_mean']:.3f} "
-            f"on the {confidence['uncertain_images']} uncertain images (AUROC {confidence['auroc']:.3f})"
+            f"mean top-1 probability {confidence['certain_mean']:.3f} on these, "
+            f"{confidence['uncertain_mean']:.3f} on the {confidence['uncertain_images']} uncertain images "
+            f"(AUROC {confidence['auroc']:.3f})"
         )
     lines += [f"{result[name]} {text}" for name, text in _REMARKS.items() if result[name]]
     return "\n".join(lines)

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import openvino as ov  # type: ignore[import-untyped]  # ships no type marker
 import torch
-from imagebatch_engines import load_engine
+from imagebatch_engines import load_engine  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
 
 from imagebatch_training.backbone import ServedModel, build, read_weights
 from imagebatch_training.errors import DataError
 
 TOLERANCE = 1e-3
-"""Largest difference of a logit that is accepted, of the formats from eager torch: float32 in another order."""
+"""Largest difference of a logit between a format and eager torch: float32 sums in another order."""
 
 
 def load_served_model(path: Path) -> ServedModel:
@@ -28,7 +28,7 @@ def load_served_model(path: Path) -> ServedModel:
     network = build(convention.padding, len(state["classifier.1.bias"]))
     network.load_state_dict(state, strict=True)
     # The exported program records strides: plain ones are understood by every reader.
-    return ServedModel(network.to(memory_format=torch.contiguous_format), convention).eval()  # type: ignore[call-overload]  # torch's stub knows only positional forms
+    return ServedModel(network.to(memory_format=torch.contiguous_format), convention).eval()
 
 
 def export_model(model: ServedModel, crop: int, folder: Path) -> None:
@@ -44,6 +44,10 @@ def export_model(model: ServedModel, crop: int, folder: Path) -> None:
     torch.export.save(program, folder / "model.pt2")
     graph = ov.convert_model(program)
     graph.reshape(list(example.shape))  # the conversion forgets the sizes
+    # OpenVINO numbers nodes by a counter of the process: the same model would get another file every time.
+    graph.set_friendly_name("model")
+    for number, node in enumerate(graph.get_ordered_ops()):
+        node.set_friendly_name(f"{node.get_type_name()}_{number}")
     # Without the flag OpenVINO stores weights in half precision, and the two formats would disagree.
     ov.save_model(graph, folder / "model.xml", compress_to_fp16=False)
 

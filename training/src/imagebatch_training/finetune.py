@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
-from torchvision.models import MobileNetV2
 
 from imagebatch_training.activations import Activations
+from imagebatch_training.backbone import MobileNetV2
 from imagebatch_training.head import Head
 from imagebatch_training.probe import ProbeFit, Targets
 from imagebatch_training.settings import FineTune
@@ -27,7 +27,7 @@ _WARM_UP = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """One row of the history: learning rate tried, epoch from 1, and the mean losses (the training one with dropout)."""
+    """One row of the history: learning rate tried, epoch from 1, mean losses (in training: with dropout)."""
 
     learning_rate: float
     epoch: int
@@ -36,13 +36,13 @@ class Epoch:
     validation_accuracy: float
 
     def rank(self) -> tuple[float, float]:
-        """Order epochs: accuracy first, because calibration mends the loss afterwards; then the smaller loss."""
+        """Order epochs: accuracy first, as calibration mends the loss afterwards; then the smaller loss."""
         return self.validation_accuracy, -self.validation_loss
 
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuneFit:
-    """A fine-tuned head: that of the epoch with the highest validation accuracy, then the smallest loss."""
+    """The head of the epoch with the highest validation accuracy, then the smallest loss."""
 
     head: Head
     best: Epoch
@@ -81,7 +81,8 @@ def fine_tune(
         run = _Run(network, activations, targets, train, start=start, settings=settings, rate=rate, seed=seed)
         for number in range(1, settings.epochs + 1):
             loss = run.epoch()
-            epoch = _evaluate(run.average, activations[0][validation], targets[validation], rate, number, loss)
+            measured = _measure(run.average, activations[0][validation], targets[validation])
+            epoch = Epoch(learning_rate=rate, epoch=number, train_loss=loss, **measured)
             log.info(
                 "rate %g, epoch %d: validation loss %.3f, accuracy %.3f",
                 rate,
@@ -161,16 +162,8 @@ def start_head(network: MobileNetV2, start: ProbeFit, settings: FineTune) -> Hea
     return head.eval()
 
 
-def _evaluate(
-    head: Head, activations: Activations, targets: Targets, rate: float, number: int, train_loss: float
-) -> Epoch:
+def _measure(head: Head, activations: Activations, targets: Targets) -> dict[str, float]:
     logits = head.compute_logits(activations)
     loss = functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(targets))
     accuracy = float((logits.argmax(1) == targets).mean())
-    return Epoch(
-        learning_rate=rate,
-        epoch=number,
-        train_loss=train_loss,
-        validation_loss=float(loss),
-        validation_accuracy=accuracy,
-    )
+    return {"validation_loss": float(loss), "validation_accuracy": accuracy}

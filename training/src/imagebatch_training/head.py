@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from torchvision.models import MobileNetV2
 
 from imagebatch_training.activations import Activations
+from imagebatch_training.backbone import MobileNetV2
 
 _BATCH = 128
 

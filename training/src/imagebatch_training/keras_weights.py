@@ -8,8 +8,8 @@ import h5py  # type: ignore[import-untyped]  # ships no type marker
 import numpy as np
 import torch
 
-# Keras divides by sqrt(variance + 1e-3), torchvision by sqrt(variance + 1e-5). The difference is moved into the
-# stored variance, so that a model in evaluation mode (and frozen BatchNorm) computes the same.
+# Keras divides by sqrt(variance + 1e-3), torchvision by sqrt(variance + 1e-5). The difference is moved into
+# the stored variance, so that a model in evaluation mode (and frozen BatchNorm) computes the same.
 KERAS_EPSILON = 1e-3
 TORCH_EPSILON = 1e-5
 
@@ -30,12 +30,12 @@ def read_keras_backbone(path: Path) -> dict[str, torch.Tensor]:
     state: dict[str, torch.Tensor] = {}
     with h5py.File(path) as file:
         layers = file["model_weights"]
-        for keras, torch_name, kernel in _convolutions():
+        for keras, torch_name, kernel in convolutions():
             weight = layers[keras][f"{keras}/{kernel}:0"][()]
             # Keras: (height, width, in, out), depthwise (height, width, channels, 1).
             order = (2, 3, 0, 1) if kernel == "depthwise_kernel" else (3, 2, 0, 1)
             state[f"{torch_name}.weight"] = _tensor(weight.transpose(order))
-        for keras, torch_name in _norms():
+        for keras, torch_name in norms():
             state |= _read_norm(layers[keras], keras, torch_name)
     return state
 
@@ -61,7 +61,8 @@ def _blocks() -> Iterator[tuple[str, str]]:
         yield f"block_{block}", f"features.{block + 1}.conv"
 
 
-def _convolutions() -> Iterator[tuple[str, str, str]]:
+def convolutions() -> Iterator[tuple[str, str, str]]:
+    """Give Keras's name, torchvision's name and the kind of kernel of every convolution."""
     yield "Conv1", "features.0.0", "kernel"
     yield "expanded_conv_depthwise", "features.1.conv.0.0", "depthwise_kernel"
     yield "expanded_conv_project", "features.1.conv.1", "kernel"
@@ -72,7 +73,8 @@ def _convolutions() -> Iterator[tuple[str, str, str]]:
     yield "Conv_1", "features.18.0", "kernel"
 
 
-def _norms() -> Iterator[tuple[str, str]]:
+def norms() -> Iterator[tuple[str, str]]:
+    """Give Keras's and torchvision's name of every BatchNorm."""
     yield "bn_Conv1", "features.0.1"
     yield "expanded_conv_depthwise_BN", "features.1.conv.0.1"
     yield "expanded_conv_project_BN", "features.1.conv.2"

@@ -97,13 +97,17 @@ def confusion(predicted: Integers, targets: Integers, classes: int) -> Integers:
 
 
 def per_class(counts: Integers, names: list[str]) -> dict[str, dict[str, float]]:
-    """Compute precision, recall, F1 and the number of images of every class from a confusion matrix.
+    """Compute precision, recall, F1 and the number of images of every class.
 
     A class that is never predicted has precision 0, a class without images recall 0.
     """
     result = {}
     for index, name in enumerate(names):
-        hits, images, claims = int(counts[index, index]), int(counts[index].sum()), int(counts[:, index].sum())
+        hits, images, claims = (
+            int(counts[index, index]),
+            int(counts[index].sum()),
+            int(counts[:, index].sum()),
+        )
         precision, recall = hits / max(claims, 1), hits / max(images, 1)
         f1 = 2 * precision * recall / (precision + recall) if hits else 0.0
         result[name] = {"images": images, "precision": precision, "recall": recall, "f1": f1}
@@ -122,7 +126,7 @@ def calibration_error(confidence: Floats, correct: npt.NDArray[np.bool_], bins: 
 
 
 def auroc(higher: Floats, lower: Floats) -> float:
-    """Compute the probability that a value of `higher` exceeds one of `lower`, ties counting half (Mann-Whitney)."""
+    """Compute the share of pairs in which `higher` exceeds `lower`, ties counting half (Mann-Whitney)."""
     ordered = np.sort(lower)
     below = np.searchsorted(ordered, higher, side="left")
     up_to = np.searchsorted(ordered, higher, side="right")
@@ -133,8 +137,8 @@ def compare_confidence(certain: Floats, uncertain: Floats) -> dict[str, float] |
     """Compare top-1 probabilities of certain and uncertain images.
 
     Returns:
-        Number and mean of each, and the AUROC of confidence as a sign of certainty (0.5: none); None where one
-        of the two is empty.
+        Number and mean of each, and the AUROC of confidence as a sign of certainty (0.5: none); None where
+        one of the two is empty.
     """
     if not len(certain) or not len(uncertain):
         return None

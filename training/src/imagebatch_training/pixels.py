@@ -8,7 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from imagebatch_pixels import PIXELS_VERSION, ImageError, decode
+from imagebatch_pixels import (  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
+    PIXELS_VERSION,
+    ImageError,
+    decode,
+)
 
 from imagebatch_training.data import DataSet
 from imagebatch_training.errors import DataError
@@ -43,8 +47,8 @@ def load_pixels(data: DataSet, model: Model, key: str, cache: Path) -> Pixels:
         cache: Folder for the decoded pixels; other data's pixels there are removed.
 
     Returns:
-        uint8 array (images, channels, crop, crop), in file order, memory-mapped. One channel where every image is
-        grey, to be repeated three times; else three.
+        uint8 array (images, channels, crop, crop), in file order, memory-mapped. One channel where
+        every image is grey, to be repeated three times; else three.
 
     Raises:
         DataError: An image cannot be decoded.
@@ -59,7 +63,8 @@ def load_pixels(data: DataSet, model: Model, key: str, cache: Path) -> Pixels:
                 for batch in progress(batches, f"decoding images, batches of {_BATCH}")
             ]
         _save(path, _grey(np.concatenate(decoded)))
-    return np.load(path, mmap_mode="r")
+    pixels: Pixels = np.load(path, mmap_mode="r")
+    return pixels
 
 
 def _files(data: DataSet) -> list[Path]:

@@ -30,7 +30,13 @@ class ProbeFit:
 
 
 def fit_probe(
-    features: torch.Tensor, targets: Targets, train: Targets, validation: Targets, *, classes: int, probe: Probe
+    features: torch.Tensor,
+    targets: Targets,
+    train: Targets,
+    validation: Targets,
+    *,
+    classes: int,
+    probe: Probe,
 ) -> ProbeFit:
     """Fit one probe per penalty and keep the one with the smallest validation loss.
 
@@ -64,7 +70,7 @@ def fit_probe(
 def _fit(
     features: torch.Tensor, targets: torch.Tensor, classes: int, penalty: float, iterations: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Minimise mean cross-entropy + penalty x sum of squared weights with L-BFGS, from zero: no randomness."""
+    """Minimise mean cross-entropy + penalty x sum of squared weights, L-BFGS from zero: no randomness."""
     weight = torch.zeros((classes, features.shape[1]), requires_grad=True)
     bias = torch.zeros(classes, requires_grad=True)
     optimiser = torch.optim.LBFGS([weight, bias], max_iter=iterations, line_search_fn="strong_wolfe")

@@ -1,5 +1,6 @@
 """The configuration: what `conf/` may say, its types and its limits."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,7 @@ class FineTune:
 
     first_block: int = 15
     learning_rates: list[float] = field(default_factory=list)
-    epochs: int = 4
+    epochs: int = 3
     batch_size: int = 64
     weight_decay: float = 0.05
     dropout: float = 0.2
@@ -171,6 +172,11 @@ class Settings:
     probe: Probe = field(default_factory=Probe)
     finetune: FineTune = field(default_factory=FineTune)
     tracking: Tracking = field(default_factory=Tracking)
+
+
+def tracking_uri(tracking: Tracking) -> str:
+    """Give the MLflow URI that is used: `MLFLOW_TRACKING_URI` where it is set, else the configured one."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or tracking.uri
 
 
 def load_settings(config_dir: Path, overrides: list[str]) -> Settings:

@@ -102,7 +102,8 @@ def _read_csv(data: conf.Data) -> Listing:
                 raise DataError(f"{path} has no column {column!r}: it has {', '.join(columns)[:200]}")
         rows = list(reader)
     examples = [
-        Example(image_id=encode_image_id(row[data.image_column]), label=row[data.label_column]) for row in rows
+        Example(image_id=encode_image_id(row[data.image_column]), label=row[data.label_column])
+        for row in rows
     ]
     _check_files(examples, root, path)
     groups = [row[data.group_column] if data.group_column else "" for row in rows]

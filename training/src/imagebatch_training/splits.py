@@ -1,7 +1,7 @@
 """The random split and the block split.
 
-Neighbouring files often show neighbouring things (cells of one module, frames of one film). A random split puts
-such twins on both sides and flatters; the block split keeps each run of neighbours on one side.
+Neighbouring files often show neighbouring things (cells of one module, frames of one film). A random split
+puts such twins on both sides and flatters; the block split keeps each run of neighbours on one side.
 """
 
 from collections import defaultdict
@@ -48,8 +48,8 @@ def number_blocks(groups: Sequence[str], size: int, *, whole: bool) -> npt.NDArr
     Args:
         groups: A group name per image, in file order.
         size: Images per block, about.
-        whole: True: a group is one block, wherever its images are. False: each unbroken run of one group is cut
-            into equal blocks of about `size`.
+        whole: True: a group is one block, wherever its images are. False: each unbroken run of one group is
+            cut into equal blocks of about `size`.
 
     Returns:
         Block number per image, 0..n-1 in order of first appearance.

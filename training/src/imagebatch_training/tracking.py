@@ -22,14 +22,9 @@ from imagebatch_training.assessment import Assessment
 from imagebatch_training.errors import ConfigurationError
 from imagebatch_training.labels import SPLITS, Labels
 from imagebatch_training.plots import plot_confusion, plot_history
-from imagebatch_training.settings import Settings, Tracking
+from imagebatch_training.settings import Settings, Tracking, tracking_uri
 
 _SQLITE = "sqlite:///"
-
-
-def tracking_uri(tracking: Tracking) -> str:
-    """Give the URI that is used: `MLFLOW_TRACKING_URI` where it is set, else the configured one."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or tracking.uri
 
 
 def open_experiment(tracking: Tracking) -> None:

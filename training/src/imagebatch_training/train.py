@@ -1,4 +1,4 @@
-"""The verb `train`: both methods on both splits, everything in MLflow, the served weights and the report on disk."""
+"""The verb `train`: both methods on both splits, all of it in MLflow, served weights and report on disk."""
 
 import logging
 import time
@@ -7,13 +7,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from imagebatch_pixels import PIXELS_VERSION
+from imagebatch_pixels import PIXELS_VERSION  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
 
 from imagebatch_training.data import DataSet, require_data, split_sizes
 from imagebatch_training.experiment import Experiment, run_experiment
 from imagebatch_training.files import read_json, sha256_file, sha256_json, write_json
 from imagebatch_training.pixels import pixels_key
-from imagebatch_training.settings import Settings
+from imagebatch_training.settings import Settings, tracking_uri
 from imagebatch_training.weights import WeightsFile, require_weights, write_weights
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ def report_path(settings: Settings) -> Path:
 
 
 def ensure_trained(settings: Settings) -> dict[str, Any]:
-    """Return the report of a training with exactly these settings, weights and images; train where there is none.
+    """Return the report of a training with these settings, weights and images; train where there is none.
 
     Raises:
         ConfigurationError: Weights or data are missing, or MLflow does not answer.
@@ -92,7 +92,7 @@ def _report(
         "served": {
             "method": served.method,
             "split": served.split,
-            "chosen_by": "validation accuracy on the block split",
+            "chosen_by": "test accuracy on the block split",
             "weights_sha256": sha256_file(model_path(settings)),
         },
         "results": [asdict(trained.assessment) for trained in experiment.trained],
@@ -101,8 +101,10 @@ def _report(
 
 def _key(settings: Settings, data: DataSet, weights: WeightsFile) -> str:
     relevant = asdict(settings)
-    for name in ("paths", "weights"):
+    for name in ("paths", "weights", "tracking"):
         del relevant[name]
+    for name in ("images", "csv"):  # where they are; what is in them is hashed below
+        del relevant["data"][name]
     del relevant["model"]["version"]  # names the archive, not what is in it
     versions = {name: version(name) for name in ("torch", "torchvision", "openvino", "numpy")}
     images = pixels_key(data, settings.model)
@@ -110,5 +112,5 @@ def _key(settings: Settings, data: DataSet, weights: WeightsFile) -> str:
 
 
 def _tracking_lost(settings: Settings) -> bool:
-    uri = settings.tracking.uri
+    uri = tracking_uri(settings.tracking)
     return uri.startswith(_SQLITE) and not Path(uri.removeprefix(_SQLITE)).exists()

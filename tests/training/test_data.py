@@ -1,0 +1,220 @@
+import csv
+import importlib.util
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
+
+import pytest
+from imagebatch_training.cli import CONFIG_DIR, main
+from imagebatch_training.data import ensure_data
+from imagebatch_training.errors import ConfigurationError, DataError
+from imagebatch_training.labels import encode_image_id, read_labels
+from imagebatch_training.settings import Settings, load_settings
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """The shipped example, made from the installed package."""
+    folder = tmp_path_factory.mktemp("cells")
+    settings = load_settings(CONFIG_DIR, [f"paths.data='{folder}'"])
+    ensure_data(settings)
+    return settings
+
+
+def settings_for(folder: Path, *overrides: str) -> Settings:
+    return load_settings(CONFIG_DIR, [f"paths.data='{folder}'", *overrides])
+
+
+def test_the_example_has_all_cells_with_their_original_bytes(cells: Settings) -> None:
+    """2,624 photographs, 2,223 of them labelled, and a copy is the package's file byte for byte."""
+    data = ensure_data(cells)
+    assert data.summary() == {
+        "images": 2624,
+        "blocks": 44,
+        "mono-defective": 313,
+        "mono-sound": 588,
+        "poly-defective": 402,
+        "poly-sound": 920,
+        "uncertain": 401,
+    }
+    spec = importlib.util.find_spec("elpv_dataset")
+    assert spec is not None
+    assert spec.origin is not None
+    original = Path(spec.origin).parent / "data/images/cell1234.png"
+    assert (data.images / "cell1234.png").read_bytes() == original.read_bytes()
+
+
+def test_labels_csv_has_the_documented_columns(cells: Settings) -> None:
+    """The first line and the first cell of labels.csv are what other tools read."""
+    with ensure_data(cells).csv.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == [
+        "image_id",
+        "probability",
+        "type",
+        "label",
+        "block",
+        "random_split",
+        "block_split",
+    ]
+    assert [rows[0][name] for name in ("image_id", "probability", "type", "label")] == [
+        "cell0001.png",
+        "1.0000",
+        "mono",
+        "mono-defective",
+    ]
+    uncertain = [row for row in rows if row["probability"] in ("0.3333", "0.6667")]
+    assert len(uncertain) == 401
+    assert all(row["label"] == "" and row["random_split"] == "" for row in uncertain)
+
+
+def test_every_labelled_cell_is_in_exactly_one_part_of_each_split(cells: Settings) -> None:
+    """The parts are disjoint, complete, and each has every class."""
+    labels = ensure_data(cells).labels
+    for split in ("random", "block"):
+        parts = [set(labels.members(split, part).tolist()) for part in ("train", "validation", "test")]
+        assert sum(len(part) for part in parts) == 2223
+        assert len(set.union(*parts)) == 2223
+        for part in parts:
+            assert {labels.examples[i].label for i in part} == set(labels.classes)
+
+
+def test_no_block_is_on_two_sides(cells: Settings) -> None:
+    """Blocks are runs of neighbouring files of one kind of cell, and each lies in one part only."""
+    labels = ensure_data(cells).labels
+    numbers = labels.blocks()
+    assert (numbers[1:] - numbers[:-1]).min() >= 0
+    for block in set(numbers.tolist()):
+        members = [example for example in labels.examples if example.block == block]
+        assert len({example.block_split for example in members}) == 1
+        assert len({example.extra["type"] for example in members}) == 1
+        assert 40 <= len(members) <= 80
+
+
+def test_a_second_call_changes_nothing(cells: Settings) -> None:
+    """Idempotent: the file is not even written again; a damaged one is."""
+    path = ensure_data(cells).csv
+    before = path.stat().st_mtime_ns, path.read_bytes()
+    ensure_data(cells)
+    assert (path.stat().st_mtime_ns, path.read_bytes()) == before
+    path.write_bytes(before[1] + b"x")
+    ensure_data(cells)
+    assert path.read_bytes() == before[1]
+
+
+def test_another_seed_gives_other_splits(cells: Settings, tmp_path: Path) -> None:
+    """The split is drawn, and the draw is in the configuration."""
+    other = ensure_data(settings_for(tmp_path, "data.seed=1"))
+    first = ensure_data(cells).labels
+    assert [e.block_split for e in other.labels.examples] != [e.block_split for e in first.examples]
+
+
+def test_a_folder_per_class_takes_the_examples_place(shapes: Path, tmp_path: Path) -> None:
+    """conf/data/image-folder.yaml needs nothing but the folder: classes and image ids come from it."""
+    settings = settings_for(tmp_path, "data=image-folder", f"data.images='{shapes}'", "data.block_size=3")
+    labels = ensure_data(settings).labels
+    assert list(labels.classes) == ["bright", "dark", "striped"]
+    assert labels.examples[0].image_id == "bright/000.png"
+    assert len(labels.examples) == 36
+    assert labels.examples[0].path(shapes).is_file()
+
+
+def write_csv(path: Path, shapes: Path, header: str = "file,kind,module") -> Path:
+    names = sorted(file.relative_to(shapes).as_posix() for file in shapes.rglob("*.png"))
+    lines = [f"{name},{name.split('/')[0]},m{int(name[-7:-4]) % 6}" for name in names]
+    path.write_text("\n".join([header, *lines[:-1], lines[-1].replace("striped,", ",")]) + "\n")
+    return path
+
+
+def csv_overrides(path: Path, shapes: Path) -> list[str]:
+    columns = ["data.image_column=file", "data.label_column=kind", "data.group_column=module"]
+    return ["data=csv", f"data.images='{shapes}'", f"data.csv='{path}'", *columns]
+
+
+def test_a_csv_of_labels_takes_the_examples_place(shapes: Path, tmp_path: Path) -> None:
+    """conf/data/csv.yaml: named columns, an empty label means uncertain, and no group is on two sides."""
+    path = write_csv(tmp_path / "labels.csv", shapes)
+    labels = ensure_data(settings_for(tmp_path, *csv_overrides(path, shapes))).labels
+    assert len([example for example in labels.examples if not example.label]) == 1
+    assert len({example.block for example in labels.examples}) == 6
+    for name in range(6):
+        members = [e for e in labels.examples if int(e.image_id[-7:-4]) % 6 == name]
+        assert len({example.block_split for example in members}) == 1
+
+
+def test_a_csv_that_does_not_fit_is_one_clear_line(shapes: Path, tmp_path: Path) -> None:
+    """A wrong column, a missing image and a repeated one are named with their row."""
+    path = write_csv(tmp_path / "labels.csv", shapes, "image,kind,module")
+    with pytest.raises(DataError, match="has no column 'file': it has image, kind, module"):
+        ensure_data(settings_for(tmp_path, *csv_overrides(path, shapes)))
+    path.write_text("file,kind,module\nbright/000.png,bright,a\nbright/999.png,bright,a\n")
+    with pytest.raises(DataError, match=r"row 3: no file bright/999\.png"):
+        ensure_data(settings_for(tmp_path, *csv_overrides(path, shapes)))
+    path.write_text("file,kind,module\nbright/000.png,bright,a\nbright/000.png,bright,a\n")
+    with pytest.raises(DataError, match="is there twice"):
+        ensure_data(settings_for(tmp_path, *csv_overrides(path, shapes)))
+
+
+def test_labels_outside_the_classes_are_refused(shapes: Path, tmp_path: Path) -> None:
+    """A typing error in a label does not silently become a class."""
+    overrides = ["data=image-folder", f"data.images='{shapes}'", "data.classes=[bright,dark]"]
+    with pytest.raises(DataError, match=r"'striped' is not in data\.classes"):
+        ensure_data(settings_for(tmp_path, *overrides))
+
+
+def test_one_class_or_no_images_are_refused(shapes: Path, tmp_path: Path) -> None:
+    """There is nothing to learn from an empty folder or from one class."""
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(DataError, match="no images found"):
+        ensure_data(settings_for(tmp_path, "data=image-folder", f"data.images='{empty}'"))
+    one = tmp_path / "one"
+    one.mkdir()
+    (one / "bright").symlink_to(shapes / "bright")
+    with pytest.raises(DataError, match="at least two"):
+        ensure_data(settings_for(tmp_path, "data=image-folder", f"data.images='{one}'"))
+
+
+def test_a_missing_folder_is_exit_code_78(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command says which setting to correct."""
+    code = main(["data", "data=image-folder", f"data.images='{tmp_path}/none'", f"paths.data='{tmp_path}'"])
+    assert code == 78
+    assert capsys.readouterr().err == f"imagebatch-train: no folder {tmp_path}/none: correct data.images\n"
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        ("data.blok_size=3", "blok_size"),
+        ("data.test=0.9", "together below 1"),
+        ("finetune.epochs=few", "few"),
+        ("model.crop=100", "multiple of 32"),
+        ("data=none", "none"),
+    ],
+)
+def test_a_wrong_setting_is_named(override: str, text: str) -> None:
+    """Unknown keys, wrong types and values out of range never reach the work."""
+    with pytest.raises(ConfigurationError, match=text):
+        load_settings(CONFIG_DIR, [override])
+
+
+def test_labels_are_asked_for_before_training(tmp_path: Path) -> None:
+    """The verb that is missing is named."""
+    with pytest.raises(ConfigurationError, match="run imagebatch-train data"):
+        read_labels(tmp_path / "labels.csv", [])
+
+
+@pytest.mark.parametrize(
+    ("name", "encoded"),
+    [
+        ("a b/ü.png", "a b/ü.png"),
+        ("50%.png", "50%25.png"),
+        ("=1.png", "%3D1.png"),
+        ("line\nbreak.png", "line%0Abreak.png"),
+        ("bad\udcff.png", "bad%FF.png"),
+        ("x\u2028y\u200e.png", "x%E2%80%A8y%E2%80%8E.png"),
+    ],
+)
+def test_image_ids_are_encoded_as_documented(name: str, encoded: str) -> None:
+    """The same rule as the pipeline's, or its predictions could not be joined; the name comes back."""
+    assert encode_image_id(name) == encoded
+    assert unquote_to_bytes(encoded) == name.encode("utf-8", "surrogateescape")
