@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
+import struct
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -23,7 +26,7 @@ Images = list[tuple[str, bytes]]
 
 @dataclass
 class Wrong:
-    """One wrong answer: a status and a body, a pause before it, or a hang-up."""
+    """One wrong answer: a status and a body, a pause before it, half of it, a hang-up or a reset."""
 
     status: int = 200
     body: bytes = b""
@@ -31,9 +34,21 @@ class Wrong:
     pause: float = 0.0
     hang_up: bool = False
     half: bool = False
+    reset: bool = False
 
 
 Fault = Callable[[int, Images], Wrong | None]
+
+
+class QuietServer(ThreadingHTTPServer):
+    """Takes a crowd of clients, and does not mind one that is killed while it is answered."""
+
+    daemon_threads = True
+    request_queue_size = 256
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
 
 
 class ModelServer:
@@ -60,8 +75,7 @@ class ModelServer:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = QuietServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
@@ -71,14 +85,15 @@ class ModelServer:
         self._server.server_close()
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
+        """Answers one request; a proxy overrides this."""
         body = request.rfile.read(int(request.headers["Content-Length"]))
         if self.key and request.headers.get("Authorization") != f"Bearer {self.key}":
-            return _send(request, Wrong(400, b'{"code": 400, "type": "InvalidKeyException"}'))
+            return send(request, Wrong(400, b'{"code": 400, "type": "InvalidKeyException"}'))
         if not request.path.startswith("/predictions/solar-cells"):
-            return _send(request, Wrong(404, b'{"code": 404, "type": "ModelNotFoundException"}'))
+            return send(request, Wrong(404, b'{"code": 404, "type": "ModelNotFoundException"}'))
         if request.headers["Content-Type"] == "application/json":
-            return _send(request, Wrong(body=json.dumps(self.description()).encode()))
-        images = _parts(body, request.headers["Content-Type"])
+            return send(request, Wrong(body=json.dumps(self.description()).encode()))
+        images = parts(body, request.headers["Content-Type"])
         with self._lock:
             self.requests += 1
             number = self.requests
@@ -86,7 +101,7 @@ class ModelServer:
             self.most_at_once = max(self.most_at_once, self._at_once)
         try:
             wrong = self.faults(number, images)
-            return _send(request, wrong or Wrong(body=self._good(images, int(request.headers["X-Top-K"]))))
+            return send(request, wrong or Wrong(body=self._good(images, int(request.headers["X-Top-K"]))))
         finally:
             with self._lock:
                 self._at_once -= 1
@@ -118,7 +133,8 @@ def answer_to(data: bytes, top_k: int) -> dict[str, Any]:
     }
 
 
-def _parts(body: bytes, content_type: str) -> Images:
+def parts(body: bytes, content_type: str) -> Images:
+    """The images of a multipart request, with their names."""
     boundary = b"--" + content_type.partition("boundary=")[2].encode()
     images = []
     for part in body.split(boundary)[1:-1]:
@@ -128,7 +144,8 @@ def _parts(body: bytes, content_type: str) -> Images:
     return images
 
 
-def _send(request: BaseHTTPRequestHandler, answer: Wrong) -> None:
+def send(request: BaseHTTPRequestHandler, answer: Wrong) -> None:
+    """Sends an answer, or as much of it as it says."""
     time.sleep(answer.pause)
     if answer.hang_up:
         request.close_connection = True
@@ -137,5 +154,10 @@ def _send(request: BaseHTTPRequestHandler, answer: Wrong) -> None:
     for name, value in {"Content-Length": str(len(answer.body)), **answer.headers}.items():
         request.send_header(name, value)
     request.end_headers()
-    request.wfile.write(answer.body[: len(answer.body) // 2] if answer.half else answer.body)
-    request.close_connection = answer.half
+    if request.command != "HEAD":
+        request.wfile.write(answer.body[: len(answer.body) // 2] if answer.half or answer.reset else answer.body)
+    request.close_connection = answer.half or answer.reset
+    if answer.reset:  # closing without lingering sends RST in the place of FIN
+        request.wfile.flush()
+        request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        request.connection.close()
