@@ -106,13 +106,13 @@ def members(record: Record) -> list[int]:
     return [each.pid for each in mine]
 
 
-def stop(services: Iterable[Record], *, grace: float = 15.0) -> list[int]:
+def stop(services: Iterable[Record], *, grace: float = 6.0) -> list[int]:
     """Stop services and everything in their sessions.
 
     Args:
         services: what to stop, all at once.
-        grace: seconds after SIGTERM to the leaders; then SIGTERM to all that is left, and SIGKILL
-            5 seconds later.
+        grace: seconds after SIGTERM to the leaders (a scheduler would wait for its tasks, however long);
+            then SIGTERM to all that is left, and SIGKILL 5 seconds later.
 
     Returns:
         Processes that outlived SIGKILL: none, unless the kernel holds them.
