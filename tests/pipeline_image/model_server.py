@@ -155,7 +155,9 @@ def send(request: BaseHTTPRequestHandler, answer: Wrong) -> None:
         request.send_header(name, value)
     request.end_headers()
     if request.command != "HEAD":
-        request.wfile.write(answer.body[: len(answer.body) // 2] if answer.half or answer.reset else answer.body)
+        request.wfile.write(
+            answer.body[: len(answer.body) // 2] if answer.half or answer.reset else answer.body
+        )
     request.close_connection = answer.half or answer.reset
     if answer.reset:  # closing without lingering sends RST in the place of FIN
         request.wfile.flush()

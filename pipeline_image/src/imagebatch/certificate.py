@@ -13,6 +13,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from imagebatch.contracts import (
+    CERTIFICATE,
     FAILURES_CSV,
     LISTING,
     PLAN,
@@ -20,14 +21,19 @@ from imagebatch.contracts import (
     PREDICTIONS_PARQUET,
     PROTOCOL_VERSION,
     RUN_JSON,
+    SUCCESS,
     ModelPin,
+    RedriveDone,
     RunDescription,
     done_path,
     manifest_path,
+    redrive_done_path,
     rejects_path,
+    sha256_hex,
 )
-from imagebatch.errors import NotProvenError
+from imagebatch.errors import ConfigurationError, NotProvenError
 from imagebatch.ledger import ShardLedger, done_of, listed_count, shard_count
+from imagebatch.overlay import finished_redrives
 from imagebatch.storage.runs import RunFolder
 
 _BLOCK = 1 << 20
@@ -71,6 +77,7 @@ class Certificate(BaseModel):
     balanced: bool
     reasons: dict[str, int]
     input_digest: str
+    redrives: list[RedriveDone]
     files: list[FileProof]
 
 
@@ -120,20 +127,46 @@ class Audit:
             balanced=counts.balanced,
             reasons=dict(sorted(self._reasons.items())),
             input_digest=f"sha256:{self._digest.hexdigest()}",
+            redrives=finished_redrives(self._run),
             files=[prove(self._run, path) for path in certified_paths(self._run)],
         )
+
+
+def recorded_certificate(run: RunFolder) -> Certificate:
+    """A finished run's certificate, as it was written.
+
+    Raises:
+        ConfigurationError: The run has not finished.
+        NotProvenError: It is not the certificate that `_SUCCESS` names.
+    """
+    try:
+        data, success = run.read(CERTIFICATE), run.read(SUCCESS)
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"{run.uri} is not a finished run: it has no {SUCCESS}") from error
+    if success != f"{sha256_hex(data)}\n".encode():
+        raise NotProvenError(f"{CERTIFICATE} is not the file that {SUCCESS} names: its SHA-256 differs")
+    try:
+        return Certificate.model_validate_json(data)
+    except ValueError as error:
+        raise NotProvenError(f"{CERTIFICATE} is not a certificate of this version: {error}") from error
 
 
 def certified_paths(run: RunFolder) -> list[str]:
     """Every file that a certificate covers, in a fixed order."""
     shards = range(shard_count(run))
     parts = [part.path for shard in shards for part in done_of(run, shard).parts]
+    redriven = [
+        path
+        for redrive in finished_redrives(run)
+        for path in (redrive_done_path(redrive.number), redrive.manifest.path, redrive.scores.path)
+    ]
     return [
         RUN_JSON,
         LISTING,
         PLAN,
         *(path(shard) for path in (manifest_path, rejects_path, done_path) for shard in shards),
         *parts,
+        *redriven,
         PREDICTIONS_CSV,
         PREDICTIONS_PARQUET,
         FAILURES_CSV,

@@ -62,6 +62,7 @@ COMMANDS = {
         settings.PostprocessSettings, "imagebatch.postprocess", "postprocess", _certificate
     ),
     "run": Command(settings.WholeRunSettings, "imagebatch.run", "run", _certificate),
+    "redrive": Command(settings.RedriveSettings, "imagebatch.redrive", "redrive", _certificate),
     "verify": Command(settings.VerifySettings, "imagebatch.verify", "verify", _certificate),
     "models": Command(settings.ModelsSettings, "imagebatch.models", "models", lambda _, r: {"answer": r}),
     "doctor": Command(settings.DoctorSettings, "imagebatch.doctor", "doctor", lambda _, r: {"found": r}),

@@ -151,6 +151,28 @@ class ShardDone(BaseModel):
     failed: int
 
 
+class RedriveDone(BaseModel):
+    """redrives/…/_DONE.json: a redrive whose rows count.
+
+    Attributes:
+        number: 1 for the first redrive of the run.
+        previous_certificate: SHA-256 (hex) of the certificate that it replaced, kept beside this file.
+        redriven: Images tried again.
+        recovered: Those that have a prediction now.
+        manifest: Their manifest rows.
+        scores: Score rows of those that were not rejected again.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    number: int
+    previous_certificate: str
+    redriven: int
+    recovered: int
+    manifest: DonePart
+    scores: DonePart
+
+
 def manifest_path(shard: int) -> str:
     """Path of a shard's manifest inside the run."""
     return f"manifest/shard-{shard:05d}.parquet"
@@ -169,6 +191,16 @@ def scores_folder(shard: int) -> str:
 def done_path(shard: int) -> str:
     """Path of the file that says which of a shard's score parts count."""
     return f"{scores_folder(shard)}/_DONE.json"
+
+
+def redrive_folder(number: int) -> str:
+    """Folder of a redrive inside the run."""
+    return f"redrives/{number:05d}"
+
+
+def redrive_done_path(number: int) -> str:
+    """Path of the file that makes a redrive count."""
+    return f"{redrive_folder(number)}/_DONE.json"
 
 
 def telemetry_path(shard: int, attempt: int) -> str:

@@ -24,9 +24,9 @@ from imagebatch.contracts import (
     ShardDone,
     done_path,
     manifest_path,
-    sha256_hex,
 )
 from imagebatch.errors import ConfigurationError, NotProvenError
+from imagebatch.overlay import Overlay, parquet_table, read_part
 from imagebatch.storage.runs import RunFolder
 
 
@@ -96,8 +96,9 @@ def ledgers(run: RunFolder) -> Iterator[ShardLedger]:
         ConfigurationError: A stage has not finished.
         NotProvenError: Files disagree about the images, or differ from what was recorded about them.
     """
+    overlay = Overlay(run)
     for shard in range(shard_count(run)):
-        yield _ledger(run, shard)
+        yield _ledger(run, shard, overlay)
 
 
 def manifest_of(run: RunFolder, shard: int) -> pa.Table:
@@ -110,7 +111,7 @@ def manifest_of(run: RunFolder, shard: int) -> pa.Table:
         raise ConfigurationError(
             f"shard {shard} has no manifest: finish imagebatch preprocess first"
         ) from error
-    manifest = _table(data, manifest_path(shard))
+    manifest = parquet_table(data, manifest_path(shard))
     if not manifest["image_id"].equals(ids):
         raise NotProvenError(f"{manifest_path(shard)} does not hold exactly the images that were listed")
     return manifest
@@ -130,20 +131,14 @@ def done_of(run: RunFolder, shard: int) -> ShardDone:
 
 def scores_of(run: RunFolder, shard: int) -> pa.Table:
     """A shard's score rows, from the parts that count, each compared with its recorded digest."""
-    tables = [SCORES_SCHEMA.empty_table()]
-    for part in done_of(run, shard).parts:
-        data = _certain(run, part.path)
-        if sha256_hex(data) != part.sha256:
-            raise NotProvenError(f"{part.path} is not the file that score wrote: its SHA-256 differs")
-        tables.append(_table(data, part.path))
-    return pa.concat_tables(tables)
+    parts = [read_part(run, part) for part in done_of(run, shard).parts]
+    return pa.concat_tables([SCORES_SCHEMA.empty_table(), *parts])
 
 
-def _ledger(run: RunFolder, shard: int) -> ShardLedger:
-    manifest = manifest_of(run, shard)
+def _ledger(run: RunFolder, shard: int, overlay: Overlay) -> ShardLedger:
+    manifest, scores = overlay.apply(manifest_of(run, shard), scores_of(run, shard))
     refused = pc.is_valid(manifest["reason"])
     accepted = manifest.filter(pc.invert(refused))
-    scores = scores_of(run, shard)
     for column in ("image_id", "sha256"):
         if not scores[column].combine_chunks().equals(accepted[column].combine_chunks()):
             raise NotProvenError(
@@ -157,21 +152,6 @@ def _ledger(run: RunFolder, shard: int) -> ShardLedger:
         predicted=scores.filter(pc.invert(unscored)),
         failed=scores.filter(unscored),
     )
-
-
-def _certain(run: RunFolder, path: str) -> bytes:
-    """A file that another file says is there."""
-    try:
-        return run.read(path)
-    except FileNotFoundError as error:
-        raise NotProvenError(f"{path} is missing") from error
-
-
-def _table(data: bytes, path: str) -> pa.Table:
-    try:
-        return pq.read_table(pa.BufferReader(data))
-    except (pa.ArrowInvalid, OSError) as error:
-        raise NotProvenError(f"{path} is not a readable Parquet file: {error}") from error
 
 
 @contextlib.contextmanager

@@ -17,8 +17,10 @@ from imagebatch.contracts import (
     RunDescription,
     sha256_hex,
 )
+from imagebatch.errors import RunHeldError
 from imagebatch.ledger import ledgers, listed_count, read_description
 from imagebatch.log import get_logger
+from imagebatch.overlay import finished_redrives
 from imagebatch.product import (
     FAILURE_COLUMNS,
     csv_header,
@@ -43,8 +45,11 @@ def postprocess(settings: PostprocessSettings) -> Certificate:
     """
     run = open_run(settings.runs_uri, settings.run_id)
     description = read_description(run)
+    redrives = len(finished_redrives(run))
+    if redrives:
+        run.remove(SUCCESS)  # the outputs are about to change; a run without it is not finished
     audit = Audit(run, description)
-    _write_tables(run, description, audit)
+    _write_tables(run, description, audit, redrives)
     certificate = audit.certificate()
     data = (certificate.model_dump_json(indent=1) + "\n").encode()
     run.write(CERTIFICATE, data)
@@ -53,7 +58,7 @@ def postprocess(settings: PostprocessSettings) -> Certificate:
     return certificate
 
 
-def _write_tables(run: RunFolder, description: RunDescription, audit: Audit) -> None:
+def _write_tables(run: RunFolder, description: RunDescription, audit: Audit, redrives: int) -> None:
     with ExitStack() as stack:
         progress = stack.enter_context(Progress("postprocess", listed_count(run)))
         csv = stack.enter_context(run.publishing(PREDICTIONS_CSV))
@@ -72,6 +77,8 @@ def _write_tables(run: RunFolder, description: RunDescription, audit: Audit) -> 
             failed.write(csv_lines(unpredicted))
             audit.add(ledger)
             progress.advance(ledger.manifest.num_rows, failed=unpredicted.num_rows)
+        if len(finished_redrives(run)) != redrives:
+            raise RunHeldError("a redrive of this run has finished meanwhile; it writes the outputs")
 
 
 def _parquet_schema(top_k: int) -> pa.Schema:

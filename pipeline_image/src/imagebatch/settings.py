@@ -147,6 +147,12 @@ class VerifySettings(RunSettings):
     """Prove a finished run's certificate again."""
 
 
+class RedriveSettings(RunSettings, ScoringSettings):
+    """Score only the images of a finished run that have no prediction, and merge them into it."""
+
+    reasons: str = Field("", description="Comma-separated reasons to redrive; empty: all of failures.csv.")
+
+
 class WholeRunSettings(InputSettings, ScoringSettings):
     """All stages in one process, without an orchestrator."""
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-from imagebatch.certificate import Audit, Certificate
-from imagebatch.contracts import CERTIFICATE, FAILURES_CSV, PREDICTIONS_CSV, SUCCESS, sha256_hex
-from imagebatch.errors import ConfigurationError, NotProvenError
+from imagebatch.certificate import Audit, Certificate, recorded_certificate
+from imagebatch.contracts import FAILURES_CSV, PREDICTIONS_CSV
+from imagebatch.errors import NotProvenError
 from imagebatch.ledger import ShardLedger, ledgers, read_description
 from imagebatch.product import (
     FAILURE_COLUMNS,
@@ -32,7 +32,7 @@ def verify(settings: VerifySettings) -> Certificate:
         NotProvenError: A file is not the one that was certified, or the files disagree.
     """
     run = open_run(settings.runs_uri, settings.run_id)
-    recorded = _recorded_certificate(run)
+    recorded = recorded_certificate(run)
     description = read_description(run)
     audit = Audit(run, description)
     for ledger in ledgers(run):
@@ -51,19 +51,6 @@ def verify(settings: VerifySettings) -> Certificate:
 
 def _failure_lines(ledger: ShardLedger) -> bytes:
     return csv_lines(failures(ledger))
-
-
-def _recorded_certificate(run: RunFolder) -> Certificate:
-    try:
-        data, success = run.read(CERTIFICATE), run.read(SUCCESS)
-    except FileNotFoundError as error:
-        raise ConfigurationError(f"{run.uri} is not a finished run: it has no {SUCCESS}") from error
-    if success != f"{sha256_hex(data)}\n".encode():
-        raise NotProvenError(f"{CERTIFICATE} is not the file that {SUCCESS} names: its SHA-256 differs")
-    try:
-        return Certificate.model_validate_json(data)
-    except ValueError as error:
-        raise NotProvenError(f"{CERTIFICATE} is not a certificate of this version: {error}") from error
 
 
 def _compare(recorded: Certificate, found: Certificate) -> None:

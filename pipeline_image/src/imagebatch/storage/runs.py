@@ -59,6 +59,10 @@ class RunFolder(ABC):
         """Whether there is such a file."""
 
     @abstractmethod
+    def remove(self, path: str) -> None:
+        """Removes a file, if there is one."""
+
+    @abstractmethod
     def list(self, folder: str) -> list[str]:
         """Paths of the files below a folder, sorted; empty if there is no such folder."""
 
@@ -172,6 +176,13 @@ class LocalRunFolder(RunFolder):
         return self._path(path).exists()
 
     @override
+    def remove(self, path: str) -> None:
+        try:
+            self._path(path).unlink(missing_ok=True)
+        except OSError as error:
+            raise _storage_error("remove", self._path(path), error) from error
+
+    @override
     def list(self, folder: str) -> list[str]:
         base = self._path(folder)
         try:
@@ -214,6 +225,11 @@ class FsspecRunFolder(RunFolder):
         with _translated("read", self._path(path)):
             self._fs.invalidate_cache()
             return bool(self._fs.exists(self._path(path)))
+
+    @override
+    def remove(self, path: str) -> None:
+        with _translated("remove", self._path(path)), contextlib.suppress(FileNotFoundError):
+            self._fs.rm_file(self._path(path))
 
     @override
     def list(self, folder: str) -> list[str]:
