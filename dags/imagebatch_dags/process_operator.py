@@ -1,12 +1,12 @@
 """A stage as a local process: for machines without a container engine."""
 
 import os
+import shutil
 import signal
 import subprocess
 import threading
 from collections import deque
 from collections.abc import Sequence
-from pathlib import Path
 from typing import IO, Any
 
 from airflow.sdk import BaseOperator, Context
@@ -25,7 +25,7 @@ class ProcessStageOperator(BaseOperator):
         command: arguments after the executable; templated, never seen by a shell.
         shard: shard number to add as `--shard`, for mapped tasks.
         environment: variables added to the worker's own (without Airflow's); templated.
-        executable: the `imagebatch` command of the pipeline environment.
+        executable: the `imagebatch` command of the pipeline environment: a path, or a name on the PATH.
         grace: seconds between SIGTERM and SIGKILL when the task is stopped.
     """
 
@@ -64,8 +64,12 @@ class ProcessStageOperator(BaseOperator):
         Raises:
             AirflowException: and its kin, by exit code (`outcome.raise_for_exit`).
         """
-        if not Path(self.executable).is_file():
-            raise_for_exit(self.command[0], 78, f"{self.executable} is missing: run `make setup`")
+        if shutil.which(self.executable) is None:
+            raise_for_exit(
+                self.command[0],
+                78,
+                f"{self.executable} is not installed: run `make setup`, or set IMAGEBATCH_BIN",
+            )
         self.log.info("Running %s", [self.executable, *self.arguments])
         self._process = subprocess.Popen(  # noqa: S603 - a list of templated arguments, no shell
             [self.executable, *self.arguments],
