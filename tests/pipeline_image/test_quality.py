@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 from conftest import Call
 from imagebatch.contracts import ModelPin, RunDescription
-from imagebatch.quality import suites, validation
+from imagebatch.quality import frames, suites, validation
+from imagebatch.storage.runs import open_run
 from model_server import DIGEST, LABELS
 
 DESCRIPTION = RunDescription(
@@ -52,10 +53,18 @@ def scores(**changes: Any) -> pd.DataFrame:
 
 
 def failed(frame: pd.DataFrame, folder: Path, *, rows: int = 3, allowed: int = 0) -> set[str]:
-    """Types of the expectations that fail."""
-    suite = validation.Suite("s", frame, suites.predictions_suite(DESCRIPTION, rows, allowed))
-    results = validation.validate([suite], folder)["s"]["results"]
-    return {outcome["expectation_config"]["type"] for outcome in results if not outcome["success"]}
+    """Types of the expectations that fail, on the rows and on their totals."""
+    totals = frames.Totals()
+    totals.add(frame)
+    validator = validation.Validator(folder)
+    validator.validate(validation.Suite("rows", suites.predictions_suite(DESCRIPTION)), [frame])
+    validator.validate(validation.Suite("totals", suites.totals_suite(rows, allowed)), [totals.frame()])
+    return {
+        f"{name}: {outcome['expectation_config']['type']}"
+        for name, found in validator.results.items()
+        for outcome in found[0]["results"]
+        if not outcome["success"]
+    }
 
 
 def test_good_rows_pass(tmp_path: Path) -> None:
@@ -66,17 +75,15 @@ def test_good_rows_pass(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "expectation"),
     [
-        ({"image_id": "a"}, "expect_column_values_to_be_unique"),
-        ({"image_id": None}, "expect_column_values_to_not_be_null"),
-        ({"label_1": "unheard-of"}, "expect_column_values_to_be_in_set"),
-        ({"model_digest": "sha256:other"}, "expect_column_values_to_be_in_set"),
-        ({"reason": "because"}, "expect_column_values_to_be_in_set"),
-        ({"complete": False}, "expect_column_values_to_be_in_set"),
-        ({"probability_1": 1.5}, "expect_column_values_to_be_between"),
-        ({"probability_sum": 1.2}, "expect_column_values_to_be_between"),
-        ({"probability_1": 0.2}, "expect_column_pair_values_a_to_be_greater_than_b"),
-        ({"sha256": "xyz"}, "expect_column_values_to_match_regex"),
-        ({"without_result": 1}, "expect_column_sum_to_be_between"),
+        ({"label_1": "unheard-of"}, "rows: expect_column_values_to_be_in_set"),
+        ({"model_digest": "sha256:other"}, "rows: expect_column_values_to_be_in_set"),
+        ({"reason": "because"}, "rows: expect_column_values_to_be_in_set"),
+        ({"complete": False}, "rows: expect_column_values_to_be_in_set"),
+        ({"probability_1": 1.5}, "rows: expect_column_values_to_be_between"),
+        ({"probability_sum": 1.2}, "rows: expect_column_values_to_be_between"),
+        ({"probability_1": 0.2}, "rows: expect_column_pair_values_a_to_be_greater_than_b"),
+        ({"sha256": "xyz"}, "rows: expect_column_values_to_match_regex"),
+        ({"without_result": 1}, "totals: expect_column_values_to_be_between"),
     ],
 )
 def test_each_expectation_can_fail(changes: dict[str, Any], expectation: str, tmp_path: Path) -> None:
@@ -84,17 +91,44 @@ def test_each_expectation_can_fail(changes: dict[str, Any], expectation: str, tm
     assert failed(scores(**changes), tmp_path) == {expectation}
 
 
+def test_a_double_row_is_found_within_a_frame_and_across_frames(tmp_path: Path) -> None:
+    """An id that occurs twice shows among the rows, and as an id that does not rise over all frames."""
+    assert failed(scores(image_id="b"), tmp_path) == {
+        "rows: expect_column_values_to_be_unique",
+        "totals: expect_column_values_to_be_in_set",
+    }
+    totals = frames.Totals()
+    totals.add(scores())
+    totals.add(scores(image_id="c").tail(1))
+    assert totals.frame()["ids_not_rising"].to_list() == [1]
+
+
 def test_a_missing_row_is_found(tmp_path: Path) -> None:
     """Counts must reconcile with the stage before."""
-    assert failed(scores(), tmp_path, rows=4) == {"expect_table_row_count_to_equal"}
+    assert failed(scores(), tmp_path, rows=4) == {"totals: expect_column_values_to_be_in_set"}
 
 
 def test_one_class_for_all_is_found(tmp_path: Path) -> None:
     """A model that answers one class for everything is stopped."""
-    shares = pd.DataFrame({"label": LABELS[:2], "share": [0.95, 0.05]})
-    suite = validation.Suite("shares", shares, suites.shares_suite(LABELS, 0.9))
-    results = validation.validate([suite], tmp_path)["shares"]
-    assert results["success"] is False
+    totals = frames.Totals()
+    totals.add(pd.concat([scores()] * 7).assign(label_1=[LABELS[0]] * 20 + [LABELS[1]]))
+    validator = validation.Validator(tmp_path)
+    validator.validate(validation.Suite("shares", suites.shares_suite(LABELS, 0.9)), [totals.shares()])
+    assert validator.results["shares"][0]["success"] is False
+
+
+def test_frames_are_bounded_and_lose_no_row(
+    call: Call, images: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the shard size, frames hold at most so many rows, and together all of them, in order."""
+    monkeypatch.setattr(frames, "FRAME_ROWS", 9)
+    for shard_size in (4, 9, 25):
+        run_id = f"r{shard_size}"
+        call("preprocess", "--run-id", run_id, "--input", images, "--shard-size", shard_size)
+        totals = frames.Totals()
+        found = list(frames.manifest_frames(open_run(str(runs), run_id), totals))
+        assert [len(frame) for frame in found] == [9, 9, 9, 9, 4]
+        assert totals.frame().iloc[0].to_dict() == {"rows": 40, "without_result": 0, "ids_not_rising": 0}
 
 
 def test_results_and_data_docs_are_kept(call: Call, images: Path, runs: Path) -> None:
@@ -102,7 +136,8 @@ def test_results_and_data_docs_are_kept(call: Call, images: Path, runs: Path) ->
     assert call("run", "--run-id", "r", "--input", images).code == 0
     for suite in ("manifest", "predictions"):
         results = json.loads((runs / f"r/quality/{suite}.json").read_bytes())
-        assert results[suite]["success"] is True
+        assert all(result["success"] for found in results.values() for result in found)
+        assert suite in results
         assert (runs / f"r/quality/docs/{suite}/index.html").stat().st_size > 1000
 
 
@@ -112,9 +147,10 @@ def test_a_failed_gate_is_65_and_keeps_its_report(call: Call, images: Path, runs
     call("preprocess", "--run-id", "r", "--input", images, "--max-failures", "0")
     outcome = call("check", "--run-id", "r", "--suite", "manifest")
     assert outcome.code == 65
-    assert "expect_column_sum_to_be_between" in outcome.err
+    assert "expect_column_values_to_be_between {'column': 'without_result'" in outcome.err
     assert str(runs / "r/quality/manifest.json") in outcome.err
-    assert json.loads((runs / "r/quality/manifest.json").read_bytes())["manifest"]["success"] is False
+    report = json.loads((runs / "r/quality/manifest.json").read_bytes())
+    assert report["manifest totals"][0]["success"] is False
 
 
 def test_check_needs_the_stage_before(call: Call, images: Path) -> None:

@@ -6,14 +6,17 @@ import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from imagebatch.contracts import RunDescription, allowed_failures, quality_path
+from imagebatch.contracts import Plan, RunDescription, allowed_failures, quality_path
 from imagebatch.errors import DataRefusedError
-from imagebatch.ledger import listed_count, read_description
+from imagebatch.ledger import read_description, read_plan
 from imagebatch.log import get_logger
 from imagebatch.settings import CheckSettings
 from imagebatch.storage.runs import RunFolder, open_run
+
+if TYPE_CHECKING:
+    from imagebatch.quality.validation import Validator
 
 log = get_logger()
 
@@ -39,45 +42,50 @@ def check(settings: CheckSettings) -> CheckResult:
         ConfigurationError: The stage before has not finished.
     """
     # Imported here: Great Expectations takes seconds, and the other commands do without it.
-    from imagebatch.quality import validation  # noqa: PLC0415
+    from imagebatch.quality.validation import Validator  # noqa: PLC0415
 
     run = open_run(settings.runs_uri, settings.run_id)
-    description = read_description(run)
-    build = _manifest_suites if settings.suite == "manifest" else _prediction_suites
+    description, plan = read_description(run), read_plan(run)
+    validate = _validate_manifest if settings.suite == "manifest" else _validate_predictions
     with tempfile.TemporaryDirectory(prefix="imagebatch-quality-") as folder:
-        results = validation.validate(build(run, description), Path(folder))
+        validator = Validator(Path(folder))
+        validate(validator, run, description, plan)
+        validator.write_docs()
         run.publish_folder(f"quality/docs/{settings.suite}", Path(folder))
     path = quality_path(settings.suite)
-    run.write(path, (json.dumps(results, indent=1, sort_keys=True) + "\n").encode())
-    return _judge(settings.suite, results, f"{run.uri}/{path}")
+    run.write(path, (json.dumps(validator.results, indent=1, sort_keys=True) + "\n").encode())
+    return _judge(settings.suite, validator.results, f"{run.uri}/{path}")
 
 
-def _manifest_suites(run: RunFolder, description: RunDescription) -> list[Any]:
-    from imagebatch.quality import frames, suites, validation  # noqa: PLC0415
+def _validate_manifest(validator: Validator, run: RunFolder, description: RunDescription, plan: Plan) -> None:
+    from imagebatch.quality import frames, suites, validation  # noqa: PLC0415 (as above)
 
-    listed = listed_count(run)
-    expectations = suites.manifest_suite(
-        description, listed, allowed_failures(description.max_failures, listed)
-    )
-    return [validation.Suite("manifest", frames.manifest_frame(run), expectations)]
+    totals = frames.Totals()
+    rows = validation.Suite("manifest", suites.manifest_suite(description))
+    validator.validate(rows, frames.manifest_frames(run, totals))
+    allowed = allowed_failures(description.max_failures, plan.listed)
+    whole = validation.Suite("manifest totals", suites.totals_suite(plan.listed, allowed))
+    validator.validate(whole, [totals.frame()])
 
 
-def _prediction_suites(run: RunFolder, description: RunDescription) -> list[Any]:
-    from imagebatch.quality import frames, suites, validation  # noqa: PLC0415
+def _validate_predictions(
+    validator: Validator, run: RunFolder, description: RunDescription, plan: Plan
+) -> None:
+    from imagebatch.quality import frames, suites, validation  # noqa: PLC0415 (as above)
 
-    manifest, scores = frames.manifest_frame(run), frames.scores_frame(run, description.top_k)
-    rejected = int(manifest["without_result"].sum())
-    allowed = allowed_failures(description.max_failures, len(manifest)) - rejected
-    expectations = suites.predictions_suite(description, len(manifest) - rejected, max(0, allowed))
-    built = [validation.Suite("predictions", scores, expectations)]
-    if int(scores["label_1"].notna().sum()) >= _ENOUGH_FOR_SHARES:
+    totals = frames.Totals()
+    rows = validation.Suite("predictions", suites.predictions_suite(description))
+    validator.validate(rows, frames.scores_frames(run, description.top_k, totals))
+    allowed = max(0, allowed_failures(description.max_failures, plan.listed) - plan.rejected)
+    whole = validation.Suite("prediction totals", suites.totals_suite(plan.accepted, allowed))
+    validator.validate(whole, [totals.frame()])
+    if totals.labels.total() >= _ENOUGH_FOR_SHARES:
         shares = suites.shares_suite(description.model.labels, description.max_class_share)
-        built.append(validation.Suite("class_shares", frames.class_shares(scores), shares))
-    return built
+        validator.validate(validation.Suite("class shares", shares), [totals.shares()])
 
 
-def _judge(suite: str, results: dict[str, Any], report: str) -> CheckResult:
-    outcomes = [outcome for result in results.values() for outcome in result["results"]]
+def _judge(suite: str, results: dict[str, list[dict[str, Any]]], report: str) -> CheckResult:
+    outcomes = [outcome for found in results.values() for result in found for outcome in result["results"]]
     failed = [_sentence(outcome) for outcome in outcomes if not outcome["success"]]
     log.info("suite checked", suite=suite, expectations=len(outcomes), failed=len(failed))
     if failed:

@@ -1,8 +1,9 @@
-"""Great Expectations, run on frames in memory: JSON results and Data Docs, no telemetry."""
+"""Great Expectations on frames in memory, one after the other: JSON results and Data Docs, no telemetry."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pandas as pd
 os.environ["GX_ANALYTICS_ENABLED"] = "False"
 
 import great_expectations as gx
-from great_expectations.checkpoint import Checkpoint, UpdateDataDocsAction
+from great_expectations.core.batch_definition import BatchDefinition
 from great_expectations.data_context.types.base import ProgressBarsConfig
 from great_expectations.expectations.expectation import Expectation
 
@@ -22,56 +23,62 @@ _SITE = "run"
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """A named list of expectations and the frame that they are about."""
+    """A named list of expectations."""
 
     name: str
-    frame: pd.DataFrame
     expectations: list[Expectation]
 
 
-def validate(suites: list[Suite], docs: Path) -> dict[str, Any]:
-    """Validates frames and renders Data Docs.
+class Validator:
+    """Validates frames and keeps what was found.
 
     Args:
-        suites: What to check.
-        docs: Folder that the HTML goes to; the page to start from is `index.html`.
+        docs: Folder that Data Docs go to; the page to start from is `index.html`.
 
-    Returns:
-        Great Expectations' result as JSON types, by suite name.
+    Attributes:
+        results: Great Expectations' results as JSON types: by suite, one per frame.
     """
-    context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = ProgressBarsConfig(globally=False)
-    for site in context.get_site_names():
-        context.delete_data_docs_site(site)
-    store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs)}
-    context.add_data_docs_site(
-        _SITE,
-        {
-            "class_name": "SiteBuilder",
-            "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
-            "store_backend": store,
-        },
-    )
-    source = context.data_sources.add_pandas("run")
-    results: dict[str, Any] = {}
-    for suite in suites:
-        batch = source.add_dataframe_asset(suite.name).add_batch_definition_whole_dataframe("all rows")
-        definition = context.validation_definitions.add(
-            gx.ValidationDefinition(
-                name=suite.name,
-                data=batch,
-                suite=context.suites.add(
-                    gx.ExpectationSuite(name=suite.name, expectations=suite.expectations)
-                ),
+
+    def __init__(self, docs: Path) -> None:
+        self._context = gx.get_context(mode="ephemeral")
+        self._context.variables.progress_bars = ProgressBarsConfig(globally=False)
+        for site in self._context.get_site_names():
+            self._context.delete_data_docs_site(site)
+        store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs)}
+        self._context.add_data_docs_site(
+            _SITE,
+            {
+                "class_name": "SiteBuilder",
+                "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+                "store_backend": store,
+            },
+        )
+        self.results: dict[str, list[dict[str, Any]]] = {}
+
+    def validate(self, suite: Suite, frames: Iterable[pd.DataFrame]) -> None:
+        """Validates frames, one in memory at a time."""
+        found = self.results.setdefault(suite.name, [])
+        expectations = self._context.suites.add(
+            gx.ExpectationSuite(name=suite.name, expectations=suite.expectations)
+        )
+        for number, frame in enumerate(frames):
+            # A data source of its own for each frame, removed afterwards: it holds the frame in a cache.
+            name = f"{suite.name} {number + 1}"
+            definition = self._context.validation_definitions.add(
+                gx.ValidationDefinition(name=name, data=self._batch(name), suite=expectations)
             )
-        )
-        checkpoint = Checkpoint(
-            name=suite.name,
-            validation_definitions=[definition],
-            actions=[UpdateDataDocsAction(name="docs", site_names=[_SITE])],
-            result_format={"result_format": "SUMMARY", "partial_unexpected_count": 5},
-        )
-        outcome = context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": suite.frame})
-        (result,) = outcome.run_results.values()
-        results[suite.name] = result.to_json_dict()  # type: ignore[no-untyped-call]  # not annotated upstream
-    return results
+            outcome = definition.run(
+                batch_parameters={"dataframe": frame},
+                result_format={"result_format": "SUMMARY", "partial_unexpected_count": 5},
+            )
+            found.append(outcome.to_json_dict())  # type: ignore[no-untyped-call]  # not annotated upstream
+            self._context.validation_definitions.delete(name)
+            self._context.data_sources.delete(name)
+
+    def write_docs(self) -> None:
+        """Renders Data Docs of everything validated so far."""
+        self._context.build_data_docs()
+
+    def _batch(self, name: str) -> BatchDefinition[Any]:
+        source = self._context.data_sources.add_pandas(name)
+        return source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("all rows")
