@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from imagebatch.backends.base import ApiFaultError, Fault, ImagePayload
 from imagebatch.backends.torchserve import TorchServe
-from imagebatch.backends.torchserve_keys import KeyFile
+from imagebatch.backends.torchserve_keys import RENEW_BEFORE_SECONDS, KeyFile
 from imagebatch.errors import ConfigurationError, UnknownModelError
 from model_server import DIGEST, LABELS, ModelServer, Wrong
 
@@ -133,9 +137,33 @@ def test_a_reply_that_cannot_be_is_refused(
     assert fault_of(server).fault is Fault.BAD_REPLY
 
 
-def write_keys(path: Path, inference: str) -> None:
-    kinds = {"inference": inference, "management": "m", "API": "a"}
-    path.write_text(json.dumps({kind: {"key": key} for kind, key in kinds.items()}))
+def write_keys(path: Path, inference: str, lives: float = 3600) -> None:
+    """As TorchServe writes them, with nine digits of a second."""
+    ends = (datetime.now(UTC) + timedelta(seconds=lives)).strftime("%Y-%m-%dT%H:%M:%S.%f") + "123Z"
+    kinds = {"inference": inference, "management": "m"}
+    keys = {kind: {"key": key, "expiration time": ends} for kind, key in kinds.items()}
+    path.write_text(json.dumps(keys | {"API": {"key": "a"}}))
+
+
+@contextlib.contextmanager
+def token_server(renew: Callable[[str], None]) -> Iterator[str]:
+    """A management API that renews keys: an empty 200, as TorchServe answers."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            renew(f"{self.path} {self.headers['Authorization']}")
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
 
 
 def test_a_refused_key_is_read_again(server: ModelServer, tmp_path: Path) -> None:
@@ -164,4 +192,36 @@ def test_keys_that_stay_wrong_are_a_configuration_error(server: ModelServer, tmp
 def test_a_missing_key_file(tmp_path: Path) -> None:
     """The line names the file and the likely cause."""
     with pytest.raises(ConfigurationError, match="no inference key in it; is TorchServe running"):
-        KeyFile(str(tmp_path / "nothing.json"), "http://127.0.0.1:1").inference_key()
+        KeyFile(str(tmp_path / "nothing.json"), "http://127.0.0.1:1").key("inference")
+
+
+def test_a_key_is_renewed_before_it_expires(server: ModelServer, tmp_path: Path) -> None:
+    """A run that outlives its key never sees it refused: the new one is asked for in time."""
+    path = tmp_path / "key_file.json"
+    asked: list[str] = []
+
+    def renew(query: str) -> None:
+        asked.append(query)
+        write_keys(path, "second", lives=3600)
+        server.key = "second"
+
+    with token_server(renew) as management:
+        write_keys(path, "first", lives=RENEW_BEFORE_SECONDS + 1)
+        server.key = "first"
+        api = client(server, keys=KeyFile(str(path), management))
+        api.predict(PACK, 4)
+        assert asked == []
+        write_keys(path, "first", lives=1)
+        api = client(server, keys=KeyFile(str(path), management))
+        api.predict(PACK, 4)
+        api.predict(PACK, 4)
+    assert asked == ["/token?type=inference Bearer a"]
+
+
+def test_a_key_that_cannot_be_renewed_is_used_to_its_end(server: ModelServer, tmp_path: Path) -> None:
+    """Where the management API is out of reach, the key in the file is used as long as it is accepted."""
+    path = tmp_path / "key_file.json"
+    write_keys(path, "only", lives=1)
+    server.key = "only"
+    api = client(server, keys=KeyFile(str(path), "http://127.0.0.1:1"))
+    assert len(api.predict(PACK, 4).answers) == 3

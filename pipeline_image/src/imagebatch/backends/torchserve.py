@@ -113,14 +113,14 @@ class TorchServe:
     def _post(self, *, headers: Mapping[str, str] | None = None, **body: Any) -> requests.Response:
         """Posts once, or more often where a key was refused and another is to be had."""
         for _ in range(_KEY_ATTEMPTS):
-            key = self._keys.inference_key() if self._keys else ""
+            key = self._keys.key("inference") if self._keys else ""
             sent = {**(headers or {}), **({"Authorization": f"Bearer {key}"} if key else {})}
             response = self._send(sent, body)
             if not _key_refused(response):
                 return self._checked(response)
             if self._keys is None:
                 raise ConfigurationError("the model server wants a key: give its key_file.json by --key-file")
-            self._keys.replace(key)
+            self._keys.replace("inference", key)
         raise ConfigurationError("the model server refused the inference key; see --key-file")
 
     def _send(self, headers: Mapping[str, str], body: Mapping[str, Any]) -> requests.Response:

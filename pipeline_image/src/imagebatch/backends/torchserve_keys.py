@@ -1,12 +1,14 @@
-"""TorchServe's keys: read from key_file.json, again when one is refused, renewed when there is no other."""
+"""TorchServe's keys: read from key_file.json, again when one is refused, renewed before they expire."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import threading
 import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import requests
 
@@ -15,8 +17,30 @@ from imagebatch.log import get_logger
 
 log = get_logger()
 
+Kind = Literal["inference", "management"]
+
+# A key with less life than this is replaced before a request is sent with it.
+RENEW_BEFORE_SECONDS = 30.0
+# Where the management API cannot be reached somebody else renews: asking is not repeated sooner.
+_RENEWAL_PAUSE = 10.0
+_RENEWAL_TIMEOUT = 3.0
 _READ_ATTEMPTS = 5
 _READ_PAUSE = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key and when it ends; one without an end is taken to live until it is refused."""
+
+    value: str
+    expires: datetime | None
+
+    @property
+    def short_lived(self) -> bool:
+        """Whether it ends too soon to be used for one more request."""
+        if self.expires is None:
+            return False
+        return (self.expires - datetime.now(UTC)).total_seconds() < RENEW_BEFORE_SECONDS
 
 
 class KeyFile:
@@ -24,62 +48,73 @@ class KeyFile:
 
     Args:
         path: `key_file.json`, which TorchServe writes (readable by its owner only).
-        management_url: Where a new inference key is asked for; the server puts it into the same file.
+        management_url: Where a new key is asked for; the server puts it into the same file.
     """
 
     def __init__(self, path: str, management_url: str) -> None:
         self._path = Path(path)
         self._management_url = management_url.rstrip("/")
         self._lock = threading.Lock()
-        self._inference_key = ""
+        self._keys: dict[Kind, Key] = {}
+        self._asked = float("-inf")
 
-    def inference_key(self) -> str:
-        """The key for predictions."""
-        with self._lock:
-            if not self._inference_key:
-                self._inference_key = self.read("inference")
-            return self._inference_key
-
-    def management_key(self) -> str:
-        """The key for the management API."""
-        return self.read("management")
-
-    def replace(self, refused: str) -> None:
-        """Finds another inference key than the refused one: in the file, else by asking for a new one."""
-        with self._lock:
-            if self._inference_key != refused:
-                return  # another thread has found one meanwhile
-            self._inference_key = self.read("inference")
-            if self._inference_key == refused:
-                self._renew()
-                self._inference_key = self.read("inference")
-
-    def read(self, kind: str) -> str:
-        """A key of a kind (`inference`, `management` or `API`) from the file.
+    def key(self, kind: Kind) -> str:
+        """The key for one of the two APIs.
 
         Raises:
             ConfigurationError: The file is missing, unreadable or holds no such key.
         """
+        with self._lock:
+            held = self._keys.get(kind)
+            if held is None or held.short_lived:
+                held = self._read(kind)
+                if held.short_lived:
+                    held = self._renewed(kind)
+                self._keys[kind] = held
+            return held.value
+
+    def replace(self, kind: Kind, refused: str) -> None:
+        """Finds another key than the refused one: in the file, else by asking for a new one."""
+        with self._lock:
+            held = self._keys.get(kind)
+            if held is not None and held.value != refused:
+                return  # another thread has found one meanwhile
+            found = self._read(kind)
+            self._asked = float("-inf") if found.value == refused else self._asked
+            self._keys[kind] = found if found.value != refused else self._renewed(kind)
+
+    def _read(self, kind: str) -> Key:
         for attempt in range(_READ_ATTEMPTS):
             try:
-                return str(json.loads(self._path.read_text("utf-8"))[kind]["key"])
-            except (OSError, ValueError, KeyError, TypeError) as error:
+                entry = json.loads(self._path.read_text("utf-8"))[kind]
+                ends = entry.get("expiration time")
+                return Key(str(entry["key"]), datetime.fromisoformat(ends) if ends else None)
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 if attempt == _READ_ATTEMPTS - 1:
                     raise ConfigurationError(
                         f"--key-file {self._path}: no {kind} key in it; is TorchServe running?"
                     ) from error
             time.sleep(_READ_PAUSE)  # the server may be writing it just now
-        raise AssertionError("unreachable")
+        raise AssertionError  # the last attempt returns or raises
 
-    def _renew(self) -> None:
+    def _renewed(self, kind: Kind) -> Key:
+        if time.monotonic() - self._asked >= _RENEWAL_PAUSE:
+            self._asked = time.monotonic()
+            self._ask_for(kind)
+        return self._read(kind)
+
+    def _ask_for(self, kind: Kind) -> None:
         # The answer's body is empty: the new key is only in the file.
-        with contextlib.suppress(requests.RequestException), requests.Session() as session:
-            session.trust_env = False
-            response = session.get(
-                f"{self._management_url}/token",
-                params={"type": "inference"},
-                headers={"Authorization": f"Bearer {self.read('API')}"},
-                timeout=10,
-                allow_redirects=False,
-            )
-            log.info("inference key renewed", status=response.status_code)
+        try:
+            with requests.Session() as session:
+                session.trust_env = False
+                response = session.get(
+                    f"{self._management_url}/token",
+                    params={"type": kind},
+                    headers={"Authorization": f"Bearer {self._read('API').value}"},
+                    timeout=_RENEWAL_TIMEOUT,
+                    allow_redirects=False,
+                )
+            log.info("key renewed", kind=kind, status=response.status_code)
+        except (requests.RequestException, ConfigurationError) as error:
+            log.warning("key not renewed", kind=kind, error=str(error))

@@ -47,7 +47,7 @@ class Management:
         return self._ask("PUT", _path(model, version), min_worker=count, max_worker=count, synchronous="true")
 
     def _ask(self, method: str, path: str, **parameters: str) -> Any:
-        headers = {"Authorization": f"Bearer {self._keys.management_key()}"} if self._keys else {}
+        headers = {"Authorization": f"Bearer {self._keys.key('management')}"} if self._keys else {}
         try:
             with requests.Session() as session:
                 session.trust_env = False
