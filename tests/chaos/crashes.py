@@ -1,0 +1,116 @@
+"""The scorer itself: killed, stopped, with a clock that jumps."""
+
+import random
+import signal
+import time
+
+from environment import ROOT
+from ground import Ground
+from model_server import Wrong
+from relay import Relay
+from runs import Folder
+from scenario import RefutedError, Result, require, scenario
+
+_KILLS = 20
+_FAKETIME = ROOT / "pipeline_image/.venv/lib/python3.11/site-packages/libfaketime/vendor"
+
+
+@scenario
+def scorer_killed(ground: Ground) -> Result:
+    """The scorer is killed (SIGKILL) at 20 random moments, and started again each time."""
+    moments = random.Random(20)
+    runs = killed = asked = 0
+    extra = 0.0
+    while killed < _KILLS:
+        runs += 1
+        with Relay(ground.server.inference) as relay:
+            run = ground.prepared(f"scorer-killed-{runs}", api_url=relay.url)
+            for _ in range(_KILLS - killed):
+                scoring = run.start_score()
+                time.sleep(moments.uniform(0.3, 1.2 * ground.calm_seconds))
+                if not scoring.running:
+                    break
+                scoring.kill()
+                killed += 1
+                asked += relay.requests > 0
+            run.score()
+            extra += run.settle("").extra_seconds
+    return Result(len(ground.ids) * runs, 0, 0, extra, f"{killed} kills in {runs} runs")
+
+
+@scenario
+def two_scorers(ground: Ground) -> Result:
+    """Two scorers are started at the same moment on the same run: one finishes, the other steps back with 75."""
+    run = ground.prepared("two-scorers")
+    both = [run.start_score(), run.start_score()]
+    codes = sorted(run.end(one, codes=(0, 75)) for one in both)
+    require(0 in codes, f"neither finished: {codes}")
+    return run.settle(f"exit codes {codes[0]} and {codes[1]}")
+
+
+@scenario
+def stopped_scorer(ground: Ground) -> Result:
+    """A scorer is stopped (SIGSTOP) in the middle of a shard and wakes after its successor has finished: it must
+    end with 75 and change nothing."""
+    with Relay(ground.server.inference) as relay:
+        run = ground.prepared("stopped-scorer", api_url=relay.url)
+        first = run.start_score()
+        while relay.requests < 9:
+            require(first.running, "the scorer ended before it was stopped")
+            time.sleep(0.01)
+        first.signal(signal.SIGSTOP)
+        run.score()
+        result = run.settle("")
+        before = _snapshot(run.files)
+        first.signal(signal.SIGCONT)
+        run.end(first, codes=(75,))
+    after = _snapshot(run.files)
+    changed = [path for path in before if before[path] != after.get(path)]
+    require(not changed, f"the woken scorer changed {changed}")
+    run.end(run.start("verify"))
+    return Result(result.images, 0, 0, result.extra_seconds, "the woken one ended with 75")
+
+
+@scenario
+def clock_moved_back(ground: Ground) -> Result:
+    """The scorer's clock jumps back an hour in the middle of the run (libfaketime)."""
+    library = next(_FAKETIME.rglob("libfaketime.so.1"), None)
+    if library is None:
+        raise RefutedError("libfaketime is not in the environment of pipeline_image/: run `make setup`")
+    clock = ground.folder / "clock"
+    clock.write_text("+0\n")
+    environment = {
+        "LD_PRELOAD": str(library),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "DONT_FAKE_MONOTONIC": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+
+    def after(_: object, reply: Wrong) -> Wrong:
+        reply.pause = 0.1
+        return reply
+
+    with Relay(ground.server.inference, after=after) as relay:
+        run = ground.prepared("clock-moved-back", api_url=relay.url)
+        scoring = run.start_score(environment=environment)
+        while relay.requests < 12:
+            require(scoring.running, "the run was over before the clock jumped")
+            time.sleep(0.01)
+        clock.write_text("-1h\n")
+        run.end(scoring)
+    hours = _first_and_last_hour(scoring.err)
+    require(hours[0] != hours[1], f"the scorer's log knows no jump: {hours}")
+    return run.settle("an hour less in the log's last line")
+
+
+def _first_and_last_hour(text: str) -> tuple[str, str]:
+    stamps = [line[:13] for line in text.splitlines() if line[:2] == "20"]
+    return (stamps[0], stamps[-1]) if stamps else ("", "")
+
+
+def _snapshot(files: object) -> dict[str, bytes]:
+    if not isinstance(files, Folder):
+        raise TypeError(f"{files} is not a folder")
+    return files.snapshot()
+
