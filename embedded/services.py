@@ -29,7 +29,8 @@ class Service:
         name: of its record and its log.
         argv: program and arguments.
         folder: where it runs.
-        environment: all its variables.
+        settings: its variables beside those of `base_environment()`.
+        programs: folders that come first on its PATH.
         ports: what must be free before it starts.
         healthy: asks it, and returns why it is not ready yet, or nothing.
         inputs: files that it reads only at its start: a change in one restarts it.
@@ -38,14 +39,25 @@ class Service:
     name: str
     argv: list[str]
     folder: Path
-    environment: Mapping[str, str]
+    settings: Mapping[str, str]
+    programs: list[Path]
     ports: list[int]
     healthy: Callable[[], str]
     inputs: list[Path] = field(default_factory=list)
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """All its variables."""
+        path = ":".join([*map(str, self.programs), os.environ["PATH"]])
+        return {**base_environment(), **self.settings, "PATH": path}
+
     def fingerprint(self) -> str:
-        """Digest what it is started with: two equal ones need no restart."""
-        digest = hashlib.sha256(json.dumps([self.argv, sorted(self.environment.items())]).encode())
+        """Digest what it is started with: two equal ones need no restart.
+
+        What a terminal happens to have in its environment is no part of it.
+        """
+        programs = [str(folder) for folder in self.programs]
+        digest = hashlib.sha256(json.dumps([self.argv, sorted(self.settings.items()), programs]).encode())
         for path in self.inputs:
             digest.update(path.read_bytes())
         return digest.hexdigest()
@@ -67,20 +79,18 @@ def services(java: Path) -> list[Service]:
 
 
 def base_environment() -> dict[str, str]:
-    """This script's own variables without another Airflow's or Python's settings."""
-    unwanted = ("AIRFLOW", "PYTHON", "VIRTUAL_ENV", "MLFLOW_", "TS_")
+    """This script's own variables without make's and without another Airflow's or Python's settings."""
+    unwanted = ("AIRFLOW", "PYTHON", "VIRTUAL_ENV", "MLFLOW_", "TS_", "MAKE", "MFLAGS")
     return {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
 
 
-def airflow_environment() -> dict[str, str]:
-    """All variables of Airflow's processes and, through them, of the stages."""
+def airflow_settings() -> dict[str, str]:
+    """Settings of Airflow's processes and, through them, of the stages."""
     settings = [line.strip() for line in (ROOT / "airflow" / "airflow.env").read_text().splitlines()]
     fixed = dict(line.split("=", 1) for line in settings if line and not line.startswith("#"))
     secret = _airflow_secrets()
     return {
-        **base_environment(),
         **fixed,
-        "PATH": f"{program('airflow', '')}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT / "dags"),  # deadline callbacks are imported by name, outside any DAG file
         "AIRFLOW_HOME": str(AIRFLOW),
         "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
@@ -166,10 +176,9 @@ def _torchserve(java: Path) -> Service:
         name="torchserve",
         argv=[*argv, "--model-store", str(MODEL_STORE)],
         folder=TORCHSERVE,
-        environment={
-            **base_environment(),
-            # Workers are started as `python`: it must be the serving environment's.
-            "PATH": f"{program('handlers', '')}:{java.parent}:{os.environ['PATH']}",
+        # Workers are started as `python`: it must be the serving environment's.
+        programs=[program("handlers", ""), java.parent],
+        settings={
             "JAVA_HOME": str(java.resolve().parent.parent),
             # One server per folder for temporary files: it leaves its pid and its unpacked models there.
             "TMPDIR": str(temporary),
@@ -227,7 +236,8 @@ def _airflow(name: str, command: list[str], ports: list[int], healthy: Callable[
         name=name,
         argv=[str(program("airflow", "airflow")), *command],
         folder=AIRFLOW,
-        environment=airflow_environment(),
+        programs=[program("airflow", "")],
+        settings=airflow_settings(),
         ports=ports,
         healthy=healthy,
         inputs=[ROOT / "airflow" / "uv.lock"],
@@ -282,9 +292,8 @@ def _mlflow() -> Service:
         name="mlflow",
         argv=[str(program("training", "mlflow")), "server", *store, *artifacts, *bound],
         folder=folder,
-        environment={
-            **base_environment(),
-            "PATH": f"{program('training', '')}:{os.environ['PATH']}",
+        programs=[program("training", "")],
+        settings={
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # a job queue nobody uses, for 1 GB
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "DO_NOT_TRACK": "true",

@@ -12,7 +12,7 @@ from pathlib import Path
 import java
 import processes
 from environment import CONFIGURATION, PORTS, ROOT, VAR, Argv, fail, program, run, say, step, url
-from services import ADMIN, AIRFLOW, PASSWORDS, Service, airflow_environment, password, services
+from services import ADMIN, AIRFLOW, PASSWORDS, Service, airflow_settings, password, services
 
 PATIENCE = 180.0  # seconds for the whole stack to become healthy; 25 on two idle cores
 FREE_GB = 1.0  # logs and runs; less ends in half-written databases
@@ -119,8 +119,8 @@ def _prepare_airflow() -> None:
         return
     airflow = program("airflow", "airflow")
     with step("airflow: database and pools"):
-        run([airflow, "db", "migrate"], quiet=True, environment=airflow_environment())
-        run([airflow, "pools", "import", str(inputs[1])], quiet=True, environment=airflow_environment())
+        run([airflow, "db", "migrate"], quiet=True, environment=airflow_settings())
+        run([airflow, "pools", "import", str(inputs[1])], quiet=True, environment=airflow_settings())
     stamp.write_text(wanted)
 
 

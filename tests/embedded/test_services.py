@@ -39,17 +39,27 @@ def test_a_changed_input_changes_the_fingerprint(tmp_path: Path) -> None:
     """A service is restarted when a file that it reads at its start has changed, and only then."""
     archive = tmp_path / "a.mar"
     archive.write_bytes(b"1")
-    service = services.Service("a", ["a"], tmp_path, {}, [], lambda: "", [archive])
+    service = services.Service("a", ["a"], tmp_path, {}, [], [], lambda: "", [archive])
     before = service.fingerprint()
     assert service.fingerprint() == before
     archive.write_bytes(b"2")
     assert service.fingerprint() != before
 
 
+def test_another_terminal_restarts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under make, and from a terminal with other variables, a running stack is still the wanted one."""
+    before = [service.fingerprint() for service in services.services(Path("/usr/bin/java"))]
+    monkeypatch.setenv("MAKELEVEL", "1")
+    monkeypatch.setenv("SSH_TTY", "/dev/pts/7")
+    monkeypatch.setenv("PATH", "/elsewhere:/usr/bin:/bin")
+    assert [service.fingerprint() for service in services.services(Path("/usr/bin/java"))] == before
+
+
 def test_another_programs_airflow_settings_do_not_leak_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """A person's own Airflow variables do not change this stack's."""
     monkeypatch.setenv("AIRFLOW__CORE__LOAD_EXAMPLES", "True")
     monkeypatch.setenv("AIRFLOW__SMTP__SMTP_HOST", "elsewhere")
-    environment = services.airflow_environment()
+    (scheduler,) = [each for each in services.services(Path("java")) if each.name == "airflow-scheduler"]
+    environment = scheduler.environment
     assert environment["AIRFLOW__CORE__LOAD_EXAMPLES"] == "False"
     assert "AIRFLOW__SMTP__SMTP_HOST" not in environment
