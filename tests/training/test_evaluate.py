@@ -67,7 +67,7 @@ def test_a_run_over_other_images_is_refused() -> None:
 
 
 def test_the_command_reads_a_runs_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """predictions.csv as the pipeline writes it (CRLF, more columns) gives text or, with --json, an object."""
+    """predictions.csv as the pipeline writes it (CRLF, more columns) gives text, or with --json JSON."""
     folder = tmp_path / "solar-cells"
     folder.mkdir()
     lines = ["image_id,label,block,random_split,block_split", "a,mono-sound,0,train,test"]

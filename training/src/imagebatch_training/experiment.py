@@ -1,15 +1,22 @@
-"""A linear probe and a fine-tune on each split, from cached activations."""
+"""A linear probe and a fine-tune on each split, from cached activations.
+
+The splits run side by side, each in a process of one thread: threads that wait for each other lose most of
+their time when the cores are shared with other work, and one thread always adds in the same order.
+"""
 
 import copy
 import logging
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from imagebatch_training import metrics
-from imagebatch_training.activations import Activations, load_activations
+from imagebatch_training.activations import Activations, Features, load_activations
 from imagebatch_training.assessment import Assessment, assess
 from imagebatch_training.backbone import Convention, MobileNetV2, load_backbone
 from imagebatch_training.data import DataSet
@@ -28,18 +35,16 @@ PROBE, FINE_TUNE = "linear-probe", "fine-tune"
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What one method made of one split; `temperature` divides its logits."""
+    """What one method made of one split; `state` is the whole network's state_dict, calibrated."""
 
     assessment: Assessment
-    head: Head
-    temperature: float
+    state: dict[str, npt.NDArray[np.generic]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """Both methods on both splits, and the network they start from."""
+    """Both methods on both splits, and how their weights want to be used."""
 
-    network: MobileNetV2
     convention: Convention
     trained: list[Trained]
 
@@ -52,11 +57,19 @@ class Experiment:
         best = max(candidates, key=lambda one: (one.test["accuracy"], one.validation["accuracy"]))
         return next(one for one in self.trained if one.assessment is best)
 
-    def served_network(self) -> MobileNetV2:
-        """Build the served network, its temperature folded in."""
-        network, chosen = copy.deepcopy(self.network), self.served()
-        chosen.head.install(network, chosen.temperature)
-        return network
+    def served_state(self) -> dict[str, torch.Tensor]:
+        """Give the state_dict of what is served."""
+        return {name: torch.from_numpy(value) for name, value in self.served().state.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Frozen:
+    """What both splits start from."""
+
+    network: MobileNetV2
+    convention: Convention
+    activations: Activations
+    features: Features
 
 
 def run_experiment(settings: Settings, data: DataSet, weights: WeightsFile) -> Experiment:
@@ -68,76 +81,73 @@ def run_experiment(settings: Settings, data: DataSet, weights: WeightsFile) -> E
         weights: ImageNet weights.
 
     Returns:
-        Four trained heads with their figures.
+        Four trained networks with their figures.
     """
-    torch.manual_seed(settings.seed)
-    torch.use_deterministic_algorithms(mode=True)
-    network, convention = load_backbone(weights.path, len(data.labels.classes))
-    first = settings.finetune.first_block
-    cache = Path(settings.paths.training) / "cache"
     key = pixels_key(data, settings.model)
-    pixels = load_pixels(data, settings.model, key, cache)
+    frozen = _load_frozen(settings, data, weights, key)
+    # Started afresh, not forked: a fork would inherit OpenVINO's threads in whatever state they are.
+    with ProcessPoolExecutor(len(SPLITS), get_context("spawn"), initializer=_start_worker) as pool:
+        jobs = [pool.submit(_run_split, settings, data, weights, key, split) for split in SPLITS]
+        trained = [one for job in jobs for one in job.result()]
+    return Experiment(convention=frozen.convention, trained=trained)
+
+
+def _load_frozen(settings: Settings, data: DataSet, weights: WeightsFile, key: str) -> _Frozen:
+    network, convention = load_backbone(weights.path, len(data.labels.classes))
+    cache = Path(settings.paths.training) / "cache"
     activations, features = load_activations(
-        pixels, network, convention, first=first, key=f"{key} {weights.sha256}", cache=cache
+        load_pixels(data, settings.model, key, cache),
+        network,
+        convention,
+        first=settings.finetune.first_block,
+        key=f"{key} {weights.sha256}",
+        cache=cache,
     )
-    trained = []
-    for split in SPLITS:
-        trained += _run_split(
-            settings,
-            data,
-            split,
-            network=network,
-            activations=activations,
-            features=torch.from_numpy(features),
-        )
-    return Experiment(network=network, convention=convention, trained=trained)
+    return _Frozen(network=network, convention=convention, activations=activations, features=features)
+
+
+def _start_worker() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(mode=True)
 
 
 def _run_split(
-    settings: Settings,
-    data: DataSet,
-    split: Split,
-    *,
-    network: MobileNetV2,
-    activations: Activations,
-    features: torch.Tensor,
+    settings: Settings, data: DataSet, weights: WeightsFile, key: str, split: Split
 ) -> list[Trained]:
-    labels = data.labels
-    targets = labels.targets()
-    train, validation = labels.members(split, "train"), labels.members(split, "validation")
+    torch.manual_seed(settings.seed)
+    frozen = _load_frozen(settings, data, weights, key)
+    targets = data.labels.targets()
+    train, validation = data.labels.members(split, "train"), data.labels.members(split, "validation")
     log.info("%s split: linear probe on %d images", split, len(train))
-    probe = fit_probe(features, targets, train, validation, classes=len(labels.classes), probe=settings.probe)
-    head = start_head(network, probe, settings.finetune)
+    probe = fit_probe(
+        torch.from_numpy(frozen.features),
+        targets,
+        train,
+        validation,
+        classes=len(data.labels.classes),
+        probe=settings.probe,
+    )
+    head = start_head(frozen.network, probe, settings.finetune)
     linear = _finish(
-        data,
-        split,
-        method=PROBE,
-        head=head,
-        activations=activations,
-        chosen={"penalty": probe.penalty},
-        history=[],
+        data, split, method=PROBE, head=head, frozen=frozen, chosen={"penalty": probe.penalty}, history=[]
     )
     log.info("%s split: fine-tune from block %d", split, settings.finetune.first_block)
     tuned = fine_tune(
-        network,
-        activations,
+        frozen.network,
+        frozen.activations,
         targets,
         train,
         validation,
         start=probe,
         settings=settings.finetune,
         seed=settings.seed,
+        name=f"{split} split",
     )
     chosen = {"learning_rate": tuned.best.learning_rate, "epoch": float(tuned.best.epoch)}
     history = [asdict(epoch) for epoch in tuned.history]
     fine_tuned = _finish(
-        data,
-        split,
-        method=FINE_TUNE,
-        head=tuned.head,
-        activations=activations,
-        chosen=chosen,
-        history=history,
+        data, split, method=FINE_TUNE, head=tuned.head, frozen=frozen, chosen=chosen, history=history
     )
     return [linear, fine_tuned]
 
@@ -148,12 +158,12 @@ def _finish(
     *,
     method: str,
     head: Head,
-    activations: Activations,
+    frozen: _Frozen,
     chosen: dict[str, float],
     history: list[dict[str, float]],
 ) -> Trained:
-    """Calibrate a head on validation and assess it."""
-    logits = head.compute_logits(activations[0])
+    """Calibrate a head on validation, assess it and put it back into the network."""
+    logits = head.compute_logits(frozen.activations[0])
     validation = data.labels.members(split, "validation")
     temperature = metrics.fit_temperature(logits[validation], data.labels.targets()[validation])
     on_validation, on_test = assess((logits / temperature).astype(np.float32), data.labels, split)
@@ -166,4 +176,8 @@ def _finish(
         history=history,
     )
     log.info("%s split, %s: test accuracy %.3f of %d", split, method, on_test["accuracy"], on_test["images"])
-    return Trained(assessment=assessment, head=head, temperature=temperature)
+    network = copy.deepcopy(frozen.network)
+    head.install(network, temperature)
+    # As arrays: tensors would travel between processes as handles that die with their maker.
+    state = {name: value.contiguous().numpy() for name, value in network.state_dict().items()}
+    return Trained(assessment=assessment, state=state)

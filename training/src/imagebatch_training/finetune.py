@@ -59,6 +59,7 @@ def fine_tune(
     start: ProbeFit,
     settings: FineTune,
     seed: int,
+    name: str,
 ) -> FineTuneFit:
     """Fine-tune once per learning rate.
 
@@ -71,6 +72,7 @@ def fine_tune(
         start: Where the classifier starts.
         settings: Blocks, learning rates, epochs.
         seed: Of the order, the views and dropout.
+        name: Said in front of the progress.
 
     Returns:
         The fit of the best epoch.
@@ -84,7 +86,8 @@ def fine_tune(
             measured = _measure(run.average, activations[0][validation], targets[validation])
             epoch = Epoch(learning_rate=rate, epoch=number, train_loss=loss, **measured)
             log.info(
-                "rate %g, epoch %d: validation loss %.3f, accuracy %.3f",
+                "%s, rate %g, epoch %d: validation loss %.3f, accuracy %.3f",
+                name,
                 rate,
                 number,
                 epoch.validation_loss,

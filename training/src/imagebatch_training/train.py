@@ -5,16 +5,18 @@ import time
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from imagebatch_pixels import PIXELS_VERSION  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
 
 from imagebatch_training.data import DataSet, require_data, split_sizes
-from imagebatch_training.experiment import Experiment, run_experiment
 from imagebatch_training.files import read_json, sha256_file, sha256_json, write_json
 from imagebatch_training.pixels import pixels_key
 from imagebatch_training.settings import Settings, tracking_uri
 from imagebatch_training.weights import WeightsFile, require_weights, write_weights
+
+if TYPE_CHECKING:
+    from imagebatch_training.experiment import Experiment
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +59,9 @@ def find_report(settings: Settings) -> dict[str, Any] | None:
 
 
 def _train(settings: Settings, data: DataSet, weights: WeightsFile, key: str) -> dict[str, Any]:
-    # Imported here: MLflow costs seconds, which a training that is up to date need not pay.
-    from imagebatch_training import tracking  # noqa: PLC0415
+    # Imported here: these cost seconds, which a training that is up to date need not pay.
+    from imagebatch_training import tracking  # noqa: PLC0415 - see above
+    from imagebatch_training.experiment import run_experiment  # noqa: PLC0415 - see above
 
     started = time.monotonic()
     tracking.open_experiment(settings.tracking)
@@ -67,7 +70,7 @@ def _train(settings: Settings, data: DataSet, weights: WeightsFile, key: str) ->
         tracking.log_splits(data.labels, data.csv)
         experiment = run_experiment(settings, data, weights)
         path = model_path(settings)
-        write_weights(path, experiment.served_network().state_dict(), experiment.convention, weights.source)
+        write_weights(path, experiment.served_state(), experiment.convention, weights.source)
         report = _report(settings, data, weights, experiment) | {"run_id": run_id, "key": key}
         for trained in experiment.trained:
             tracking.log_assessment(trained.assessment, data.labels)
@@ -78,7 +81,7 @@ def _train(settings: Settings, data: DataSet, weights: WeightsFile, key: str) ->
 
 
 def _report(
-    settings: Settings, data: DataSet, weights: WeightsFile, experiment: Experiment
+    settings: Settings, data: DataSet, weights: WeightsFile, experiment: "Experiment"
 ) -> dict[str, Any]:
     served = experiment.served().assessment
     return {
