@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -52,7 +53,7 @@ def test_again_is_the_same_and_other_inputs_are_refused(
     assert (swapped.code, "another model" in swapped.err) == (78, True)
 
 
-def test_inputs_that_cannot_be(call: Call, tmp_path: Path, runs: Path) -> None:
+def test_inputs_that_cannot_be(call: Call, images: Path, tmp_path: Path, runs: Path) -> None:
     """A missing folder, an empty one, an unknown model: one line, the right code, nothing written."""
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -64,7 +65,7 @@ def test_inputs_that_cannot_be(call: Call, tmp_path: Path, runs: Path) -> None:
             "nothing: No such file or directory; give an existing folder",
         ),
         (("--input", empty), 99, "no image in"),
-        (("--input", empty, "--model", "unheard-of"), 78, "does not serve unheard-of"),
+        (("--input", images, "--model", "unheard-of"), 78, "does not serve unheard-of"),
         (("--input", "nosuch://bucket"), 78, "--input nosuch://bucket"),
         (("--manifest", tmp_path / "nothing.csv"), 78, "nothing.csv: no such file"),
     ]
@@ -73,6 +74,18 @@ def test_inputs_that_cannot_be(call: Call, tmp_path: Path, runs: Path) -> None:
         assert (outcome.code, text in outcome.err) == (code, True), outcome.err
         assert sum(line.startswith("imagebatch:") for line in outcome.err.splitlines()) == 1
     assert not list(runs.rglob("*.*"))
+
+
+def test_a_wrong_input_is_told_at_once_without_a_server(
+    call: Call, tmp_path: Path, server: ModelServer
+) -> None:
+    """Waiting for a model API that is away cannot help where there is nothing to score."""
+    server.close()
+    (tmp_path / "empty").mkdir()
+    began = time.monotonic()
+    assert call("preprocess", "--run-id", "r", "--input", tmp_path / "nothing").code == 78
+    assert call("preprocess", "--run-id", "r", "--input", tmp_path / "empty").code == 99
+    assert time.monotonic() - began < 2
 
 
 def test_a_manifest_names_images(call: Call, images: Path, tmp_path: Path, runs: Path) -> None:

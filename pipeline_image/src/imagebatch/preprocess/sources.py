@@ -25,9 +25,13 @@ class Asked:
     Args:
         settings: Input or manifest, and the name patterns.
         source: Decides what may be read.
+
+    Attributes:
+        name: The input or manifest, as it was given.
     """
 
     def __init__(self, settings: InputSettings, source: ImageSource) -> None:
+        self.name = settings.input or settings.manifest
         self._manifest = settings.manifest
         self._listing = InputListing(settings.input, settings.include.split(","), source)
 

@@ -50,12 +50,27 @@ def preprocess(settings: PreprocessSettings) -> Plan:
     """
     run = open_run(settings.runs_uri, settings.run_id)
     source = image_source(settings)
+    listed = run.exists(LISTING)
+    if not listed:
+        _require_any(
+            settings, source
+        )  # before the model API is asked: it may be away, and no wait would help
     description = _description(settings)
-    if run.exists(LISTING):
+    if listed:
         _claim(run, description)
     else:
         _list_input(run, description, Asked(settings, source))
     return _inspect_all(run, description, source)
+
+
+def _require_any(settings: PreprocessSettings, source: ImageSource) -> None:
+    asked = Asked(settings, source)
+    if next(iter(asked), None) is None:
+        raise _nothing(asked)
+
+
+def _nothing(asked: Asked) -> NothingToDoError:
+    return NothingToDoError(f"no image in {asked.name} ({asked.ignored} other files); see --include")
 
 
 def _description(settings: PreprocessSettings) -> RunDescription:
@@ -91,10 +106,7 @@ def _list_input(run: RunFolder, description: RunDescription, asked: Asked) -> No
                     writer.write_batch(shard)
                     listed += shard.num_rows
             if not listed:
-                raise NothingToDoError(
-                    f"no image in {description.input or description.manifest} ({asked.ignored} other files);"
-                    " see --include"
-                )
+                raise _nothing(asked)
             _claim(run, description)
     except FileExistsError:
         log.info("another attempt has listed the input meanwhile: its listing is taken")
