@@ -83,12 +83,21 @@ def test_a_poison_image_is_quarantined_alone(
 
 
 def test_a_dead_server_quarantines_nobody(call: Call, prepared: str, server: ModelServer) -> None:
-    """When the server fails without any image too, the stage ends with 69: images are not to blame."""
+    """When every prediction fails, the stage ends with 69, however well the server describes its model."""
     server.faults = lambda _number, _images: Wrong(500, b"Worker died.")
-    server.description = lambda: {"not": "a description"}  # type: ignore[method-assign]  # scripted for this test
     outcome = call("score", "--run-id", prepared)
     assert outcome.code == 69
     assert "no answer from the model API" in outcome.err
+
+
+def test_an_outage_of_predictions_alone_quarantines_nobody(
+    call: Call, prepared: str, server: ModelServer
+) -> None:
+    """Pages in the place of predictions, for a second, are the server's fault: all images are scored."""
+    over = time.monotonic() + 1
+    server.faults = lambda _number, _images: Wrong(200, b"<html>") if time.monotonic() < over else None
+    outcome = call("score", "--run-id", prepared, "--pack-size", 2, "--retry-seconds", 60)
+    assert (outcome.code, outcome.last["predicted"]) == (0, 40)
 
 
 def test_a_pack_that_is_too_large_is_halved(call: Call, prepared: str, server: ModelServer) -> None:

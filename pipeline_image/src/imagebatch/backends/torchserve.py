@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import itertools
 import threading
@@ -19,6 +20,13 @@ from imagebatch.errors import ConfigurationError, UnknownModelError, one_line
 from imagebatch.settings import ApiSettings
 
 _KEY_ATTEMPTS = 3
+# A grey PNG of 8x8: whatever the model makes of it, an answer shows that the server can answer.
+_PROBE = ImagePayload(
+    "probe",
+    base64.b64decode(
+        "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAEElEQVR42mNsYIAAJgaKGAAmCACQtTEKkQAAAABJRU5ErkJggg=="
+    ),
+)
 
 
 class _Model(BaseModel):
@@ -92,8 +100,11 @@ class TorchServe:
         )
 
     def ready(self) -> None:
-        """Returns if a worker of the model replies; `/ping` alone stays healthy when no worker can load."""
-        self.describe()
+        """Returns if a worker answers a prediction.
+
+        `/ping` stays healthy when no worker can load, and a description can be right where predictions fail.
+        """
+        self.predict([_PROBE], 1)
 
     def predict(self, images: Sequence[ImagePayload], top_k: int) -> Reply:
         """Answers for every image, in order, from one multipart request."""

@@ -111,7 +111,20 @@ class PackScorer:
             return self._in_halves(images)
         if history[-1].startswith(Fault.TOO_LARGE):
             return [Answer(reason=Reason.REQUEST_TOO_LARGE, detail=one_line(history[-1], 200))]
-        self._require_healthy()
+        return self._judged(images, history)
+
+    def _judged(self, images: Sequence[ImagePayload], history: list[str]) -> list[Answer]:
+        """Quarantines an image that fails once more right after the server has answered without it."""
+        for tries in itertools.count():
+            self._require_healthy()
+            try:
+                return list(self._ask(images).answers)
+            except ApiFaultError as fault:
+                self._telemetry.fault(fault.fault)
+                if fault.fault is not Fault.OVERLOADED:
+                    history.append(str(fault))
+                    break
+                self._patience.pause(fault, tries)
         self._telemetry.add(Metric.QUARANTINED)
         log.warning("image quarantined", key=images[0].key, fault=history[-1])
         return [Answer(reason=Reason.QUARANTINED, detail=_told(history))]
