@@ -1,0 +1,181 @@
+"""Runs in a bucket: a real S3 server (SeaweedFS) behind a proxy that fails a share of the requests."""
+
+import json
+import random
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from children import Child
+from environment import program
+from ground import Ground
+from model_server import Wrong
+from relay import Asked, Relay
+from runs import Run
+from scenario import RefutedError, Result, require, scenario
+from torchserve import free_ports
+
+_KEYS = {"accessKey": "chaos", "secretKey": "a key of this run only"}
+_SHARE = 0.05
+_SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Reduce your request rate</Message></Error>"
+_INTERNAL = b"<Error><Code>InternalError</Code><Message>We encountered an internal error</Message></Error>"
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A run in the bucket `runs`, read through the store's own HTTP API, not through S3."""
+
+    filer: str
+    run_id: str
+
+    def read(self, path: str) -> bytes:
+        """Content of an object."""
+        with urllib.request.urlopen(f"{self.filer}/buckets/runs/{self.run_id}/{path}", timeout=30) as answer:
+            content: bytes = answer.read()
+        return content
+
+
+class Store:
+    """An S3 server with the buckets `runs` and `photographs`.
+
+    Attributes:
+        s3: Its S3 API.
+        filer: Its plain HTTP API: `PUT` and `GET` below `/buckets/`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        names = ("master", "volume", "filer", "s3")
+        ports = dict(zip(names, free_ports(4), strict=True))
+        grpc = dict(zip(names, free_ports(4), strict=True))
+        identity = {"name": "chaos", "credentials": [_KEYS], "actions": ["Admin", "Read", "Write", "List"]}
+        (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+        flags = [f"-{name}.port={port}" for name, port in ports.items()]
+        flags += [f"-{name}.port.grpc={port}" for name, port in grpc.items()]
+        flags += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false", "-master.volumeSizeLimitMB=64"]
+        flags += [f"-dir={folder}", "-s3", f"-s3.config={folder / 's3.json'}"]
+        flags += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
+        weed = str(program("pipeline_image", "weed"))
+        self._process = Child([weed, "server", *flags], environment={"HOME": str(folder)}, log=folder / "weed.log")
+        self.s3 = f"http://127.0.0.1:{ports['s3']}"
+        self.filer = f"http://127.0.0.1:{ports['filer']}"
+        self._wait()
+
+    def close(self) -> None:
+        """Ends the server."""
+        self._process.kill()
+
+    def put(self, path: str, content: bytes) -> None:
+        """Writes an object, `bucket/key`."""
+        request = urllib.request.Request(f"{self.filer}/buckets/{path}", content, method="PUT")
+        request.add_header("Content-Type", "application/octet-stream")
+        urllib.request.urlopen(request, timeout=30).close()
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and self._process.running:
+            try:
+                self.put("runs/.started", b"yes")
+                urllib.request.urlopen(f"{self.s3}/status", timeout=5).close()
+            except OSError:
+                time.sleep(0.3)
+            else:
+                return
+        raise RefutedError(f"the S3 server did not start: {self._process.err[-300:]}")
+
+
+class Flaky:
+    """Fails a share of the requests: a half before the store sees them, a half after it has done what they ask."""
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self._random = random.Random(5)
+        self._lock = threading.Lock()
+        self._lost_replies: set[int] = set()
+        self.failed = self.done_but_failed = 0
+
+    def before(self, asked: Asked) -> Wrong | None:
+        """Refuses a request, or remembers to lose its reply."""
+        with self._lock:
+            if self._random.random() >= self._share:
+                return None
+            self.failed += 1
+            kind = self._random.choice(("slow", "internal", "lost", "lost"))
+            if kind == "lost":
+                self._lost_replies.add(asked.number)
+                return None
+        return Wrong(503, _SLOW_DOWN) if kind == "slow" else Wrong(500, _INTERNAL)
+
+    def after(self, asked: Asked, reply: Wrong) -> Wrong:
+        """Loses a reply."""
+        if asked.number not in self._lost_replies:
+            return reply
+        with self._lock:
+            self.done_but_failed += asked.method == "PUT"
+        return Wrong(500, _INTERNAL)
+
+
+@contextmanager
+def _store(ground: Ground, name: str) -> Iterator[Store]:
+    store = Store(ground.folder / name)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def _run(ground: Ground, store: Store, run_id: str, endpoint: str) -> Run:
+    run = ground.run(run_id)
+    run.environment = {
+        **run.environment,
+        "IMAGEBATCH_RUNS_URI": "s3://runs",
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": _KEYS["accessKey"],
+        "AWS_SECRET_ACCESS_KEY": _KEYS["secretKey"],
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    run.files = Bucket(store.filer, run_id)
+    return run
+
+
+@scenario
+def s3_errors(ground: Ground) -> Result:
+    """Photographs and run are on S3, which fails 5 % of all requests, half of these after having done what they ask."""
+    flaky = Flaky(_SHARE)
+    with (
+        _store(ground, "flaky-store") as store,
+        Relay(store.s3, before=flaky.before, after=flaky.after) as relay,
+    ):
+        for name in ground.ids:
+            store.put(f"photographs/{name}", (ground.photographs / name).read_bytes())
+        run = _run(ground, store, "s3-errors", relay.url)
+        stages = [("preprocess", "--input", "s3://photographs", "--shard-size", "60"), ("score", "--pack-size", "8")]
+        again = sum(_until_done(run, *stage) for stage in stages)
+        require(flaky.failed >= 10, f"only {flaky.failed} requests failed")
+        result = run.settle(f"{flaky.failed} of {relay.requests} requests failed, {again} stages run again")
+    return result
+
+
+def _until_done(run: Run, *command: str) -> int:
+    """Runs a stage until it ends with 0, as an orchestrator would; returns how often it had to be run again."""
+    for again in range(5):
+        if run.end(run.start(*command), codes=(0, 74, 75)) == 0:
+            return again
+    raise RefutedError(f"{command[0]} did not succeed in 5 attempts")
+
+
+@scenario
+def s3_two_scorers(ground: Ground) -> Result:
+    """Two scorers are started at the same moment on the same run in a bucket: one finishes, the other steps back."""
+    with _store(ground, "shared-store") as store:
+        run = _run(ground, store, "s3-two-scorers", store.s3)
+        run.preprocess("--input", str(ground.photographs))
+        both = [run.start_score(), run.start_score()]
+        codes = sorted(run.end(one, codes=(0, 75)) for one in both)
+        require(0 in codes, f"neither finished: {codes}")
+        return run.settle(f"exit codes {codes[0]} and {codes[1]}")
