@@ -120,6 +120,7 @@ def model_api() -> dict[str, str]:
         "IMAGEBATCH_API_URL": url("inference"),
         "IMAGEBATCH_MANAGEMENT_URL": url("management"),
         "IMAGEBATCH_KEY_FILE": str(KEY_FILE),
+        "IMAGEBATCH_GOLDEN": str(ROOT / "model_store" / "{model}.golden.json"),
     }
 
 

@@ -19,6 +19,7 @@ INSTALLATION = (
     "IMAGEBATCH_API_URL",
     "IMAGEBATCH_MANAGEMENT_URL",
     "IMAGEBATCH_KEY_FILE",
+    "IMAGEBATCH_GOLDEN",
 )
 RETRIES: dict[str, Any] = {
     "retries": 3,

@@ -37,6 +37,13 @@ def test_expected_answers_let_the_run_go_on(
     assert server.images[:2] == [jpeg(500), jpeg(501)]
 
 
+def test_a_template_may_find_no_file(call: Call, run_id: str, tmp_path: Path) -> None:
+    """One setting serves all models; a model without golden images is scored without a probe."""
+    golden(tmp_path / "solar-cells.golden.json", model_digest="sha256:other")
+    assert call("score", "--run-id", run_id, "--golden", tmp_path / "{model}.golden.json").code == 78
+    assert call("score", "--run-id", run_id, "--golden", tmp_path / "none/{model}.json").code == 0
+
+
 @pytest.mark.parametrize("change", ["label", "probability", "failure"])
 def test_another_answer_stops_with_78(call: Call, run_id: str, tmp_path: Path, change: str) -> None:
     """A server that computes something else under the same digest is found before a row is written."""

@@ -1,3 +1,4 @@
+import base64
 import json
 import os
 import zipfile
@@ -9,10 +10,11 @@ import pytest
 import torch
 from imagebatch_archive import MODULES, content_digest
 from imagebatch_engines import load_engine
-from imagebatch_training.archive import archive_paths, ensure_archive, render_model_config
+from imagebatch_training.archive import archive_paths, ensure_archive, golden_path, render_model_config
 from imagebatch_training.errors import ConfigurationError, DataError
 from imagebatch_training.export import check_export, load_served_model
-from imagebatch_training.files import sha256_file
+from imagebatch_training.files import read_json, sha256_file
+from imagebatch_training.golden import IMAGES
 from imagebatch_training.report import require_report
 from imagebatch_training.settings import Model, Paths, Settings
 from imagebatch_training.train import model_path
@@ -111,3 +113,18 @@ def test_missing_handler_files_are_named(archived: Settings, tmp_path: Path) -> 
     paths = Paths(**{**archived.paths.__dict__, "handlers": str(tmp_path), "model_store": str(tmp_path)})
     with pytest.raises(ConfigurationError, match=r"correct paths\.handlers"):
         ensure_archive(replace(archived, paths=paths))
+
+
+def test_golden_images_belong_to_the_archive(archived: Settings) -> None:
+    """Eight images with answers, under the digest that the archive's own record states."""
+    record = read_json(archive_paths(archived)[1])
+    golden = read_json(golden_path(archived))
+    assert golden["model_digest"] == record["digest"]
+    assert 0 < len(golden["images"]) <= IMAGES
+    for image in golden["images"]:
+        assert base64.b64decode(image["b64"])
+        assert sorted(image["labels"]) == sorted(record["labels"])
+        assert image["probabilities"] == sorted(image["probabilities"], reverse=True)
+    golden_path(archived).unlink()
+    ensure_archive(archived)
+    assert read_json(golden_path(archived)) == golden

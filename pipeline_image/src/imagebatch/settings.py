@@ -116,7 +116,9 @@ class ScoringSettings(ApiSettings):
         0, ge=0, description="Stop with 65 after more failures in a row; 0: any number."
     )
     golden: str = Field(
-        "", description="File of golden images, asked about before the first row; empty: no probe."
+        "",
+        description="File of golden images, asked about before the first row; {model} in it stands for the"
+        " model's name, and then the file may be missing; empty: no probe.",
     )
     deadline: AwareDatetime | None = Field(
         None, description="When the run must be done, as 2026-01-31T06:00:00Z; progress says if it will be."

@@ -26,6 +26,7 @@ from imagebatch_training.data import DataSet, require_data
 from imagebatch_training.errors import ConfigurationError, TrainingError
 from imagebatch_training.export import check_export, export_model, load_served_model
 from imagebatch_training.files import publish, read_json, sha256_file, sha256_json, write_json, write_text
+from imagebatch_training.golden import golden_set
 from imagebatch_training.report import require_report
 from imagebatch_training.settings import Model, Settings
 from imagebatch_training.train import model_path
@@ -49,7 +50,8 @@ def ensure_archive(settings: Settings) -> dict[str, Any]:
     config = render_model_config(Path(settings.paths.handlers), settings.model)
     key = _key(settings, report, config)
     record: dict[str, Any] | None = read_json(record_path)
-    if record and record["key"] == key and mar.is_file() and sha256_file(mar) == record["mar_sha256"]:
+    complete = mar.is_file() and golden_path(settings).is_file()
+    if record and record["key"] == key and complete and sha256_file(mar) == record["mar_sha256"]:
         return record
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -60,7 +62,9 @@ def ensure_archive(settings: Settings) -> dict[str, Any]:
         with publish(mar) as new:
             pack(folder, settings.model, new)
             record = _record(settings, report, labels, new) | {"key": key}
+            golden = golden_set(folder, [example.path(data.images) for example in data.labels.examples])
             record_path.unlink(missing_ok=True)  # never a record beside an archive that it does not describe
+        write_json(golden_path(settings), golden)
     write_json(record_path, record)
     return record
 
@@ -69,6 +73,11 @@ def archive_paths(settings: Settings) -> tuple[Path, Path]:
     """Give the paths of the archive and of its record."""
     store = Path(settings.paths.model_store)
     return store / f"{settings.model.name}.mar", store / f"{settings.model.name}.json"
+
+
+def golden_path(settings: Settings) -> Path:
+    """Give the path of the golden images."""
+    return Path(settings.paths.model_store) / f"{settings.model.name}.golden.json"
 
 
 def render_model_config(handlers: Path, model: Model) -> str:

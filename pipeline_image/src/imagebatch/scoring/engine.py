@@ -13,7 +13,7 @@ from imagebatch.backends.patience import Patience, patiently
 from imagebatch.contracts import Reason, RunDescription, sha256_hex
 from imagebatch.errors import ModelChangedError
 from imagebatch.metrics import Telemetry
-from imagebatch.scoring.golden import probe
+from imagebatch.scoring.golden import golden_uri, probe
 from imagebatch.scoring.pace import Pace
 from imagebatch.scoring.packs import PackScorer
 from imagebatch.settings import ScoringSettings
@@ -55,8 +55,8 @@ class Engine:
             telemetry=self.telemetry,
         )
         self.require_model()
-        if settings.golden:
-            probe(settings.golden, self._packs, pin)
+        if golden := golden_uri(settings.golden, pin):
+            probe(golden, self._packs, pin)
 
     def require_model(self) -> None:
         """Raises ModelChangedError unless the served model is the run's."""

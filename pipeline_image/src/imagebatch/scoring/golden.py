@@ -41,6 +41,18 @@ class GoldenSet(BaseModel):
     images: list[GoldenImage] = Field(min_length=1)
 
 
+def golden_uri(template: str, pin: ModelPin) -> str:
+    """The file for a model, `{model}` in the setting replaced; empty where such a file does not exist."""
+    if "{model}" not in template:
+        return template
+    uri = template.replace("{model}", pin.name)
+    filesystem, path = fsspec.core.url_to_fs(uri)
+    if filesystem.exists(path):
+        return uri
+    log.info("no golden images for this model", looked_for=uri)
+    return ""
+
+
 def probe(uri: str, packs: PackScorer, pin: ModelPin) -> None:
     """Asks about the golden images and compares.
 

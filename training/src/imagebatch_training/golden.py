@@ -1,0 +1,48 @@
+"""Golden images: a few images with the answers that the archive gives here, kept beside it.
+
+The scorer asks about them before the first row of a run, and stops if the server computes something else.
+"""
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from imagebatch_model import ImageModel  # type: ignore[import-untyped]  # a flat module of a .mar: no type marker
+from imagebatch_model import Settings as HandlerSettings
+
+IMAGES = 8
+# Other CPUs round differently in the last digits; another model, precision or pixel function is further off.
+TOLERANCE = 2e-3
+
+
+def golden_set(folder: Path, images: Sequence[Path]) -> dict[str, Any]:
+    """Asks an unpacked archive about images, through the engine that will serve it.
+
+    Args:
+        folder: The archive's files.
+        images: Candidates; eight of them are taken, evenly spread.
+
+    Returns:
+        The file: `model_digest`, `tolerance`, `images` with name, base64, labels, probabilities.
+    """
+    config = yaml.safe_load((folder / "model-config.yaml").read_text(encoding="utf-8"))
+    threads = torch.get_num_threads()
+    model = ImageModel(folder, HandlerSettings.from_config(config))
+    chosen = images[:: max(1, len(images) // IMAGES)][:IMAGES]
+    entries = [_entry(model, path) for path in chosen]
+    torch.set_num_threads(threads)  # the torch engine takes it down to one
+    return {"model_digest": model.digest, "tolerance": TOLERANCE, "images": entries}
+
+
+def _entry(model: ImageModel, path: Path) -> dict[str, Any]:
+    data = path.read_bytes()
+    answer = model.predict(model.infer(model.decode(data)), len(model.labels))
+    return {
+        "name": path.name,
+        "b64": base64.b64encode(data).decode("ascii"),
+        "labels": answer.labels,
+        "probabilities": answer.probabilities,
+    }
