@@ -1,6 +1,7 @@
 """The scorer itself: killed, stopped, with a clock that jumps."""
 
 import random
+import re
 import signal
 import time
 
@@ -105,7 +106,7 @@ def clock_moved_back(ground: Ground) -> Result:
 
 
 def _first_and_last_hour(text: str) -> tuple[str, str]:
-    stamps = [line[:13] for line in text.splitlines() if line[:2] == "20"]
+    stamps = re.findall(r"timestamp=(\S{13})", text)
     return (stamps[0], stamps[-1]) if stamps else ("", "")
 
 
@@ -113,4 +114,3 @@ def _snapshot(files: object) -> dict[str, bytes]:
     if not isinstance(files, Folder):
         raise TypeError(f"{files} is not a folder")
     return files.snapshot()
-

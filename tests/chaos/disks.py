@@ -80,4 +80,6 @@ def _read_only(disk: Path) -> Iterator[None]:
 def _mount(*argv: str) -> None:
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RefutedError(f"{' '.join(argv)}: {done.stderr.strip()}; mounting needs root (--list names the others)")
+        raise RefutedError(
+            f"{' '.join(argv)}: {done.stderr.strip()}; mounting needs root (--list names the others)"
+        )

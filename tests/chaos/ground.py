@@ -60,7 +60,10 @@ class Ground:
         whole.end(whole.start("run", "--input", str(self.photographs)))
         self.calm_csv = whole.files.read("output/predictions.csv")
         if ids_of(self.calm_csv) != self.ids:
-            fail(f"the undisturbed run failed for some images: see {whole.files.read('output/failures.csv')!r}", 1)
+            fail(
+                f"the undisturbed run failed for some images: see {whole.files.read('output/failures.csv')!r}",
+                1,
+            )
         staged = self.prepared("calm")
         staged.score()
         staged.settle("")

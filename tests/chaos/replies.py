@@ -12,7 +12,9 @@ from model_server import Wrong
 from relay import Asked, Relay
 from scenario import Result, require, scenario
 
-_HTML = Wrong(200, b"<!DOCTYPE html><title>Sorry</title><p>We are back in a moment.", {"Content-Type": "text/html"})
+_HTML = Wrong(
+    200, b"<!DOCTYPE html><title>Sorry</title><p>We are back in a moment.", {"Content-Type": "text/html"}
+)
 
 
 class Sometimes:
@@ -61,7 +63,9 @@ def wrong_count(ground: Ground) -> Result:
     """A third of the replies lack an answer, or have one twice."""
     turn = random.Random(1)
     return _endure(
-        ground, "wrong-count", _changed(lambda images: images[:-1] if turn.random() < 0.5 else images + images[:1])
+        ground,
+        "wrong-count",
+        _changed(lambda images: images[:-1] if turn.random() < 0.5 else images + images[:1]),
     )
 
 
@@ -130,4 +134,6 @@ def _page_for(ground: Ground, name: str, seconds: float, meant: Callable[[Asked]
 @scenario
 def connection_reset(ground: Ground) -> Result:
     """A third of the connections are reset in the middle of the reply, after the server has done its work."""
-    return _endure(ground, "connection-reset", lambda reply: Wrong(200, reply.body, reply.headers, reset=True))
+    return _endure(
+        ground, "connection-reset", lambda reply: Wrong(200, reply.body, reply.headers, reset=True)
+    )

@@ -59,7 +59,9 @@ def _run(wanted: list[scenario.Scenario], folder: Path, asked: argparse.Namespac
     begun = time.monotonic()
     ground = Ground(folder, images=asked.images, storm_seconds=asked.storm_seconds)
     ground.measure_calm()
-    say(f"ready after {time.monotonic() - begun:.0f} s; undisturbed, {asked.images} images take {ground.calm_seconds:.1f} s")
+    say(
+        f"ready after {time.monotonic() - begun:.0f} s; undisturbed, {asked.images} images take {ground.calm_seconds:.1f} s"
+    )
     table = Table(len(wanted))
     outcomes = []
     for one in wanted:
@@ -86,11 +88,16 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="chaos", description=__doc__)
     parser.add_argument("--list", action="store_true", help="name the scenarios and end")
     parser.add_argument(
-        "--only", action="append", metavar="NAME", choices=[one.name for one in scenario.ALL],
+        "--only",
+        action="append",
+        metavar="NAME",
+        choices=[one.name for one in scenario.ALL],
         help="run this scenario; may be repeated",
     )
     parser.add_argument("--images", type=int, default=240, help="photographs per run (default 240)")
-    parser.add_argument("--storm-seconds", type=float, default=60.0, help="length of the storm of 503 (default 60)")
+    parser.add_argument(
+        "--storm-seconds", type=float, default=60.0, help="length of the storm of 503 (default 60)"
+    )
     return parser.parse_args(argv)
 
 

@@ -15,7 +15,9 @@ from runs import as_model
 from scenario import Result, require, scenario
 
 _KEY_SECONDS = 20.0
-_REFUSED = Wrong(400, b'{"code": 400, "type": "InvalidKeyException", "message": "Token Authorization failed."}')
+_REFUSED = Wrong(
+    400, b'{"code": 400, "type": "InvalidKeyException", "message": "Token Authorization failed."}'
+)
 
 
 @scenario
@@ -65,7 +67,9 @@ def poison_image(ground: Ground) -> Result:
     finally:
         ground.server.unregister(POISONABLE)
     row = run.settle("", failed=(poison,))
-    reason = next(line for line in run.files.read("output/failures.csv").decode().splitlines() if poison in line)
+    reason = next(
+        line for line in run.files.read("output/failures.csv").decode().splitlines() if poison in line
+    )
     require(",quarantined," in reason and "alone in" in reason, f"no history of the poison: {reason}")
     return Result(row.images, row.lost, row.doubled, row.extra_seconds, "1 image quarantined")
 
@@ -83,7 +87,7 @@ def model_replaced(ground: Ground) -> Result:
     with Relay(ground.server.inference, before=before) as relay:
         run = ground.prepared("model-replaced", api_url=relay.url)
         scoring = run.start_score()
-        _wait_for_requests(relay, 10, scoring)
+        _wait_for_requests(relay, 9, scoring)
         try:
             _replace(ground, "replacement.mar")
             held.set()

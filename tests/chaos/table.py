@@ -35,7 +35,9 @@ class Table:
         self._moving = sys.stdout.isatty()
         self._ended = threading.Event()
         self._ticker: threading.Thread | None = None
-        say(f"{'':8}{'scenario':<28}{'images':>7}{'lost':>6}{'doubled':>8}{'extra s':>9}{'took s':>8}  result")
+        say(
+            f"{'':8}{'scenario':<28}{'images':>7}{'lost':>6}{'doubled':>8}{'extra s':>9}{'took s':>8}  result"
+        )
 
     def begin(self, scenario: Scenario) -> None:
         """Shows a scenario as under way."""
@@ -105,7 +107,9 @@ def write_page(outcomes: list[Outcome], images: int, cores: int) -> None:
 def _row(outcome: Outcome) -> str:
     result = outcome.result
     if result is None:
-        return f"| {outcome.scenario.name} | {outcome.scenario.text} | | | | | failed: {outcome.error[:200]} |\n"
+        return (
+            f"| {outcome.scenario.name} | {outcome.scenario.text} | | | | | failed: {outcome.error[:200]} |\n"
+        )
     counts = f"{result.images} | {result.lost} | {result.doubled} | {_seconds(result)}"
     return f"| {outcome.scenario.name} | {outcome.scenario.text} | {counts} | passed: {result.seen} |\n"
 

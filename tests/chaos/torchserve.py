@@ -3,9 +3,7 @@
 import contextlib
 import json
 import os
-import socket
 import time
-import urllib.request
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -13,19 +11,11 @@ from urllib.parse import urlencode
 import java
 from children import Child, last_line
 from environment import ROOT, fail, program
+from loopback import ask, free_ports
 from services import base_environment
 
 MODEL = "solar-cells"
 WORKERS = 2
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody listens on now."""
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 class TorchServe:
@@ -61,9 +51,9 @@ class TorchServe:
             fail("no Java for TorchServe: run `make setup`")
         self._starts += 1
         temporary = str(self._folder / "tmp")
+        flags = ["--ts-config", str(self._folder / "config.properties"), "--model-store", str(self._store)]
         self._process = Child(
-            [str(program("handlers", "torchserve")), "--start", "--foreground", "--ncs"]
-            + ["--ts-config", str(self._folder / "config.properties"), "--model-store", str(self._store)],
+            [str(program("handlers", "torchserve")), "--start", "--foreground", "--ncs", *flags],
             environment={
                 **base_environment(),
                 "PATH": f"{program('handlers', '')}:{found.parent}:{os.environ['PATH']}",
@@ -111,13 +101,8 @@ class TorchServe:
     def manage(self, method: str, path: str, **parameters: object) -> Any:
         """Asks the management API."""
         key = json.loads(self.key_file.read_text())["management"]["key"]
-        request = urllib.request.Request(
-            f"{self.management}{path}?{urlencode(parameters)}",
-            headers={"Authorization": f"Bearer {key}"},
-            method=method,
-        )
-        with urllib.request.urlopen(request, timeout=150) as answer:
-            return json.load(answer)
+        url = f"{self.management}{path}?{urlencode(parameters)}"
+        return json.loads(ask(url, method=method, headers={"Authorization": f"Bearer {key}"}))
 
     def register(self, archive: str) -> None:
         """Loads an archive of the model store, with all its workers."""

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import socket
+import uuid
 
 import pyarrow as pa
 
@@ -41,7 +42,9 @@ class Attempt:
         self._run = run
         self._shard = shard
         self._folder = scores_folder(shard)
-        record = json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode()
+        # No two records are alike: that is how a store's lost reply is told from another attempt's record.
+        who = {"host": socket.gethostname(), "pid": os.getpid(), "token": uuid.uuid4().hex}
+        record = json.dumps(who).encode()
         self.number = self._newest() + 1
         while not run.create(self._record(self.number), record):
             self.number += 1

@@ -8,6 +8,7 @@ what fencing rests on.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import tempfile
@@ -246,14 +247,42 @@ class FsspecRunFolder(RunFolder):
             yield stream.file
             stream.flush()
             with _translated("write", self._path(path)):
-                mode = "create" if exclusive else "overwrite"
-                self._fs.put_file(stream.name, self._path(path), mode=mode)
+                if exclusive:
+                    self._create(Path(stream.name), self._path(path))
+                else:
+                    self._fs.put_file(stream.name, self._path(path), mode="overwrite")
+
+    def _create(self, source: Path, target: str) -> None:
+        """Puts an object unless there is one.
+
+        Raises:
+            FileExistsError: There is one, with other content.
+        """
+        try:
+            self._fs.put_file(str(source), target, mode="create")
+        except Exception as error:
+            if not _already_there(error):
+                raise
+            # A write whose reply was lost is sent again by the client, and then finds itself.
+            self._fs.invalidate_cache()
+            if self._fs.cat_file(target) != source.read_bytes():
+                raise FileExistsError(errno.EEXIST, "there is such an object", target) from error
 
     @override
     @contextlib.contextmanager
     def reading(self, path: str) -> Iterator[IO[bytes]]:
         with _translated("read", self._path(path)), self._fs.open(self._path(path), "rb") as stream:
             yield stream
+
+
+def _already_there(error: BaseException | None) -> bool:
+    """Whether a conditional write was refused by its condition; s3fs knows only the way AWS says it."""
+    while error is not None:
+        reply = getattr(error, "response", None) or {}
+        if isinstance(error, FileExistsError) or reply.get("Error", {}).get("Code") == "PreconditionFailed":
+            return True
+        error = error.__cause__
+    return False
 
 
 def _storage_error(verb: str, path: Path | str, error: Exception) -> StorageError:
