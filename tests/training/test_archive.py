@@ -128,3 +128,15 @@ def test_golden_images_belong_to_the_archive(archived: Settings) -> None:
     golden_path(archived).unlink()
     ensure_archive(archived)
     assert read_json(golden_path(archived)) == golden
+
+
+def test_the_archive_names_no_path_of_this_machine(archived: Settings, tmp_path: Path) -> None:
+    """Another checkout must give the same bytes: no member may say where this one lies."""
+    checkout = str(Path(__file__).parents[2]).encode()
+    with zipfile.ZipFile(archive_paths(archived)[0]) as archive:
+        archive.extractall(tmp_path)
+    with zipfile.ZipFile(tmp_path / "model.pt2") as program:
+        program.extractall(tmp_path / "program")
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "model.pt2"]
+    assert len(files) > 100
+    assert [path.name for path in files if checkout in path.read_bytes()] == []

@@ -41,6 +41,8 @@ def export_model(model: ServedModel, crop: int, folder: Path) -> None:
     """
     example = torch.zeros((1, 3, crop, crop), dtype=torch.uint8)
     program = torch.export.export(model, (example,))
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # it names the files of this checkout: other paths, other bytes
     torch.export.save(program, folder / "model.pt2")
     graph = ov.convert_model(program)
     graph.reshape(list(example.shape))  # the conversion forgets the sizes
