@@ -26,7 +26,8 @@ def configure(level: str) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        # Standard error as it is when a line is written: it may have been redirected since.
+        logger_factory=lambda *_: structlog.WriteLogger(sys.stderr),
     )
 
 
