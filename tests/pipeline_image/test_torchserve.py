@@ -121,8 +121,28 @@ def _label_missing(reply: dict[str, Any]) -> None:
     reply["images"][0]["labels"].pop()
 
 
+def _fewer_than_asked(reply: dict[str, Any]) -> None:
+    for values in (reply["images"][0]["labels"], reply["images"][0]["probabilities"]):
+        values.pop()
+
+
+def _blank_reason(reply: dict[str, Any]) -> None:
+    reply["images"][0] = {"id": reply["images"][0]["id"], "error": {"reason": "", "detail": ""}}
+
+
 @pytest.mark.parametrize(
-    "tampering", [_swap, _drop, _double, _not_a_number, _rising, _too_large, _label_missing]
+    "tampering",
+    [
+        _swap,
+        _drop,
+        _double,
+        _not_a_number,
+        _rising,
+        _too_large,
+        _label_missing,
+        _fewer_than_asked,
+        _blank_reason,
+    ],
 )
 def test_a_reply_that_cannot_be_is_refused(
     server: ModelServer, tampering: Callable[[dict[str, Any]], None]

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import requests
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from requests.adapters import HTTPAdapter
 
 from imagebatch.backends.base import Answer, ApiFaultError, Fault, ImagePayload, Reply
@@ -43,7 +43,7 @@ class _Description(BaseModel):
 
 
 class _Error(BaseModel):
-    reason: str
+    reason: str = Field(min_length=1)
     detail: str = ""
 
 
@@ -208,6 +208,6 @@ def _answer(image: _Image, top_k: int) -> Answer:
     values = image.probabilities
     falling = all(a >= b for a, b in itertools.pairwise(values))
     in_range = all(0.0 <= value <= 1.0 for value in values)  # false for NaN too
-    if not (0 < len(values) <= top_k and len(values) == len(image.labels) and falling and in_range):
+    if not (len(values) == len(image.labels) == top_k and falling and in_range):
         raise ApiFaultError(Fault.BAD_REPLY, f"labels and probabilities that cannot be: {values[:5]}")
     return Answer(labels=image.labels, probabilities=values)

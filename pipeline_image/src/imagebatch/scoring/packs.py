@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from imagebatch.backends.base import Answer, ApiFaultError, Fault, ImagePayload, ModelApi, Reply
 from imagebatch.backends.patience import Patience
-from imagebatch.contracts import Reason
+from imagebatch.contracts import ModelPin, Reason
 from imagebatch.errors import ModelChangedError, one_line
 from imagebatch.log import get_logger
 from imagebatch.metrics import Metric, Telemetry
@@ -32,7 +32,7 @@ class PackScorer:
 
     Args:
         api: The model.
-        digest: The model digest that every reply must carry.
+        model: The model whose digest and labels every reply must carry.
         top_k: Labels per image.
         pace: How many requests at once, and how large.
         patience: How long to wait for an API that does not answer.
@@ -43,14 +43,15 @@ class PackScorer:
         self,
         api: ModelApi,
         *,
-        digest: str,
+        model: ModelPin,
         top_k: int,
         pace: Pace,
         patience: Patience,
         telemetry: Telemetry,
     ) -> None:
         self._api = api
-        self._digest = digest
+        self._digest = model.digest
+        self._labels = frozenset(model.labels)
         self._top_k = top_k
         self._pace = pace
         self._patience = patience
@@ -91,18 +92,26 @@ class PackScorer:
             started = time.monotonic()
             reply = self._api.predict(images, self._top_k)
             seconds = time.monotonic() - started
+        self._require_trusted(reply)
         self._patience.answered()
         self._pace.answered(len(images), seconds)
         self._telemetry.add(Metric.REQUESTS)
         self._telemetry.add(Metric.REQUEST_SECONDS, seconds)
         self._telemetry.add(Metric.IMAGES, len(images))
         self._telemetry.add(Metric.BYTES, sum(len(image.data) for image in images))
+        return reply
+
+    def _require_trusted(self, reply: Reply) -> None:
         if reply.digest != self._digest:
             raise ModelChangedError(
                 f"the model changed during the run: {reply.digest} answered,"
                 f" the run was started with {self._digest}; start a new run"
             )
-        return reply
+        unknown = {label for answer in reply.answers for label in answer.labels} - self._labels
+        if unknown:
+            raise ApiFaultError(
+                Fault.BAD_REPLY, f"labels that the model does not have: {sorted(unknown)[:3]}"
+            )
 
     def _isolated(self, images: Sequence[ImagePayload], history: list[str]) -> list[Answer]:
         """Narrows down which image makes a request fail."""
