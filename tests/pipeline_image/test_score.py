@@ -64,6 +64,52 @@ def test_passing_faults_leave_no_trace(
     assert finish(call, runs, "calm") == finish(call, runs, "stormy")
 
 
+def test_labels_that_the_model_does_not_have_are_asked_for_again(
+    call: Call, prepared: str, runs: Path, server: ModelServer
+) -> None:
+    """A reply of the right form about other classes is not written; the next one is."""
+    server.faults = lambda number, pack: (
+        Wrong(body=json.dumps(other_classes(server, pack)).encode()) if number == 1 else None
+    )
+    assert call("score", "--run-id", prepared).last["predicted"] == 40
+    assert b"cat" not in finish(call, runs)
+
+
+def other_classes(server: ModelServer, pack: Images) -> dict[str, object]:
+    answers = [
+        {"id": name, "labels": ["cat", "dog", "cow", "hen"], "probabilities": [0.4, 0.3, 0.2, 0.1]}
+        for name, _ in pack
+    ]
+    return {"model": server.description()["model"], "images": answers}
+
+
+def test_the_cause_is_told_and_not_its_consequence(call: Call, prepared: str, server: ModelServer) -> None:
+    """One request is refused for its key while another waits: the exit code is the refusal's, at once."""
+
+    def refuse(_number: int, pack: Images) -> Wrong:
+        first = pack[0][0].startswith("0-") and len(pack) == 30
+        return Wrong(503) if first else Wrong(400, b"InvalidKeyException", pause=0.3)
+
+    server.faults = refuse
+    outcome = call("score", "--run-id", prepared, "--pack-size", 30, "--retry-seconds", 60)
+    assert (outcome.code, "the model server wants a key" in outcome.err) == (78, True)
+
+
+def test_a_run_stopped_for_its_failures_goes_on_when_their_cause_is_gone(
+    call: Call, images: Path, runs: Path, server: ModelServer
+) -> None:
+    """After 65 the parts with failures are scored again, instead of being refused for ever."""
+    poison = {(images / name).read_bytes() for name in ("001.jpg", "002.jpg")}
+    server.faults = lambda _number, pack: Wrong(500) if any(data in poison for _, data in pack) else None
+    for run_id in ("calm", "refused"):
+        call("preprocess", "--run-id", run_id, "--input", images, "--max-failures", 1)
+    assert call("score", "--run-id", "refused", "--pack-size", 4).code == 65
+    server.faults = lambda _number, _images: None
+    for run_id in ("calm", "refused"):
+        assert call("score", "--run-id", run_id).last["predicted"] == 40
+    assert finish(call, runs, "calm") == finish(call, runs, "refused")
+
+
 def test_a_poison_image_is_quarantined_alone(
     call: Call, prepared: str, runs: Path, images: Path, server: ModelServer
 ) -> None:

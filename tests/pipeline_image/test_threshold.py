@@ -29,3 +29,11 @@ def test_predictions_between_failures_reset_the_row() -> None:
 def test_rejects_alone_do_not_stop_scoring() -> None:
     """Too many rejects are the manifest gate's to refuse."""
     Threshold(allowed=0, rejected=5, in_a_row=0).add([None, None])
+
+
+def test_what_would_stop_can_be_asked_without_counting() -> None:
+    """Asking leaves the counts as they are."""
+    threshold = Threshold(allowed=1, rejected=0, in_a_row=0)
+    assert not threshold.tolerates(["truncated", "truncated"])
+    assert threshold.tolerates(["truncated"])
+    threshold.add(["truncated"])

@@ -51,6 +51,7 @@ class Patience:
         self._lock = threading.Lock()
         self._probing = threading.Lock()
         self._stop = threading.Event()
+        self._cause: BaseException | None = None
         self._last_answer = time.monotonic()
         self._failed_in_a_row = self._recoveries = 0
         self._budget = BUDGET
@@ -63,8 +64,10 @@ class Patience:
             self._failed_in_a_row = self._recoveries = 0
             self._budget = min(BUDGET, self._budget + BUDGET_PER_ANSWER)
 
-    def give_up(self) -> None:
-        """Ends all pauses: another thread has failed for good."""
+    def give_up(self, cause: BaseException) -> None:
+        """Ends all pauses: a thread has failed for good, and the others fail with its cause."""
+        with self._lock:
+            self._cause = self._cause or cause
         self._stop.set()
 
     def pause(self, fault: ApiFaultError, tries: int) -> None:
@@ -122,7 +125,10 @@ class Patience:
         """Waits as `pause` does, without probing."""
         with self._lock:
             silent = time.monotonic() - self._last_answer
-        if silent >= self._seconds or self._stop.is_set():
+            cause = self._cause
+        if cause is not None:
+            raise cause
+        if silent >= self._seconds:
             raise ModelApiUnavailableError(
                 f"no answer from the model API for {silent:.0f} s: {fault}"
             ) from fault

@@ -130,16 +130,21 @@ class _Stage:
 
     def _adopt(self, attempt: Attempt, parts: list[pa.Table]) -> dict[int, tuple[DonePart, int]]:
         """Parts that earlier attempts finished, where they hold the rows and the model that they must."""
-        adopted: dict[int, tuple[DonePart, int]] = {}
+        found: dict[int, tuple[DonePart, list[str | None]]] = {}
         for number, paths in attempt.earlier_parts().items():
             for path in paths if number < len(parts) else []:
                 data = self._run.read(path)
                 table = _trusted_part(data, parts[number], self._digest)
                 if table is not None:
                     part = DonePart(path=path, sha256=sha256_hex(data), rows=table.num_rows)
-                    adopted[number] = (part, _failures_in(table))
-                    self._threshold.add(table["reason"].to_pylist())
-        return adopted
+                    found[number] = (part, table["reason"].to_pylist())
+        if not self._threshold.tolerates(itertools.chain(*(reasons for _, reasons in found.values()))):
+            # The attempt before was stopped for these failures; their cause may be gone by now.
+            log.info("parts with failures are scored again", attempt=attempt.number)
+            found = {number: kept for number, kept in found.items() if not any(kept[1])}
+        for _, reasons in found.values():
+            self._threshold.add(reasons)
+        return {number: (part, sum(map(bool, reasons))) for number, (part, reasons) in found.items()}
 
     def _scored(self, left: dict[int, pa.Table], progress: Progress) -> Iterator[tuple[int, pa.Table]]:
         """Yields (number, scores) of the parts that are left, in order, while later packs are under way."""

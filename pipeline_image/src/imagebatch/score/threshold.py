@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Iterable
 
@@ -45,6 +46,14 @@ class Threshold:
                 f"stopped with {failed} failed ({self._summary()}) and {self._rejected} rejected images,"
                 f" {self._allowed} are allowed; see --max-failures"
             )
+
+    def tolerates(self, reasons: Iterable[str | None]) -> bool:
+        """Whether `add` would go on; counts nothing."""
+        try:
+            copy.deepcopy(self).add(reasons)
+        except DataRefusedError:
+            return False
+        return True
 
     def _summary(self) -> str:
         return ", ".join(f"{reason} {count}" for reason, count in self._reasons.most_common(5))

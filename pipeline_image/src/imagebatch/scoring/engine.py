@@ -48,7 +48,7 @@ class Engine:
         self._pace = Pace(settings.in_flight, settings.pack_size, settings.request_timeout)
         self._packs = PackScorer(
             self._api,
-            digest=pin.digest,
+            model=pin,
             top_k=description.top_k,
             pace=self._pace,
             patience=self._patience,
@@ -89,8 +89,8 @@ class Engine:
         number, rows = item
         try:
             return number, self._answered(rows)
-        except BaseException:
-            self._patience.give_up()  # the other threads' waiting is in vain
+        except BaseException as error:
+            self._patience.give_up(error)  # the other threads' waiting is in vain
             raise
 
     def _answered(self, rows: Sequence[Row]) -> list[Row]:
