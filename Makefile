@@ -19,8 +19,10 @@ e2e: setup ## the demo's path end to end, on the real services
 	@$(PYTHON) embedded/tests.py e2e
 lint: setup ## ruff, mypy, import-linter, deptry
 	@$(PYTHON) embedded/lint.py
+chaos: setup ## everything that can go wrong, done to runs on a real TorchServe
+	@$(PYTHON) tests/chaos/run.py
 bench: setup ## every published figure, measured again
 	@$(PYTHON) benchmarks/run.py
 docs: setup ## regenerate the generated pages of docs/
 	@$(PYTHON) embedded/docs.py
-.PHONY: help setup demo up down test e2e lint bench docs
+.PHONY: help setup demo up down test e2e lint chaos bench docs

@@ -1,4 +1,4 @@
-"""Archives that no user would make: one whose worker exits on a marked image, one that takes another's place."""
+"""Archives that no user would make: one whose worker exits on a marked image, one in another's place."""
 
 import json
 import zipfile
@@ -18,8 +18,9 @@ class ExitingHandler(ImageBatchHandler):
 
     def inference(self, request):
         """Score the images, or die."""
-        if any({MARK!r} in content for _, content in request.images if isinstance(content, (bytes, bytearray))):
-            os._exit(1)
+        for _, content in request.images:
+            if isinstance(content, (bytes, bytearray)) and {MARK!r} in content:
+                os._exit(1)
         return super().inference(request)
 '''
 

@@ -100,7 +100,7 @@ class Store:
 
 
 class Flaky:
-    """Fails a share of the requests: a half before the store sees them, a half after it has done what they ask.
+    """Fails a share of the requests, one half before the store sees them and one half after it has obeyed.
 
     Beside these, every third conditional write is done, and its reply lost.
     """
@@ -162,30 +162,29 @@ def _run(ground: Ground, store: Store, run_id: str, endpoint: str) -> Run:
 
 @scenario
 def s3_errors(ground: Ground) -> Result:
-    """Photographs and run are on S3, which fails 5 % of all requests, half of these after having done what they ask,
-    and every third conditional write after having done it."""
+    """Photographs and run are on S3, which fails 5 % of all requests, half of these after having obeyed, and
+    loses its reply to every third conditional write."""
     flaky = Flaky(_SHARE)
     with (
         _store(ground, "flaky-store") as store,
         Relay(store.s3, before=flaky.before, after=flaky.after) as relay,
     ):
-        for name in ground.ids:
+        half = ground.ids[::2]
+        for name in half:
             store.put(f"photographs/{name}", (ground.photographs / name).read_bytes())
         run = _run(ground, store, "s3-errors", relay.url)
+        ground.expect_only(run, half)
         stages = [
             ("preprocess", "--input", "s3://photographs", "--shard-size", "60"),
             ("score", "--pack-size", "8"),
         ]
         again = sum(_until_done(run, *stage) for stage in stages)
         require(flaky.lost >= 5, f"only {flaky.lost} conditional writes lost their reply")
-        result = run.settle(
-            f"{flaky.failed} of {relay.requests} requests failed, {again} stages started again"
-        )
-    return result
+        return run.settle(f"{flaky.failed} of {relay.requests} requests failed, {again} stages ran again")
 
 
 def _until_done(run: Run, *command: str) -> int:
-    """Runs a stage until it ends with 0, as an orchestrator would; returns how often it had to be run again."""
+    """Runs a stage until it ends with 0, as an orchestrator would; returns how often it ran again."""
     for again in range(5):
         if run.end(run.start(*command), codes=(0, 74, 75)) == 0:
             return again
@@ -194,7 +193,7 @@ def _until_done(run: Run, *command: str) -> int:
 
 @scenario
 def s3_two_scorers(ground: Ground) -> Result:
-    """Two scorers are started at the same moment on the same run in a bucket: one finishes, the other steps back."""
+    """Two scorers are started at once on a run in a bucket: one finishes, the other ends with 75."""
     with _store(ground, "shared-store") as store:
         run = _run(ground, store, "s3-two-scorers", store.s3)
         run.preprocess("--input", str(ground.photographs))

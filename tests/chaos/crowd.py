@@ -2,7 +2,6 @@
 
 import json
 import math
-from concurrent.futures import ThreadPoolExecutor
 
 from children import Child
 from environment import program
@@ -30,13 +29,13 @@ def hundred_runs(ground: Ground) -> Result:
     for run in runs:
         folder = ground.folder / "small" / run.run_id
         name = ("--run-id", run.run_id)
-        chain = [("preprocess", *name, "--input", str(folder)), ("score", *name), ("postprocess", *name)]
+        first = ("preprocess", *name, "--input", str(folder))
+        chain = [first, *((stage, *name) for stage in ("score", "postprocess", "verify"))]
         log = run.logs / f"{run.run_id}-chain.log"
         started.append(Child([python, "-c", _CHAIN, json.dumps(chain)], environment=run.environment, log=log))
     for run, chain_ in zip(runs, started, strict=True):
         run.end(chain_)
-    with ThreadPoolExecutor(2) as pool:
-        results = list(pool.map(lambda run: run.settle(""), runs))
+    results = [run.judge("") for run in runs]
     return Result(sum(result.images for result in results), 0, 0, math.nan, f"{_RUNS} runs proven")
 
 

@@ -14,8 +14,8 @@ _ROOM = 48 * 2**20
 
 @scenario
 def disk_full(ground: Ground) -> Result:
-    """The disk of the run directory is full in `score` (nothing left, then a few KB left) and in `postprocess`: each
-    ends with 74, and succeeds when there is room."""
+    """The run directory's disk is full in `score` (nothing left, then a few KB left) and in `postprocess`:
+    each ends with 74, and succeeds when there is room."""
     with _small_disk(ground.folder / "small-disk") as disk:
         run = ground.prepared("disk-full", runs=disk)
         for left in (0, 12 * 1024):
@@ -30,7 +30,7 @@ def disk_full(ground: Ground) -> Result:
 
 @scenario
 def read_only(ground: Ground) -> Result:
-    """The run directory is read-only in `score` and in `postprocess`: each ends with 74, and succeeds afterwards."""
+    """The run directory is read-only in `score` and in `postprocess`: each ends with 74, later succeeds."""
     with _small_disk(ground.folder / "read-only-disk") as disk:
         run = ground.prepared("read-only", runs=disk)
         with _read_only(disk):

@@ -67,10 +67,10 @@ class Relay:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
-            def do(self) -> None:
-                answer(self)
-
-            do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do
+            def __getattr__(self, name: str) -> Callable[[], None]:
+                if name.startswith("do_"):  # any method
+                    return lambda: answer(self)
+                raise AttributeError(name)
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -94,7 +94,7 @@ class Relay:
         asked = Asked(number, request.command, request.path, request.headers, body)
         self.requests = max(self.requests, number)
         wrong = self._before(asked)
-        send(request, wrong if wrong else self._after(asked, self._forward(asked)))
+        send(request, wrong or self._after(asked, self._forward(asked)))
 
     def _forward(self, asked: Asked) -> Wrong:
         connection = http.client.HTTPConnection(self._address, timeout=300)

@@ -108,7 +108,7 @@ def html_page(ground: Ground) -> Result:
 
 @scenario
 def html_page_for_predictions(ground: Ground) -> Result:
-    """For 8 s every prediction is answered by status 200 with an HTML page, while the description is right."""
+    """For 8 s every prediction is status 200 with an HTML page, while the model's description is right."""
     return _page_for(ground, "html-page-for-predictions", 8.0, lambda asked: bool(asked.images))
 
 

@@ -59,9 +59,8 @@ def _run(wanted: list[scenario.Scenario], folder: Path, asked: argparse.Namespac
     begun = time.monotonic()
     ground = Ground(folder, images=asked.images, storm_seconds=asked.storm_seconds)
     ground.measure_calm()
-    say(
-        f"ready after {time.monotonic() - begun:.0f} s; undisturbed, {asked.images} images take {ground.calm_seconds:.1f} s"
-    )
+    ready = time.monotonic() - begun
+    say(f"ready after {ready:.0f} s; undisturbed, {asked.images} images take {ground.calm_seconds:.1f} s")
     table = Table(len(wanted))
     outcomes = []
     for one in wanted:

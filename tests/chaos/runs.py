@@ -54,6 +54,7 @@ class Run:
         listed: Ids of the images that it must account for.
         expected: What predictions.csv must be, byte for byte.
         calm_seconds: What scoring takes undisturbed.
+        program: The command line under test.
         score_seconds: Wall time from the start of its first `score` to the end of its last.
     """
 
@@ -65,6 +66,7 @@ class Run:
     expected: bytes
     calm_seconds: float
     score_seconds: float = 0.0
+    program: str = IMAGEBATCH
     _first: float = 0.0
     _commands: int = field(default=0)
 
@@ -74,7 +76,7 @@ class Run:
         if stage == "score" and not self._first:
             self._first = time.monotonic()
         return Child(
-            [IMAGEBATCH, stage, "--run-id", self.run_id, *flags],
+            [self.program, stage, "--run-id", self.run_id, *flags],
             environment={**self.environment, **(environment or {})},
             log=self.logs / f"{self.run_id}-{self._commands:02}-{stage}.log",
         )
@@ -113,17 +115,21 @@ class Run:
         return command
 
     def settle(self, seen: str, *, failed: tuple[str, ...] = ()) -> Result:
-        """Finishes the run and proves it.
+        """Finishes the run, proves it and judges it; arguments and errors are those of `judge`."""
+        self.end(self.start("postprocess"))
+        self.end(self.start("verify"))
+        return self.judge(seen, failed=failed)
+
+    def judge(self, seen: str, *, failed: tuple[str, ...] = ()) -> Result:
+        """Compares the outputs with those of the undisturbed run.
 
         Args:
             seen: What happened on the way.
             failed: The images that must have failed; all others must be predicted.
 
         Raises:
-            RefutedError: It cannot be proven, or is not what the undisturbed run gave.
+            RefutedError: An image is missing or there twice, or a byte differs.
         """
-        self.end(self.start("postprocess"))
-        self.end(self.start("verify"))
         predicted = ids_of(self.files.read("output/predictions.csv"))
         refused = ids_of(self.files.read("output/failures.csv"))
         found = Counter(predicted + refused)

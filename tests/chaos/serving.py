@@ -22,7 +22,7 @@ _REFUSED = Wrong(
 
 @scenario
 def torchserve_killed(ground: Ground) -> Result:
-    """TorchServe and its workers are killed (SIGKILL) in the middle of the run and started again 3 s later."""
+    """TorchServe and its workers are killed (SIGKILL) in the middle of the run, and started 3 s later."""
     with Relay(ground.server.inference) as relay:
         run = ground.prepared("torchserve-killed", api_url=relay.url)
         scoring = run.start_score()
@@ -51,7 +51,8 @@ def worker_killed(ground: Ground) -> Result:
 
 @scenario
 def poison_image(ground: Ground) -> Result:
-    """One image makes the worker exit whenever it is asked about; it alone must be missing, with its history."""
+    """One image makes every worker that is asked about it exit: it alone must be quarantined, with its
+    history."""
     folder = ground.folder / "with-poison"
     shutil.copytree(ground.photographs, folder)
     poison = f"{ground.ids[len(ground.ids) // 2].removesuffix('.png')}-poison.png"
@@ -76,7 +77,7 @@ def poison_image(ground: Ground) -> Result:
 
 @scenario
 def model_replaced(ground: Ground) -> Result:
-    """Another archive takes the model's name and version in the middle of the run: the run must stop with 78, and
+    """Another archive takes the model's name and version in the middle of the run: it must stop with 78, and
     go on when the first archive is back."""
     held = threading.Event()
 
@@ -120,7 +121,8 @@ def version_added(ground: Ground) -> Result:
 
 @scenario
 def keys_expire(ground: Ground) -> Result:
-    """Every key is refused 20 s after its first use, as TorchServe refuses an expired one, in a run of about 50 s."""
+    """Every key is refused 20 s after its first use, as TorchServe refuses an expired one; the run is slowed
+    to last longer than two keys."""
     lock = threading.Lock()
     first_use: dict[str, float] = {}
     refused = 0
@@ -134,7 +136,7 @@ def keys_expire(ground: Ground) -> Result:
         return _REFUSED if expired else None
 
     def after(_: Asked, reply: Wrong) -> Wrong:
-        reply.pause = 4.5
+        reply.pause = 3.2
         return reply
 
     with Relay(ground.server.inference, before=before, after=after) as relay:

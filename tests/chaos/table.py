@@ -78,24 +78,26 @@ def page(outcomes: list[Outcome], images: int, cores: int) -> str:
     """The page's text."""
     rows = "".join(_row(outcome) for outcome in outcomes)
     passed = sum(not outcome.error for outcome in outcomes)
+    minutes = sum(outcome.seconds for outcome in outcomes) / 60
     return f"""# What happens to a run when things go wrong
 
-This page is written by `make chaos` (`tests/chaos/`), which does each of these things to a run over {images} photographs
-of solar cells, with a real TorchServe of its own and, where a reply or a connection is to be spoilt, a proxy in front of
-it. Of {len(outcomes)} scenarios {passed} passed, in {sum(o.seconds for o in outcomes) / 60:.0f} minutes on {cores} cores.
+This page is written by `make chaos` (`tests/chaos/`), which does each of these things to a run over {images}
+photographs of solar cells, with a real TorchServe of its own and, where a request or a reply is to be
+spoilt, a proxy in front of it. Of {len(outcomes)} scenarios {passed} passed, in {minutes:.0f} minutes on
+{cores} cores.
 
-A scenario passes only if every command ended with the exit code that the [protocol](protocol.md) promises, the
-certificate balances and `imagebatch verify` proves the run again, and `predictions.csv` is, byte for byte, that of a run
-that nobody disturbed (without the row of an image that the scenario made unscorable).
+A scenario passes only if every command ended with the exit code that the [protocol](protocol.md) promises,
+the certificate balances, `imagebatch verify` proves the run again, and `predictions.csv` is, byte for byte,
+that of a run that nobody disturbed (without the row of an image that the scenario made unscorable).
 
-*Lost*: listed, but neither predicted nor reported as failed. *Doubled*: more than one row. *Extra seconds*: wall time of
-scoring, with all its restarts, beyond that of the undisturbed run.
+*Lost*: listed, but neither predicted nor reported as failed. *Doubled*: more than one row. *Extra seconds*:
+wall time of scoring, with all its restarts, beyond that of the undisturbed run.
 
 | scenario | what is done | images | lost | doubled | extra seconds | result |
 |---|---|---|---|---|---|---|
 {rows}
-One scenario: `python3.11 tests/chaos/run.py --only scorer-killed`; `--list` names them. It needs `make demo` once, for the
-model and the photographs, and root for the two scenarios that mount a small disk.
+One scenario: `python3.11 tests/chaos/run.py --only scorer-killed`; `--list` names them all. They need
+`make demo` once, for the model and the photographs, and root for the two that mount a small disk.
 """
 
 
@@ -115,4 +117,4 @@ def _row(outcome: Outcome) -> str:
 
 
 def _seconds(result: Result) -> str:
-    return "–" if math.isnan(result.extra_seconds) else f"{max(0.0, result.extra_seconds):.1f}"
+    return "-" if math.isnan(result.extra_seconds) else f"{max(0.0, result.extra_seconds):.1f}"

@@ -1,7 +1,6 @@
 """A run's files in a real S3 server: one creator, also where replies are lost."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import children
 import pytest
@@ -10,7 +9,7 @@ from imagebatch.score.attempts import Attempt
 from imagebatch.storage.runs import RunFolder, open_run
 from model_server import Wrong
 from relay import Asked, Relay
-from s3fs import S3FileSystem
+from s3fs import S3FileSystem  # type: ignore[import-untyped]  # it ships no types
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +36,7 @@ def test_one_creator(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_lost_reply_is_not_another_creator(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A conditional write that was done, but whose reply was lost, is known as the caller's own when it is repeated."""
+    """A conditional write whose reply was lost is known as the caller's own when it is repeated."""
     lost: list[int] = []
 
     def after(asked: Asked, reply: Wrong) -> Wrong:
