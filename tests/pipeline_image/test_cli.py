@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,3 +67,23 @@ def test_documented_settings_are_the_real_ones() -> None:
     names = {name for command in cli.COMMANDS.values() for name in command.settings.model_fields}
     missing = sorted(name for name in names if f"`--{name.replace('_', '-')}" not in page)
     assert missing == ["action"]  # positional
+
+
+def test_the_process_ends_when_the_command_does(tmp_path: Path) -> None:
+    """No thread of a library delays the exit or changes its code, and what was printed arrives."""
+    script = (
+        "import sys, threading, time; from imagebatch.cli import main;"
+        "threading.Thread(target=time.sleep, args=(30,)).start();"
+        "sys.argv[1:] = ['verify', '--run-id', 'r']; main()"
+    )
+    environment = {"IMAGEBATCH_RUNS_URI": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=25,
+        check=False,
+    )
+    assert done.returncode == 78
+    assert done.stderr.endswith("it has no _SUCCESS\n")

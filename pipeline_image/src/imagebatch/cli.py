@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -70,8 +71,13 @@ COMMANDS = {
 
 
 def main() -> None:
-    """Entry point of `imagebatch`."""
-    sys.exit(call(sys.argv[1:]))
+    """Entry point of `imagebatch`; ends the process."""
+    code = call(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Everything is written and closed. The usual way out tears down the libraries' threads, and on a crowded
+    # machine that aborts now and then (C++'s terminate, exit code -6), although the work is done.
+    os._exit(code)
 
 
 def call(arguments: Sequence[str]) -> int:
