@@ -1,9 +1,9 @@
 """Processes that the scenarios start: each leads a group of its own, and none outlives the run."""
 
+import contextlib
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,13 +18,16 @@ class Child:
         environment: All its variables.
         log: Its standard error goes to this file, its standard output to the same name with `.out`.
         folder: Where it runs; default: here.
+
+    Attributes:
+        log: The file of its standard error.
     """
 
     def __init__(
         self, argv: list[str], *, environment: Mapping[str, str], log: Path, folder: Path | None = None
     ) -> None:
-        self._log = log
-        self._begun = time.monotonic()
+        self.log = log
+        self._gone = False
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as err, log.with_suffix(".out").open("wb") as out:
             self._process = subprocess.Popen(
@@ -41,12 +44,14 @@ class Child:
     @property
     def running(self) -> bool:
         """Whether the process has not ended yet."""
-        return self._process.poll() is None
+        if self._process.returncode is None and self._process.poll() is not None:
+            self._note_end()
+        return self._process.returncode is None
 
     @property
     def err(self) -> str:
         """What it has written to standard error so far."""
-        return self._log.read_text(errors="replace")
+        return self.log.read_text(errors="replace")
 
     def wait(self, seconds: float = 240.0) -> int:
         """Waits for its end; returns its exit code, negative for a signal.
@@ -54,29 +59,45 @@ class Child:
         Raises:
             TimeoutError: It has not ended; it is killed.
         """
+        if not self.running:
+            return int(self._process.returncode)
         try:
-            return self._process.wait(seconds)
+            code = self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.kill()
             raise TimeoutError(f"not done after {seconds:.0f} s: {last_line(self.err)}") from None
+        self._note_end()
+        return code
 
     def signal(self, number: int) -> None:
         """Signals the whole group."""
-        try:
-            os.killpg(self._process.pid, number)
-        except ProcessLookupError:
-            return
+        if not self._gone:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
 
     def kill(self) -> None:
         """Kills the group (SIGKILL) and waits for its leader."""
         self.signal(signal.SIGKILL)
         self._process.wait()
+        self._gone = True
+
+    def _note_end(self) -> None:
+        # An empty group's number may soon be a stranger's.
+        try:
+            os.killpg(self._process.pid, 0)
+        except ProcessLookupError:
+            self._gone = True
 
 
-def end_all() -> None:
-    """Kills every group that was started, also where only the leader has ended."""
-    while _STARTED:
-        _STARTED.pop().kill()
+def end_all(logs: Path | None = None) -> None:
+    """Kills every group that was started, also where only the leader has ended.
+
+    Args:
+        logs: Only those that log into this folder.
+    """
+    for child in [child for child in _STARTED if logs in {None, child.log.parent}]:
+        _STARTED.remove(child)
+        child.kill()
 
 
 def last_line(text: str) -> str:

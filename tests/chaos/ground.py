@@ -28,6 +28,7 @@ class Ground:
         photographs: The folder with that many photographs.
         ids: Their names, sorted.
         server: The TorchServe that serves them.
+        logs: The folder of the commands' output.
         calm_csv: predictions.csv of the undisturbed run.
         calm_seconds: Wall time of its `score`.
     """
@@ -36,6 +37,7 @@ class Ground:
         if not PHOTOGRAPHS.is_dir() or not ARCHIVE.exists():
             fail(f"{PHOTOGRAPHS} or {ARCHIVE} is missing: run `make demo` first")
         self.folder = folder
+        self.logs = folder / "logs"
         self.storm_seconds = storm_seconds
         self.photographs = folder / "photographs"
         self.photographs.mkdir()
@@ -88,7 +90,7 @@ class Ground:
                 "IMAGEBATCH_MANAGEMENT_URL": asked.management,
                 "IMAGEBATCH_KEY_FILE": str(asked.key_file),
             },
-            logs=self.folder / "logs",
+            logs=self.logs,
             files=Folder(runs / run_id),
             listed=self.ids,
             expected=self.calm_csv,

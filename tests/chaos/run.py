@@ -67,6 +67,7 @@ def _run(wanted: list[scenario.Scenario], folder: Path, asked: argparse.Namespac
         table.begin(one)
         started = time.monotonic()
         outcome = _outcome(one, ground, started)
+        children.end_all(ground.logs)  # what a failed scenario left must not disturb the next
         table.end(outcome)
         outcomes.append(outcome)
         ground.server.ensure()

@@ -30,7 +30,7 @@ def test_passes_on(server: ModelServer) -> None:
         assert (relay.requests, relay.scored) == (2, 2)
 
 
-def test_keeps_the_key_from_nobody(server: ModelServer) -> None:
+def test_passes_headers_and_refusals_on(server: ModelServer) -> None:
     """Request headers arrive, and a refusal comes back with its status and body."""
     server.key = "k"
     with Relay(server.url) as relay:
