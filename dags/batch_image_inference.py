@@ -3,17 +3,16 @@
 Its graph is in `imagebatch_dags/factory.py`, so that a further DAG is one YAML file in `pipelines/`.
 """
 
-import os
-
 from airflow.sdk import DAG
 from imagebatch_dags.factory import build_dag
 from imagebatch_dags.pipeline import Pipeline
+from imagebatch_dags.stage import inputs
 
 dag: DAG = build_dag(
     Pipeline(
         dag_id="batch_image_inference",
         description="Scores the solar-cell photographs every night and proves that none was lost",
-        input=f"{os.environ.get('IMAGEBATCH_INPUTS', '/data/inputs')}/solar-cells/images",
+        input=f"{inputs()}/solar-cells/images",
         tags=["solar-cells"],
     )
 )

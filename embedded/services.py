@@ -109,6 +109,7 @@ def airflow_settings() -> dict[str, str]:
         "IMAGEBATCH_DEADLINES": os.environ.get("IMAGEBATCH_DEADLINES", "1"),
         "IMAGEBATCH_BIN": str(program("pipeline_image", "imagebatch")),
         "IMAGEBATCH_INPUTS": str(VAR / "data"),
+        "IMAGEBATCH_ALLOWED_ROOTS": os.environ.get("IMAGEBATCH_ALLOWED_ROOTS", str(VAR / "data")),
         "IMAGEBATCH_RUNS_URI": str(VAR / "runs"),
         **model_api(),
     }

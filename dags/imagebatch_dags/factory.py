@@ -1,6 +1,6 @@
 """A batch DAG from a `Pipeline`: the graph that every batch shares."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from airflow.sdk import DAG, Asset, Param, task
@@ -58,11 +58,25 @@ def build_dag(pipeline: Pipeline) -> DAG:
             timedelta(minutes=pipeline.warn_after_minutes), timedelta(minutes=pipeline.late_after_minutes)
         )
         or None,
-        user_defined_macros={"stage_run_id": stage_run_id},
+        user_defined_macros={"stage_run_id": stage_run_id, "deadline_of": deadline_of},
         render_template_as_native_obj=False,
     ) as dag:
         _tasks(pipeline)
     return dag
+
+
+def deadline_of(dag_run: Any, minutes: float) -> str:
+    """Tell when a run is late, for the progress that a stage logs.
+
+    Args:
+        dag_run: of the task's context.
+        minutes: after the time that the run was due.
+
+    Returns:
+        ISO 8601, with its offset.
+    """
+    due: datetime = dag_run.run_after
+    return (due + timedelta(minutes=minutes)).isoformat()
 
 
 def _tasks(pipeline: Pipeline) -> None:
@@ -88,7 +102,12 @@ def _tasks(pipeline: Pipeline) -> None:
     shards = plan(preprocess.output)  # type: ignore[arg-type] # an XComArg stands for its value
     score = mapped_stage(
         "score",
-        ["score", "--pack-size={{ params.pack_size }}", "--in-flight={{ params.in_flight }}"],
+        [
+            "score",
+            "--pack-size={{ params.pack_size }}",
+            "--in-flight={{ params.in_flight }}",
+            f"--deadline={{{{ deadline_of(dag_run, {pipeline.late_after_minutes}) }}}}",
+        ],
         shards,
         pool=POOL,
         max_active_tis_per_dagrun=pipeline.parallel_shards,

@@ -20,6 +20,7 @@ INSTALLATION = (
     "IMAGEBATCH_MANAGEMENT_URL",
     "IMAGEBATCH_KEY_FILE",
     "IMAGEBATCH_GOLDEN",
+    "IMAGEBATCH_ALLOWED_ROOTS",
 )
 RETRIES: dict[str, Any] = {
     "retries": 3,
@@ -27,6 +28,11 @@ RETRIES: dict[str, Any] = {
     "retry_exponential_backoff": 2.0,
     "max_retry_delay": timedelta(minutes=10),
 }
+
+
+def inputs() -> str:
+    """Give the folder of the inputs, as a stage sees it."""
+    return os.environ.get("IMAGEBATCH_INPUTS", "/data/inputs")
 
 
 def stage_run_id(dag_run_id: str) -> str:
@@ -88,6 +94,8 @@ def _with_run(command: list[str]) -> list[str]:
 
 def _operator() -> tuple[type[BaseOperator], dict[str, Any]]:
     settings = {name: os.environ[name] for name in INSTALLATION if os.environ.get(name)}
+    # Whoever may trigger a DAG names its input: what lies outside the inputs stays closed.
+    settings.setdefault("IMAGEBATCH_ALLOWED_ROOTS", inputs())
     kind = os.environ.get("IMAGEBATCH_OPERATOR", "process")
     if kind == "process":
         from imagebatch_dags.process_operator import ProcessStageOperator  # noqa: PLC0415 - only the chosen one loads

@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -43,6 +44,8 @@ def installation(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         "IMAGEBATCH_API_URL": "http://torchserve:8080",
         "IMAGEBATCH_MANAGEMENT_URL": "http://torchserve:8081",
         "IMAGEBATCH_KEY_FILE": "/run/imagebatch/keys/key_file.json",
+        "IMAGEBATCH_GOLDEN": "/data/inputs/{model}.golden.json",
+        "IMAGEBATCH_ALLOWED_ROOTS": "/data/inputs",
     }
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
@@ -67,9 +70,11 @@ def context_of(task: Any, **params: Any) -> dict[str, Any]:
         "params": defaults | params,
         "dag": task.dag,
         "task": task,
-        "dag_run": SimpleNamespace(run_id="manual__2026-01-31T02:00:00+00:00"),
+        "dag_run": SimpleNamespace(
+            run_id="manual__2026-01-31T02:00:00+00:00", run_after=datetime(2026, 1, 31, 2, tzinfo=UTC)
+        ),
         "ti": SimpleNamespace(task_id=task.task_id, map_index=-1, try_number=2),
-        "stage_run_id": task.dag.user_defined_macros["stage_run_id"],
+        **task.dag.user_defined_macros,
         "outlet_events": {},
     }
 

@@ -53,6 +53,7 @@ def test_both_operators_render_the_same_commands(
             "score",
             "--pack-size=32",
             "--in-flight=3",
+            "--deadline=2026-01-31T03:00:00+00:00",
             "--run-id=manual__2026-01-31T02-00-00-00-00",
             "--shard=12",
         ],

@@ -125,6 +125,25 @@ def test_a_manifest_cannot_lead_out(call: Call, images: Path, tmp_path: Path) ->
     assert (outcome.last["accepted"], outcome.last["rejected"]) == (1, 3)
 
 
+def test_an_input_outside_the_allowed_roots_is_refused(
+    call: Call, images: Path, tmp_path: Path, runs: Path
+) -> None:
+    """Whoever may start a run cannot make it list, or read as a list, what is not open to it."""
+    (tmp_path / "list.csv").write_text("uri\nimages/001.jpg\n")
+    (images / "b" / "up").symlink_to(tmp_path)
+    for source in (
+        ("--input", tmp_path),
+        ("--input", images / "b" / ".."),
+        ("--input", images / "b" / "up"),
+        ("--manifest", tmp_path / "list.csv"),
+        ("--input", "memory://elsewhere"),
+    ):
+        outcome = call("preprocess", "--run-id", "r", *source, "--allowed-roots", images / "b")
+        assert (outcome.code, "is outside the allowed roots" in outcome.err) == (78, True), source
+    assert not runs.exists()
+    assert call("preprocess", "--run-id", "r", "--input", images, "--allowed-roots", tmp_path).code == 0
+
+
 def test_limit_takes_the_first_by_id(call: Call, images: Path) -> None:
     """A sample run."""
     assert call("preprocess", "--run-id", "r", "--input", images, "--limit", 7).last["listed"] == 7

@@ -23,14 +23,14 @@ from imagebatch.contracts import (
     manifest_path,
     rejects_path,
 )
-from imagebatch.errors import NothingToDoError, RunMismatchError
+from imagebatch.errors import ConfigurationError, NothingToDoError, RunMismatchError
 from imagebatch.inspection import inspect
 from imagebatch.log import get_logger
 from imagebatch.preprocess.listing import limited, shards_of, sorted_rows
 from imagebatch.preprocess.sources import Asked
 from imagebatch.progress import Progress
 from imagebatch.settings import PreprocessSettings
-from imagebatch.storage.inputs import ImageSource, image_source
+from imagebatch.storage.inputs import ImageSource, image_source, to_uri
 from imagebatch.storage.runs import RunFolder, open_run, parquet_bytes
 
 log = get_logger()
@@ -45,6 +45,7 @@ def preprocess(settings: PreprocessSettings) -> Plan:
         NothingToDoError: The input holds no image.
         RunMismatchError: The run id was used for other inputs, options or model.
         InputNotFoundError: The input does not exist.
+        ConfigurationError: The input lies outside the allowed roots.
         UnknownModelError: The model API does not serve the model.
         ModelApiUnavailableError: The model API did not answer.
     """
@@ -65,6 +66,8 @@ def preprocess(settings: PreprocessSettings) -> Plan:
 
 def _require_any(settings: PreprocessSettings, source: ImageSource) -> None:
     asked = Asked(settings, source)
+    if settings.allowed_roots and not source.allows(to_uri(asked.name)):
+        raise ConfigurationError(f"{asked.name} is outside the allowed roots ({settings.allowed_roots})")
     if next(iter(asked), None) is None:
         raise _nothing(asked)
 

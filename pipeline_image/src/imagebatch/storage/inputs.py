@@ -79,6 +79,14 @@ class ImageSource:
         path = local_path(uri)
         return self._read_remote(uri) if path is None else self._read_local(path)
 
+    def allows(self, uri: str) -> bool:
+        """Whether a URI, local links followed, is an allowed root or lies under one."""
+        path = local_path(uri)
+        if path is not None:
+            return self.allows_path(path)
+        inside = any(uri.rstrip("/") == root or uri.startswith(root + "/") for root in self._remote_roots)
+        return inside and "::" not in uri and ".." not in urlsplit(uri).path.split("/")
+
     def allows_path(self, path: str) -> bool:
         """Whether a local path, links followed, lies under an allowed root."""
         real = os.path.realpath(path)
@@ -115,8 +123,7 @@ class ImageSource:
             )
 
     def _read_remote(self, uri: str) -> bytes:
-        inside = any(uri.startswith(root + "/") for root in self._remote_roots)
-        if not inside or "::" in uri or ".." in urlsplit(uri).path.split("/"):
+        if not self.allows(uri):
             raise ImageUnavailableError(Reason.OUTSIDE_ALLOWED_ROOTS, "see --allowed-roots")
         try:
             with fsspec.open(uri, "rb") as stream:
