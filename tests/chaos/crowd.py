@@ -13,10 +13,13 @@ _RUNS = 100
 # The stages one after the other in one process: starting Python three times costs more than the stages.
 _CHAIN = """
 import json, sys
-from imagebatch.cli import call
-for command in json.loads(sys.argv[1]):
-    if code := call(command):
+from imagebatch import cli
+*first, last = json.loads(sys.argv[1])
+for command in first:
+    if code := cli.call(command):
         sys.exit(code)
+sys.argv[1:] = last
+cli.main()
 """
 
 

@@ -87,7 +87,8 @@ def model_replaced(ground: Ground) -> Result:
 
     with Relay(ground.server.inference, before=before) as relay:
         run = ground.prepared("model-replaced", api_url=relay.url)
-        scoring = run.start_score()
+        # TorchServe never answers a request that a worker has in hand when its model is unregistered.
+        scoring = run.start_score("--request-timeout", "15")
         _wait_for_requests(relay, 9, scoring)
         try:
             _replace(ground, "replacement.mar")
