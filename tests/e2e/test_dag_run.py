@@ -49,13 +49,13 @@ def environment(home: Path, stack: Any) -> dict[str, str]:
 
 
 @pytest.fixture
-def dag_test(airflow_home: Path, stack: Any) -> Any:
+def dag_test(airflow_home: Path, stack: Any, tmp_path: Path) -> Any:
     """Run the default DAG by Airflow's own `dag.test()`, with the real stages and the real model server."""
 
     def run(**conf: object) -> tuple[str, dict[str, set[tuple[str, int]]]]:
         done = subprocess.run(
             [sys.executable, "-c", RUN, json.dumps(conf)],
-            env=environment(airflow_home, stack),
+            env=environment(airflow_home, stack) | {"IMAGEBATCH_ALLOWED_ROOTS": str(tmp_path)},
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -121,5 +121,12 @@ def test_an_empty_input_skips_the_whole_run(dag_test: Any, tmp_path: Path) -> No
 def test_an_unknown_model_fails_at_once(dag_test: Any, few: Path) -> None:
     """A model that the server does not have is a wrong configuration, not a reason to wait."""
     state, tasks = dag_test(input=str(few), model="no-such-model")
+    assert state == "failed"
+    assert tasks["preprocess"] == {("failed", 1)}
+
+
+def test_an_input_that_is_not_open_fails_at_once(dag_test: Any, stack: Any) -> None:
+    """Exit code 78: whoever may trigger the DAG cannot make it read elsewhere, and no retry is spent on it."""
+    state, tasks = dag_test(input=str(stack.var / "data"))
     assert state == "failed"
     assert tasks["preprocess"] == {("failed", 1)}
