@@ -87,13 +87,14 @@ def test_each_bad_file_costs_one_row_and_hostile_names_none(call: Call, images: 
 
 
 def test_bytes_do_not_depend_on_how_the_work_was_cut(call: Call, images: Path, runs: Path) -> None:
-    """Other shard sizes, packs and concurrency give the same CSV."""
+    """Other shard sizes, packs and concurrency give the same CSV, and the same Parquet file."""
     cuts = [(512, 32, 3), (7, 1, 8), (40, 5, 1)]
     results = set()
     for number, (shard, pack, flights) in enumerate(cuts):
         cut = ("--shard-size", shard, "--pack-size", pack, "--in-flight", flights)
         assert call("run", "--run-id", f"r{number}", "--input", images, *cut).code == 0
-        results.add((runs / f"r{number}/output/predictions.csv").read_bytes())
+        output = runs / f"r{number}/output"
+        results.add(tuple((output / f"predictions.{kind}").read_bytes() for kind in ("csv", "parquet")))
     assert len(results) == 1
 
 

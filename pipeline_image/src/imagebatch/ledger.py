@@ -77,16 +77,90 @@ def read_plan(run: RunFolder) -> Plan:
         raise NotProvenError(f"{run.uri}/{PLAN} is not what preprocess wrote: {error}") from error
 
 
+class Listing:
+    """What preprocess listed, shard by shard.
+
+    Args:
+        run: The run's files.
+        file: Its listing, open. Its footer names every shard, so it is read once and not for each of them.
+
+    Attributes:
+        shards: Number of shards that preprocess planned.
+        images: Number of images that it listed.
+    """
+
+    def __init__(self, run: RunFolder, file: pq.ParquetFile) -> None:
+        self._run = run
+        self._file = file
+        self.shards = int(file.num_row_groups)
+        self.images = int(file.metadata.num_rows)
+
+    def manifest(self, shard: int) -> pa.Table:
+        """A shard's manifest, checked against the listing.
+
+        Raises:
+            ConfigurationError: Preprocess has not finished it.
+            NotProvenError: It does not hold the images that were listed.
+        """
+        path = manifest_path(shard)
+        try:
+            data = self._run.read(path)
+        except FileNotFoundError as error:
+            raise ConfigurationError(
+                f"shard {shard} has no manifest: finish imagebatch preprocess first"
+            ) from error
+        manifest = parquet_table(data, path)
+        if not manifest["image_id"].equals(self._ids(shard)):
+            raise NotProvenError(f"{path} does not hold exactly the images that were listed")
+        return manifest
+
+    def _ids(self, shard: int) -> pa.ChunkedArray:
+        try:
+            return self._file.read_row_group(shard, columns=["image_id"])["image_id"]
+        except (pa.ArrowInvalid, OSError) as error:
+            raise _unreadable(self._run, error) from error
+
+
+def _unreadable(run: RunFolder, error: Exception) -> NotProvenError:
+    return NotProvenError(f"{run.uri}/{LISTING} is not a readable Parquet file: {error}")
+
+
+@contextlib.contextmanager
+def open_listing(run: RunFolder) -> Iterator[Listing]:
+    """The run's listing.
+
+    Raises:
+        ConfigurationError: Preprocess has not written it.
+        NotProvenError: It is not a readable file.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            file = pq.ParquetFile(stack.enter_context(run.reading(LISTING)))
+        except FileNotFoundError as error:
+            raise ConfigurationError(
+                f"no listing at {run.uri}: finish imagebatch preprocess first"
+            ) from error
+        except (pa.ArrowInvalid, OSError) as error:
+            raise _unreadable(run, error) from error
+        yield Listing(run, file)
+
+
 def shard_count(run: RunFolder) -> int:
     """Number of shards that preprocess planned."""
-    with _listing(run) as listing:
-        return int(listing.num_row_groups)
+    with open_listing(run) as listing:
+        return listing.shards
 
 
 def listed_count(run: RunFolder) -> int:
     """Number of images that preprocess listed."""
-    with _listing(run) as listing:
-        return int(listing.metadata.num_rows)
+    with open_listing(run) as listing:
+        return listing.images
+
+
+def manifests(run: RunFolder) -> Iterator[pa.Table]:
+    """Every shard's manifest, in the order of image ids."""
+    with open_listing(run) as listing:
+        yield from map(listing.manifest, range(listing.shards))
 
 
 def ledgers(run: RunFolder) -> Iterator[ShardLedger]:
@@ -97,24 +171,8 @@ def ledgers(run: RunFolder) -> Iterator[ShardLedger]:
         NotProvenError: Files disagree about the images, or differ from what was recorded about them.
     """
     overlay = Overlay(run)
-    for shard in range(shard_count(run)):
-        yield _ledger(run, shard, overlay)
-
-
-def manifest_of(run: RunFolder, shard: int) -> pa.Table:
-    """A shard's manifest, checked against the listing."""
-    with _listing(run) as listing:
-        ids = listing.read_row_group(shard, columns=["image_id"])["image_id"]
-    try:
-        data = run.read(manifest_path(shard))
-    except FileNotFoundError as error:
-        raise ConfigurationError(
-            f"shard {shard} has no manifest: finish imagebatch preprocess first"
-        ) from error
-    manifest = parquet_table(data, manifest_path(shard))
-    if not manifest["image_id"].equals(ids):
-        raise NotProvenError(f"{manifest_path(shard)} does not hold exactly the images that were listed")
-    return manifest
+    for shard, manifest in enumerate(manifests(run)):
+        yield _ledger(shard, *overlay.apply(manifest, scores_of(run, shard)))
 
 
 def done_of(run: RunFolder, shard: int) -> ShardDone:
@@ -135,8 +193,7 @@ def scores_of(run: RunFolder, shard: int) -> pa.Table:
     return pa.concat_tables([SCORES_SCHEMA.empty_table(), *parts])
 
 
-def _ledger(run: RunFolder, shard: int, overlay: Overlay) -> ShardLedger:
-    manifest, scores = overlay.apply(manifest_of(run, shard), scores_of(run, shard))
+def _ledger(shard: int, manifest: pa.Table, scores: pa.Table) -> ShardLedger:
     refused = pc.is_valid(manifest["reason"])
     accepted = manifest.filter(pc.invert(refused))
     for column in ("image_id", "sha256"):
@@ -152,14 +209,3 @@ def _ledger(run: RunFolder, shard: int, overlay: Overlay) -> ShardLedger:
         predicted=scores.filter(pc.invert(unscored)),
         failed=scores.filter(unscored),
     )
-
-
-@contextlib.contextmanager
-def _listing(run: RunFolder) -> Iterator[pq.ParquetFile]:
-    try:
-        with run.reading(LISTING) as stream:
-            yield pq.ParquetFile(stream)
-    except FileNotFoundError as error:
-        raise ConfigurationError(f"no listing at {run.uri}: finish imagebatch preprocess first") from error
-    except (pa.ArrowInvalid, OSError) as error:
-        raise NotProvenError(f"{run.uri}/{LISTING} is not a readable Parquet file: {error}") from error

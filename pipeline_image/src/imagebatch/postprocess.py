@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from types import TracebackType
+from typing import IO, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -35,6 +37,9 @@ from imagebatch.storage.runs import RunFolder, open_run
 
 log = get_logger()
 
+# A row group for each shard would make the footer, and the memory to write it, grow with their number.
+ROW_GROUP_ROWS = 10_000
+
 
 def postprocess(settings: PostprocessSettings) -> Certificate:
     """Writes a run's outputs. The same run gives the same bytes, so that doing it again changes nothing.
@@ -66,12 +71,10 @@ def _write_tables(run: RunFolder, description: RunDescription, audit: Audit, red
         parquet = stack.enter_context(run.publishing(PREDICTIONS_PARQUET))
         csv.write(csv_header(prediction_columns(description.top_k)))
         failed.write(csv_header(FAILURE_COLUMNS))
-        writer = stack.enter_context(
-            pq.ParquetWriter(parquet, _parquet_schema(description.top_k), compression="zstd")
-        )
+        rows = stack.enter_context(_RowGroups(parquet, _parquet_schema(description.top_k)))
         for ledger in ledgers(run):
             table = predictions(ledger, description.top_k, description.model)
-            writer.write_table(table)
+            rows.add(table)
             csv.write(csv_lines(table))
             unpredicted = failures(ledger)
             failed.write(csv_lines(unpredicted))
@@ -79,6 +82,33 @@ def _write_tables(run: RunFolder, description: RunDescription, audit: Audit, red
             progress.advance(ledger.manifest.num_rows, failed=unpredicted.num_rows)
         if len(finished_redrives(run)) != redrives:
             raise RunHeldError("a redrive of this run has finished meanwhile; it writes the outputs")
+
+
+class _RowGroups:
+    """Writes tables of any size as row groups of ROW_GROUP_ROWS: the same file whatever the shards' size."""
+
+    def __init__(self, stream: IO[bytes], schema: pa.Schema) -> None:
+        self._writer = pq.ParquetWriter(stream, schema, compression="zstd")
+        self._waiting = schema.empty_table()
+
+    def add(self, table: pa.Table) -> None:
+        self._waiting = pa.concat_tables([self._waiting, table])
+        while self._waiting.num_rows >= ROW_GROUP_ROWS:
+            self._write(ROW_GROUP_ROWS)
+
+    def _write(self, rows: int) -> None:
+        self._writer.write_table(self._waiting.slice(0, rows).combine_chunks())
+        self._waiting = self._waiting.slice(rows)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None and self._waiting.num_rows:
+            self._write(self._waiting.num_rows)
+        self._writer.close()
 
 
 def _parquet_schema(top_k: int) -> pa.Schema:

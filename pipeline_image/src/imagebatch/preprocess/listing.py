@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import json
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -19,8 +20,8 @@ from imagebatch.errors import DataRefusedError
 
 Row = tuple[str, str]
 
-CHUNK_ROWS = 50_000
-_BATCH_ROWS = 2_000
+# Each chunk is an open file while they are merged: 10 million rows are 500.
+CHUNK_ROWS = 20_000
 
 
 def sorted_rows(rows: Iterable[Row], chunk_rows: int = CHUNK_ROWS) -> Iterator[Row]:
@@ -35,14 +36,14 @@ def sorted_rows(rows: Iterable[Row], chunk_rows: int = CHUNK_ROWS) -> Iterator[R
     """
     source = iter(rows)
     with tempfile.TemporaryDirectory(prefix="imagebatch-listing-") as folder, ExitStack() as stack:
-        chunks: list[pa.MemoryMappedFile] = []
+        chunks: list[Iterable[str]] = []
         while chunk := sorted(itertools.islice(source, chunk_rows)):
             if not chunks and len(chunk) < chunk_rows:
                 yield from _unique(chunk)
                 return
-            path = Path(folder) / f"{len(chunks)}.arrow"
+            path = Path(folder) / str(len(chunks))
             _spill(path, chunk)
-            chunks.append(stack.enter_context(pa.memory_map(str(path))))
+            chunks.append(stack.enter_context(path.open(encoding="ascii")))
         yield from _unique(heapq.merge(*map(_read_back, chunks)))
 
 
@@ -60,16 +61,15 @@ def shards_of(rows: Iterable[Row], shard_size: int) -> Iterator[pa.RecordBatch]:
 
 
 def _spill(path: Path, chunk: list[Row]) -> None:
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, LISTING_SCHEMA) as writer:
-        for batch in shards_of(chunk, _BATCH_ROWS):
-            writer.write_batch(batch)
+    # Lines of JSON: a file is read back through one small buffer, however many there are.
+    with path.open("w", encoding="ascii") as sink:
+        sink.writelines(json.dumps(row) + "\n" for row in chunk)
 
 
-def _read_back(source: pa.MemoryMappedFile) -> Iterator[Row]:
-    reader = pa.ipc.open_file(source)
-    for index in range(reader.num_record_batches):
-        batch = reader.get_batch(index)
-        yield from zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True)
+def _read_back(lines: Iterable[str]) -> Iterator[Row]:
+    for line in lines:
+        image_id, uri = json.loads(line)
+        yield image_id, uri
 
 
 def _unique(rows: Iterable[Row]) -> Iterator[Row]:

@@ -16,7 +16,7 @@ from imagebatch.preprocess.listing import Row
 from imagebatch.settings import InputSettings
 from imagebatch.storage.inputs import ImageSource, InputListing, to_uri
 
-_CSV_BLOCK_BYTES = 1 << 20
+_CSV_BLOCK_BYTES = 1 << 18
 
 
 class Asked:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 
 import pandas as pd
 import pyarrow as pa
 
-from imagebatch.ledger import manifest_of, scores_of, shard_count
+from imagebatch.ledger import manifests, scores_of, shard_count
 from imagebatch.product import ranked
 from imagebatch.storage.runs import RunFolder
 
 # Rows that a suite sees at once: memory does not grow with the run.
-FRAME_ROWS = 20_000
+FRAME_ROWS = 10_000
 
 
 class Totals:
@@ -58,7 +58,7 @@ class Totals:
 
 def manifest_frames(run: RunFolder, totals: Totals) -> Iterator[pd.DataFrame]:
     """Every listed image; adds `pixels`, `without_result` (0 or 1), `complete` (a header or a reason)."""
-    for table in _tables(run, lambda shard: manifest_of(run, shard).drop_columns(["detail"])):
+    for table in _tables(manifest.drop_columns(["detail"]) for manifest in manifests(run)):
         frame = table.to_pandas()
         frame["pixels"] = frame["width"] * frame["height"]
         has_header = frame[["size", "sha256", "format", "width", "height"]].notna().all(axis="columns")
@@ -69,7 +69,7 @@ def scores_frames(run: RunFolder, top_k: int, totals: Totals) -> Iterator[pd.Dat
     """Every scored image: labels and probabilities by rank; adds their sum and the same two columns."""
     probabilities = [f"probability_{rank + 1}" for rank in range(top_k)]
     labels = [f"label_{rank + 1}" for rank in range(top_k)]
-    for table in _tables(run, lambda shard: scores_of(run, shard)):
+    for table in _tables(scores_of(run, shard) for shard in range(shard_count(run))):
         frame = table.select(["image_id", "sha256", "model_digest", "reason"]).to_pandas()
         for rank in range(top_k):
             frame[labels[rank]] = ranked(table["labels"], rank).to_pandas()
@@ -79,12 +79,12 @@ def scores_frames(run: RunFolder, top_k: int, totals: Totals) -> Iterator[pd.Dat
         yield _judged(frame, answered, totals)
 
 
-def _tables(run: RunFolder, read: Callable[[int], pa.Table]) -> Iterator[pa.Table]:
+def _tables(shards: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """Shards joined or cut to tables of at most FRAME_ROWS rows; at least one."""
     waiting: list[pa.Table] = []
     rows = yielded = 0
-    for shard in range(shard_count(run)):
-        table = read(shard)
+    for shard in shards:
+        table = shard
         while rows + table.num_rows >= FRAME_ROWS:
             taken = FRAME_ROWS - rows
             yield pa.concat_tables([*waiting, table.slice(0, taken)])

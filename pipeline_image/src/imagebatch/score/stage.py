@@ -23,7 +23,7 @@ from imagebatch.contracts import (
     telemetry_path,
 )
 from imagebatch.errors import ConfigurationError
-from imagebatch.ledger import manifest_of, read_description, read_plan
+from imagebatch.ledger import Listing, open_listing, read_description, read_plan
 from imagebatch.log import get_logger
 from imagebatch.progress import Progress
 from imagebatch.score.attempts import Attempt
@@ -71,7 +71,8 @@ def score(settings: ScoreSettings) -> list[ShardScore]:
     if len(finished) == len(wanted):
         return [finished[shard] for shard in wanted]
     stage = _Stage(run, description, plan, settings)
-    return [finished.get(shard) or stage.score_shard(shard) for shard in wanted]
+    with open_listing(run) as listing:
+        return [finished.get(shard) or stage.score_shard(shard, listing) for shard in wanted]
 
 
 def _finished(run: RunFolder, shard: int) -> ShardScore | None:
@@ -96,9 +97,9 @@ class _Stage:
             in_a_row=settings.max_consecutive_failures,
         )
 
-    def score_shard(self, shard: int) -> ShardScore:
+    def score_shard(self, shard: int, listing: Listing) -> ShardScore:
         attempt = Attempt(self._run, shard)
-        manifest = manifest_of(self._run, shard)
+        manifest = listing.manifest(shard)
         accepted = manifest.filter(pc.is_null(manifest["reason"])).select(["image_id", "uri", "sha256"])
         parts = [accepted.slice(start, PART_ROWS) for start in range(0, accepted.num_rows, PART_ROWS)]
         result = self._adopt(attempt, parts)
