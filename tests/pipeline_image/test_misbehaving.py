@@ -146,7 +146,7 @@ def storms() -> st.SearchStrategy[Storm]:
     images = st.integers(0, GOOD - 1)
     return st.builds(
         Storm,
-        shard_size=st.sampled_from([4, 7, 20]),
+        shard_size=st.sampled_from([7, 20]),
         pack_size=st.sampled_from([1, 2, 3, 5, 16]),
         in_flight=st.sampled_from([1, 2, 4]),
         passing=st.dictionaries(images, passing_faults(), max_size=6),
@@ -490,6 +490,8 @@ def prove(ground: Ground, scene: Scene, storm: Storm) -> None:
     assert call("verify", "--run-id", scene.run_id) == (0, "")
     orphan_is_powerless(ground, scene)
 
+    if not storm.poison:
+        return  # every image that can have a prediction has one
     ground.server.begin(None)
     again = scene.call("redrive", *scene.score_flags())
     if again == -signal.SIGKILL:
