@@ -126,7 +126,7 @@ def test_an_unknown_model_fails_at_once(dag_test: Any, few: Path) -> None:
 
 
 def test_an_input_that_is_not_open_fails_at_once(dag_test: Any, stack: Any) -> None:
-    """Exit code 78: whoever may trigger the DAG cannot make it read elsewhere, and no retry is spent on it."""
+    """Exit code 78: a DAG cannot be made to read elsewhere, and no retry is spent on it."""
     state, tasks = dag_test(input=str(stack.var / "data"))
     assert state == "failed"
     assert tasks["preprocess"] == {("failed", 1)}
