@@ -6,8 +6,10 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from imagebatch.errors import ConfigurationError, StorageError
+from imagebatch.errors import ConfigurationError, RunHeldError, StorageError
 from imagebatch.storage.runs import FsspecRunFolder, LocalRunFolder, RunFolder, open_run
 
 
@@ -49,6 +51,15 @@ def test_missing_file_is_told_apart(run: RunFolder) -> None:
     """A missing file is not a storage failure: the caller decides what it means."""
     with pytest.raises(FileNotFoundError):
         run.read("nothing")
+
+
+def test_an_error_while_reading_is_the_callers(run: RunFolder) -> None:
+    """What goes wrong between two reads keeps its kind, and so its exit code."""
+    run.write("x", b"1")
+    with pytest.raises(RunHeldError), run.reading("x"):
+        raise RunHeldError("superseded")
+    with pytest.raises(pa.ArrowInvalid), run.reading("x") as stream:
+        pq.ParquetFile(stream)
 
 
 def test_one_creator_among_many(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from typing_extensions import override
 
-from imagebatch.errors import ConfigurationError, StorageError
+from imagebatch.errors import ConfigurationError, ImagebatchError, StorageError
 
 
 class RunFolder(ABC):
@@ -296,7 +296,7 @@ def _storage_error(verb: str, path: Path | str, error: Exception) -> StorageErro
 def _translated(verb: str, path: str) -> Iterator[None]:
     try:
         yield
-    except (FileNotFoundError, FileExistsError, StorageError):
-        raise
+    except (FileNotFoundError, FileExistsError, ImagebatchError, pa.ArrowInvalid):
+        raise  # the last two are the caller's, raised while it reads
     except Exception as error:
         raise _storage_error(verb, path, error) from error
