@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -74,6 +75,7 @@ class Validator:
             found.append(outcome.to_json_dict())  # type: ignore[no-untyped-call]  # not annotated upstream
             self._context.validation_definitions.delete(name)
             self._context.data_sources.delete(name)
+            gc.collect()  # what is left of a validation holds its frame in a cycle
 
     def write_docs(self) -> None:
         """Renders Data Docs of everything validated so far."""
