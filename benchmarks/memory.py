@@ -159,7 +159,7 @@ def _server() -> Iterator[str]:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--small", type=int, default=10_000, help="entries of the small manifest")
     parser.add_argument("--large", type=int, default=1_000_000, help="entries of the large manifest")
     parser.add_argument("--scratch", help="folder for the runs (about 1 GB); default: the system's")
