@@ -34,7 +34,7 @@ def main() -> int:
             one, other = openvino.infer(pixels), torch.infer(pixels)
             agreed += int(one.argmax() == other.argmax())
             worst = max(worst, float(np.abs(one - other).max()))
-    print(f"openvino and torch agree on {agreed} of {len(paths)} images; logits differ by at most {worst:.2g}")
+    print(f"openvino and torch agree on {agreed} of {len(paths)} images, logits within {worst:.2g}")
     return 0 if agreed == len(paths) else 1
 
 
