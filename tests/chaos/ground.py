@@ -1,7 +1,6 @@
 """What all scenarios stand on: photographs, a TorchServe, and a run that nobody disturbed."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -118,8 +117,3 @@ class Ground:
         described = found["customizedMetadata"]
         described = json.loads(described) if isinstance(described, str) else described
         return str(described["model"]["digest"])
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))

@@ -15,7 +15,7 @@ sys.path[1:1] = [str(ROOT / "embedded"), str(ROOT / "tests" / "pipeline_image")]
 import children  # noqa: E402 - the folders above hold what these import
 import scenario  # noqa: E402 - the same
 from environment import say  # noqa: E402 - the same
-from ground import Ground, cores  # noqa: E402 - the same
+from ground import Ground  # noqa: E402 - the same
 from table import Outcome, Table, write_page  # noqa: E402 - the same
 
 FAMILIES = ("replies", "overload", "serving", "crashes", "disks", "bucket", "crowd")
@@ -41,12 +41,12 @@ def main(argv: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     folder = Path(tempfile.mkdtemp(prefix="imagebatch-chaos-"))
     try:
-        outcomes = _run(wanted, folder, asked)
+        outcomes, calm_seconds = _run(wanted, folder, asked)
     finally:
         children.end_all()
     failed = [outcome for outcome in outcomes if outcome.error]
     if len(outcomes) == len(scenario.ALL):
-        write_page(outcomes, asked.images, cores())
+        write_page(outcomes, asked.images, calm_seconds)
     if failed:
         say(f"{len(failed)} of {len(outcomes)} scenarios failed; their files are in {folder}")
         return 1
@@ -55,7 +55,9 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _run(wanted: list[scenario.Scenario], folder: Path, asked: argparse.Namespace) -> list[Outcome]:
+def _run(
+    wanted: list[scenario.Scenario], folder: Path, asked: argparse.Namespace
+) -> tuple[list[Outcome], float]:
     begun = time.monotonic()
     ground = Ground(folder, images=asked.images, storm_seconds=asked.storm_seconds)
     ground.measure_calm()
@@ -72,7 +74,7 @@ def _run(wanted: list[scenario.Scenario], folder: Path, asked: argparse.Namespac
         outcomes.append(outcome)
         ground.server.ensure()
     say(f"{time.monotonic() - begun:.0f} s in all")
-    return outcomes
+    return outcomes, ground.calm_seconds
 
 
 def _outcome(one: scenario.Scenario, ground: Ground, started: float) -> Outcome:

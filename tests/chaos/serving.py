@@ -37,7 +37,7 @@ def torchserve_killed(ground: Ground) -> Result:
 
 @scenario
 def worker_killed(ground: Ground) -> Result:
-    """Each of the two workers is killed (SIGKILL) once, in the middle of a request."""
+    """Each of the two workers is killed (SIGKILL) once, while requests are under way."""
     with Relay(ground.server.inference) as relay:
         run = ground.prepared("worker-killed", api_url=relay.url)
         scoring = run.start_score()

@@ -16,7 +16,7 @@ def test_passed_and_failed_lines() -> None:
     failed = Outcome(DONE, None, "RefutedError: 3 images lost", 9.0)
     assert "passed: two cups" in line_of(passed)
     assert "FAILED: RefutedError: 3 images lost" in line_of(failed)
-    text = page([passed, failed], 240, 2)
+    text = page([passed, failed], 240, 2.0)
     assert "| tea-spilt | Tea is spilt. | 240 | 0 | 0 | 1.2 | passed: two cups |\n" in text
     assert "Of 2 scenarios 1 passed" in text
 
@@ -25,8 +25,8 @@ def test_no_figure_where_there_is_none() -> None:
     """Extra seconds that mean nothing are a dash; noise below the undisturbed run's time is 0."""
     unknown = Outcome(DONE, Result(3, 0, 0, math.nan, ""), "", 1.0)
     faster = Outcome(DONE, Result(3, 0, 0, -0.4, ""), "", 1.0)
-    assert "| 3 | 0 | 0 | - |" in page([unknown], 3, 1)
-    assert "| 3 | 0 | 0 | 0.0 |" in page([faster], 3, 1)
+    assert "| 3 | 0 | 0 | - |" in page([unknown], 3, 1.0)
+    assert "| 3 | 0 | 0 | 0.0 |" in page([faster], 3, 1.0)
 
 
 def test_every_scenario_is_on_the_page_with_its_text() -> None:
