@@ -81,11 +81,12 @@ def page(outcomes: list[Outcome], images: int, calm_seconds: float) -> str:
     passed = sum(not outcome.error for outcome in outcomes)
     cores = len(os.sched_getaffinity(0))
     minutes = sum(outcome.seconds for outcome in outcomes) / 60
+    summary = f"Of {len(outcomes)} scenarios {passed} passed, in {minutes:.0f} minutes on {cores} cores."
     return f"""# What happens to a run when things go wrong
 
 This page is written by `make chaos` (`tests/chaos/`), which does each of these things to a run over {images}
 photographs of solar cells, with a real TorchServe of its own and, where a request or a reply is to be
-spoilt, a proxy in front of it. Of {len(outcomes)} scenarios {passed} passed, in {minutes:.0f} minutes on {cores} cores.
+spoilt, a proxy in front of it. {summary}
 
 A scenario passes only if every command ended with the exit code that the [protocol](protocol.md) promises,
 the certificate balances, `imagebatch verify` proves the run again, and `predictions.csv` is, byte for byte,
