@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from imagebatch.contracts import (
     MANIFEST_SCHEMA,
@@ -20,7 +19,7 @@ from imagebatch.contracts import (
     sha256_hex,
 )
 from imagebatch.errors import NotProvenError
-from imagebatch.storage.runs import RunFolder
+from imagebatch.storage.runs import RunFolder, parquet_rows
 
 Row = dict[str, Any]
 
@@ -95,6 +94,6 @@ def parquet_table(data: bytes, path: str) -> pa.Table:
         NotProvenError: The bytes are not a readable Parquet file.
     """
     try:
-        return pq.read_table(pa.BufferReader(data))
+        return parquet_rows(data)
     except (pa.ArrowInvalid, OSError) as error:
         raise NotProvenError(f"{path} is not a readable Parquet file: {error}") from error

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from imagebatch.contracts import (
     SCORES_SCHEMA,
@@ -30,7 +29,7 @@ from imagebatch.score.attempts import Attempt
 from imagebatch.score.threshold import Threshold
 from imagebatch.scoring.engine import Engine, Row
 from imagebatch.settings import ScoreSettings
-from imagebatch.storage.runs import RunFolder, open_run
+from imagebatch.storage.runs import RunFolder, open_run, parquet_rows
 
 log = get_logger()
 
@@ -170,7 +169,7 @@ def _failures_in(table: pa.Table) -> int:
 def _trusted_part(data: bytes, expected: pa.Table, digest: str) -> pa.Table | None:
     """An earlier attempt's part, if it is whole, holds the expected images and is of this model."""
     try:
-        table = pq.read_table(pa.BufferReader(data))
+        table = parquet_rows(data)
     except (pa.ArrowInvalid, OSError):
         return None
     same = table.schema.equals(SCORES_SCHEMA) and all(

@@ -92,7 +92,7 @@ class RunFolder(ABC):
 
     def read_table(self, path: str) -> pa.Table:
         """The Parquet file at `path`, whole."""
-        return pq.read_table(io.BytesIO(self.read(path)))
+        return parquet_rows(self.read(path))
 
     def publish_folder(self, folder: str, source: Path) -> None:
         """Copies a local folder's files below `folder`."""
@@ -106,6 +106,17 @@ def parquet_bytes(table: pa.Table) -> bytes:
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
     return sink.getvalue()
+
+
+def parquet_rows(data: bytes) -> pa.Table:
+    """The table that `parquet_bytes` was given.
+
+    Raises:
+        pyarrow.ArrowInvalid, OSError: The bytes are not a readable Parquet file.
+    """
+    # pq.read_table goes through the dataset API, which takes three times as long for a small file.
+    with pq.ParquetFile(pa.BufferReader(data)) as file:
+        return file.read()
 
 
 def open_run(runs_uri: str, run_id: str) -> RunFolder:
