@@ -135,9 +135,10 @@ def _image(folder: Path, seed: int) -> str:
 
 def _peak(command: Sequence[str], variables: dict[str, str]) -> tuple[float, float]:
     """Runs a stage; its peak resident memory in MB, with its children's, and its seconds."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith("IMAGEBATCH_")}
     started = time.monotonic()
     child = subprocess.Popen(  # noqa: S603 (a list built here)
-        [sys.executable, "-m", "imagebatch", *command], env=os.environ | variables, stdout=subprocess.DEVNULL
+        [sys.executable, "-m", "imagebatch", *command], env=others | variables, stdout=subprocess.DEVNULL
     )
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)

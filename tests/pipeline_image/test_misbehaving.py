@@ -293,7 +293,7 @@ def ground() -> Iterator[Ground]:
         patch.setattr(patience, "LONGEST_PAUSE", 0.01)
         patch.setattr(torchserve_keys, "_READ_PAUSE", 0.001)
         # Parts small enough that fourteen images make several.
-        patch.setattr(stage, "PART_ROWS", 3)
+        patch.setattr(stage, "PART_ROWS", 5)
         patch.setenv("IMAGEBATCH_API_URL", server.url)
         patch.setenv("IMAGEBATCH_MANAGEMENT_URL", server.url)
         patch.setenv("IMAGEBATCH_RUNS_URI", f"{folder}/runs")
