@@ -12,6 +12,7 @@ from environment import ROOT, UV, Argv, say
 # Part whose environment runs it, and the folder below tests/.
 UNIT = (
     ("pipeline_image", "pipeline_image"),
+    ("pipeline_image", "chaos"),
     ("handlers", "handlers"),
     ("training", "training"),
     ("airflow", "dags"),
