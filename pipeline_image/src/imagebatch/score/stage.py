@@ -147,14 +147,15 @@ class _Stage:
         return {number: (part, sum(map(bool, reasons))) for number, (part, reasons) in found.items()}
 
     def _scored(self, left: dict[int, pa.Table], progress: Progress) -> Iterator[tuple[int, pa.Table]]:
-        """Yields (number, scores) of the parts that are left, in order, while later packs are under way."""
+        """Yields (number, scores) of the parts that are left, each as soon as its last row is there."""
         pieces = self._engine.scored((number, part.to_pylist()) for number, part in left.items())
-        for number, group in itertools.groupby(pieces, key=lambda piece: piece[0]):
-            rows: list[Row] = []
-            for _, piece in group:
-                progress.advance(len(piece), failed=sum(row["reason"] is not None for row in piece))
-                rows += piece
-            yield number, pa.Table.from_pylist(rows, SCORES_SCHEMA)
+        rows: list[Row] = []
+        for number, piece in pieces:
+            progress.advance(len(piece), failed=sum(row["reason"] is not None for row in piece))
+            rows += piece
+            if len(rows) == left[number].num_rows:
+                yield number, pa.Table.from_pylist(rows, SCORES_SCHEMA)
+                rows = []
 
     def _report(self, shard: int, attempt: int) -> None:
         counts = self._engine.telemetry.counts()
