@@ -42,7 +42,7 @@ def check(settings: CheckSettings) -> CheckResult:
         ConfigurationError: The stage before has not finished.
     """
     # Imported here: Great Expectations takes seconds, and the other commands do without it.
-    from imagebatch.quality.validation import Validator  # noqa: PLC0415
+    from imagebatch.quality.validation import Validator  # noqa: PLC0415 (see above)
 
     run = open_run(settings.runs_uri, settings.run_id)
     description, plan = read_description(run), read_plan(run)
