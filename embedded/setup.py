@@ -11,6 +11,8 @@ from environment import ROOT, UV, Argv, fail, run, say, step
 
 UV_VERSION = "0.13.9"
 PARTS = (".", "airflow", "pipeline_image", "handlers", "training")
+# `local`: scoring without a server; its torch is linked out of uv's cache, where handlers/ has put it.
+EXTRAS: dict[str, Argv] = {"pipeline_image": ["--extra", "local"]}
 WANTED_BYTES = 12 * 10**9  # torch's CUDA build is 5.7 GB, unpacked once and linked; the rest is below 3 GB
 
 
@@ -27,7 +29,7 @@ def main() -> None:
         if _current(part):
             continue
         with step(f"setup: {name}"):
-            run([UV, "sync", "--frozen", "--quiet", "--project", part])
+            run([UV, "sync", "--frozen", "--quiet", *EXTRAS.get(part, []), "--project", part])
     if java.find() is None:
         with step("setup: java"):
             if java.install() is None:
@@ -54,7 +56,8 @@ def _uv_version() -> str:
 
 
 def _current(part: str) -> bool:
-    check: Argv = [UV, "sync", "--frozen", "--quiet", "--check", "--project", part]
+    extras = EXTRAS.get(part, [])
+    check: Argv = [UV, "sync", "--frozen", "--quiet", "--check", *extras, "--project", part]
     return subprocess.run(check, cwd=ROOT, capture_output=True, check=False).returncode == 0
 
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import itertools
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import requests
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from requests.adapters import HTTPAdapter
 
-from imagebatch.backends.base import Answer, ApiFaultError, Fault, ImagePayload, Reply
+from imagebatch.backends.base import ApiFaultError, Fault, ImagePayload, Reply
+from imagebatch.backends.reply import parse_description, parse_reply
 from imagebatch.backends.torchserve_keys import KeyFile
 from imagebatch.contracts import ModelPin
 from imagebatch.errors import ConfigurationError, UnknownModelError, one_line
@@ -27,36 +26,6 @@ _PROBE = ImagePayload(
         "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAEElEQVR42mNsYIAAJgaKGAAmCACQtTEKkQAAAABJRU5ErkJggg=="
     ),
 )
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
-    name: str
-    version: str
-    digest: str
-
-
-class _Description(BaseModel):
-    model: _Model
-    labels: list[str]
-
-
-class _Error(BaseModel):
-    reason: str = Field(min_length=1)
-    detail: str = ""
-
-
-class _Image(BaseModel):
-    id: str
-    labels: tuple[str, ...] = ()
-    probabilities: tuple[float, ...] = ()
-    error: _Error | None = None
-
-
-class _Reply(BaseModel):
-    model: _Model
-    images: list[_Image]
 
 
 def connect(settings: ApiSettings, model: str, version: str) -> TorchServe:
@@ -87,17 +56,7 @@ class TorchServe:
 
     def describe(self) -> ModelPin:
         """The served model's name, version, digest and labels."""
-        response = self._post(json={"describe": True})
-        try:
-            found = _Description.model_validate_json(response.content)
-        except ValidationError as error:
-            raise ApiFaultError(Fault.BAD_REPLY, f"no description: {response.content[:100]!r}") from error
-        return ModelPin(
-            name=found.model.name,
-            version=found.model.version,
-            digest=found.model.digest,
-            labels=found.labels,
-        )
+        return parse_description(self._post(json={"describe": True}).content)
 
     def ready(self) -> None:
         """Returns if a worker answers a prediction.
@@ -108,9 +67,14 @@ class TorchServe:
 
     def predict(self, images: Sequence[ImagePayload], top_k: int) -> Reply:
         """Answers for every image, in order, from one multipart request."""
+        return self.prepared(images, top_k)()
+
+    def prepared(self, images: Sequence[ImagePayload], top_k: int) -> Callable[[], Reply]:
+        """`predict` with its body made: each call of the result sends it. For measuring the server alone."""
         parts = [(image.key, (image.key, image.data, "application/octet-stream")) for image in images]
-        response = self._post(files=parts, headers={"X-Top-K": str(top_k)})
-        return _parse(response.content, images, top_k)
+        made = requests.Request("POST", self._url, files=parts).prepare()
+        headers = {"X-Top-K": str(top_k), "Content-Type": made.headers["Content-Type"]}
+        return lambda: parse_reply(self._post(headers=headers, data=made.body).content, images, top_k)
 
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._local, "session", None)
@@ -188,26 +152,3 @@ def _retry_after(response: requests.Response) -> float:
     with contextlib.suppress(ValueError):
         return min(300.0, max(0.0, float(response.headers.get("Retry-After", "0"))))
     return 0.0
-
-
-def _parse(body: bytes, images: Sequence[ImagePayload], top_k: int) -> Reply:
-    try:
-        reply = _Reply.model_validate_json(body)
-    except ValidationError as error:
-        raise ApiFaultError(Fault.BAD_REPLY, f"not the expected JSON: {body[:80]!r}") from error
-    if [image.id for image in reply.images] != [image.key for image in images]:
-        raise ApiFaultError(
-            Fault.BAD_REPLY, f"{len(reply.images)} answers that do not match {len(images)} images"
-        )
-    return Reply(reply.model.digest, tuple(_answer(image, top_k) for image in reply.images))
-
-
-def _answer(image: _Image, top_k: int) -> Answer:
-    if image.error is not None:
-        return Answer(reason=image.error.reason, detail=one_line(image.error.detail, 200))
-    values = image.probabilities
-    falling = all(a >= b for a, b in itertools.pairwise(values))
-    in_range = all(0.0 <= value <= 1.0 for value in values)  # false for NaN too
-    if not (len(values) == len(image.labels) == top_k and falling and in_range):
-        raise ApiFaultError(Fault.BAD_REPLY, f"labels and probabilities that cannot be: {values[:5]}")
-    return Answer(labels=image.labels, probabilities=values)
