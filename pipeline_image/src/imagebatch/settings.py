@@ -58,6 +58,13 @@ class ApiSettings(CommonSettings):
     key_file: str = Field(
         "", description="TorchServe's key_file.json, read again whenever a key is refused; empty: no keys."
     )
+    model_archive: str = Field(
+        "",
+        description="Backend local: the .mar file, run as code; {model} in it stands for the model's name.",
+    )
+    local_workers: int = Field(
+        0, ge=0, le=1024, description="Backend local: worker processes of one thread each; 0: one per core."
+    )
     request_timeout: float = Field(
         120, gt=0, le=3600, description="Seconds before a request is given up (and tried again)."
     )
@@ -79,7 +86,7 @@ class InputSettings(RunSettings):
     allowed_roots: str = Field(
         "", description="Comma-separated folders that images may come from; empty: the input itself."
     )
-    backend: Literal["torchserve"] = Field("torchserve", description="Kind of model API.")
+    backend: Literal["torchserve", "local"] = Field("torchserve", description="Kind of model API.")
     model: ModelName = Field("solar-cells", description="Name of the served model.")
     model_version: ModelVersion = Field("", description="Version of the model; empty: the server's default.")
     top_k: int = Field(4, ge=1, le=100, description="Labels per image, most probable first.")

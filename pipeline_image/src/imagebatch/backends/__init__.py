@@ -7,7 +7,10 @@ import importlib
 from imagebatch.backends.base import ModelApi
 from imagebatch.settings import ApiSettings
 
-_MODULES = {"torchserve": "imagebatch.backends.torchserve"}
+_MODULES = {
+    "torchserve": "imagebatch.backends.torchserve",
+    "local": "imagebatch.backends.local",
+}
 
 
 def open_backend(kind: str, settings: ApiSettings, model: str, version: str) -> ModelApi:

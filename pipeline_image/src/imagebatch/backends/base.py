@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,6 +22,15 @@ class ImagePayload:
 
     key: str
     data: bytes
+
+
+# A grey PNG of 8x8: whatever the model makes of it, an answer shows that the server can answer.
+PROBE = ImagePayload(
+    "probe",
+    base64.b64decode(
+        "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAEElEQVR42mNsYIAAJgaKGAAmCACQtTEKkQAAAABJRU5ErkJggg=="
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)

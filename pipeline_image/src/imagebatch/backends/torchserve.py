@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +10,7 @@ from typing import Any
 import requests
 from requests.adapters import HTTPAdapter
 
-from imagebatch.backends.base import ApiFaultError, Fault, ImagePayload, Reply
+from imagebatch.backends.base import PROBE, ApiFaultError, Fault, ImagePayload, Reply
 from imagebatch.backends.reply import parse_description, parse_reply
 from imagebatch.backends.torchserve_keys import KeyFile
 from imagebatch.contracts import ModelPin
@@ -19,13 +18,6 @@ from imagebatch.errors import ConfigurationError, UnknownModelError, one_line
 from imagebatch.settings import ApiSettings
 
 _KEY_ATTEMPTS = 3
-# A grey PNG of 8x8: whatever the model makes of it, an answer shows that the server can answer.
-_PROBE = ImagePayload(
-    "probe",
-    base64.b64decode(
-        "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAEElEQVR42mNsYIAAJgaKGAAmCACQtTEKkQAAAABJRU5ErkJggg=="
-    ),
-)
 
 
 def connect(settings: ApiSettings, model: str, version: str) -> TorchServe:
@@ -63,7 +55,7 @@ class TorchServe:
 
         `/ping` stays healthy when no worker can load, and a description can be right where predictions fail.
         """
-        self.predict([_PROBE], 1)
+        self.predict([PROBE], 1)
 
     def predict(self, images: Sequence[ImagePayload], top_k: int) -> Reply:
         """Answers for every image, in order, from one multipart request."""
