@@ -1,39 +1,48 @@
 """A stage as one container of the pipeline image."""
 
-import os
 from collections.abc import Sequence
 from typing import Any
+from uuid import uuid4
 
-from airflow.providers.docker.exceptions import DockerContainerFailedException
 from airflow.providers.docker.operators.docker import DockerOperator
 from airflow.sdk import Context
-from docker.errors import APIError
-from docker.types import Mount
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from docker.errors import APIError, NotFound
+from docker.types import LogConfig
 
+from imagebatch_dags.container import NAME, confinement
+from imagebatch_dags.container_logs import ContainerLogs, EngineAwayError
+from imagebatch_dags.orphans import GRACE_SECONDS, stop_earlier_attempts
 from imagebatch_dags.outcome import last_result, raise_for_exit
 from imagebatch_dags.process_operator import announce
 
-INPUTS = "/data/inputs"
-RUNS = "/data/runs"
-KEYS = "/run/imagebatch/keys"
+PROGRAM = "imagebatch"
 OUT_OF_MEMORY = 137
 
 
 class DockerStageOperator(DockerOperator):
     """Run one `imagebatch` command in a container that is gone when the task ends.
 
+    The engine's client, its connection and its arguments are DockerOperator's. What it does not offer is done
+    here: a confined container, output of any length, and an end that leaves nothing.
+
     Args:
-        command: arguments after the image's entrypoint; templated.
+        command: arguments of `imagebatch`, which the image has on its PATH; templated.
         shard: shard number to add as `--shard`, for mapped tasks.
+        cpu_limit: cores.
+        tmp_size: of `/tmp`, which is in memory.
         **kwargs: DockerOperator's; `stage_container()` gives the ones that every stage shares.
     """
 
     template_fields: Sequence[str] = (*DockerOperator.template_fields, "labels")
     template_ext: Sequence[str] = ()  # an argument that ends in .sh is an argument, not a template file
 
-    def __init__(self, *, command: list[str], shard: int | None = None, **kwargs: Any) -> None:
-        # The base class returns one line by default, and that may be a log line; all lines hold the result.
-        super().__init__(command=command, xcom_all=True, **kwargs)
+    def __init__(
+        self, *, command: list[str], cpu_limit: float, tmp_size: str, shard: int | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(command=command, **kwargs)
+        self.cpu_limit = cpu_limit
+        self.tmp_size = tmp_size
         self.shard = shard
 
     @property
@@ -51,73 +60,81 @@ class DockerStageOperator(DockerOperator):
         Raises:
             AirflowException: and its kin, by exit code (`outcome.raise_for_exit`).
         """
-        self.command = self.arguments
-        self.shard = None
+        self._normalize_mounts()
+        if not self.cli.images(name=self.image):
+            # The engine is reached through a proxy that pulls nothing: what runs was put there on purpose.
+            raise AirflowFailException(
+                f"no image {self.image} on the engine: build or pull it there, or set IMAGEBATCH_DOCKER_IMAGE"
+            )
+        if isinstance(self.labels, dict):
+            stop_earlier_attempts(self.cli, self.labels)
+        stage = self.arguments[0]
         try:
-            lines = super().execute(context)
-        except DockerContainerFailedException as error:
-            logs = [line for line in error.logs or [] if isinstance(line, str)]
-            raise_for_exit(self.command[0], self._exit_code(), logs[-1] if logs else "")
-            raise
+            logs, state = self._run()
         finally:
             self._remove()
-        result = last_result(lines or [])
+        code = OUT_OF_MEMORY if state.get("OOMKilled") else int(state["ExitCode"])
+        raise_for_exit(stage, code, logs.last[-1] if logs.last else "")
+        result = last_result(logs.last)
         announce(self.outlets, context, result)
         return result
 
-    def _exit_code(self) -> int:
-        # Asked of the engine: the base class has it only inside a message.
-        state = self.cli.inspect_container(self.container["Id"])["State"]
-        return OUT_OF_MEMORY if state.get("OOMKilled") else int(state["ExitCode"])
-
-    def _remove(self) -> None:
+    def on_kill(self) -> None:
+        """Stop and remove the container, when the task is stopped or has run out of its time."""
         if not self.container:  # None until it was created
             return
+        self.log.info("Stopping container %s", self.container["Id"])
         try:
-            self.cli.remove_container(self.container["Id"], force=True)
+            self.cli.stop(self.container["Id"], timeout=GRACE_SECONDS)
+        except APIError as error:
+            self.log.warning("Container %s is not stopped: %s", self.container["Id"], error)
+        self._remove()
+
+    def _run(self) -> tuple[ContainerLogs, dict[str, Any]]:
+        try:
+            self._start()
+        except APIError as error:
+            raise AirflowException(f"the engine refuses: {error.explanation or error}") from error
+        logs = ContainerLogs(self.cli, self.container["Id"], lambda line: self.log.info("%s", line))
+        try:
+            return logs, logs.follow()
+        except NotFound as error:
+            raise AirflowException(f"container {self.container['Id']} was removed while it ran") from error
+        except EngineAwayError as error:
+            raise AirflowException(str(error)) from error
+
+    def _start(self) -> None:
+        log_file: dict[str, Any] = {"max-size": self.log_opts_max_size, "max-file": self.log_opts_max_file}
+        host: dict[str, Any] = {
+            "mounts": self.mounts,
+            "network_mode": self.network_mode,
+            "mem_limit": self.mem_limit,
+            "memswap_limit": self.mem_limit,  # the same: no swap
+            "log_config": LogConfig(type="json-file", config=log_file),
+            **confinement(self.cpu_limit, self.tmp_size),
+        }
+        identity = f"{NAME}{uuid4().hex}"
+        self.container = {"Id": identity}  # before it exists: a create whose answer is lost is removed too
+        self.cli.create_container(
+            name=identity,
+            image=self.image,
+            command=[PROGRAM, *self.arguments],
+            environment=self.environment,
+            user=self.user,
+            labels=self.labels,
+            # The first process of a container ignores SIGTERM unless it handles it; Python handles SIGINT.
+            stop_signal="SIGINT",
+            host_config=self.cli.create_host_config(**host),
+        )
+        self.log.info("Running %s in container %s of %s", self.arguments, identity, self.image)
+        self.cli.start(identity)
+
+    def _remove(self) -> None:
+        if not self.container:
+            return
+        try:
+            self.cli.remove_container(self.container["Id"], v=True, force=True)
+        except NotFound:
+            return
         except APIError as error:
             self.log.warning("Container %s is not removed: %s", self.container["Id"], error)
-
-
-def stage_container() -> dict[str, Any]:
-    """Build DockerOperator's arguments that every stage shares, from the environment.
-
-    `IMAGEBATCH_DOCKER_IMAGE`, `_NETWORK`, `_MEMORY`, `_USER`, and for the mounts `_INPUTS`, `_RUNS`, `_KEYS`:
-    a volume's name, or an absolute path of the engine's machine.
-
-    Returns:
-        Keyword arguments; the container runs as an ordinary user, sees the images and the keys read-only,
-        and can write only to the runs.
-    """
-    env = os.environ.get
-    return {
-        "image": env("IMAGEBATCH_DOCKER_IMAGE", "imagebatch:latest"),
-        "network_mode": env("IMAGEBATCH_DOCKER_NETWORK", "imagebatch"),
-        "mem_limit": env("IMAGEBATCH_DOCKER_MEMORY", "2g"),
-        "user": env("IMAGEBATCH_DOCKER_USER", "10001:10001"),
-        "mounts": [
-            _mount(env("IMAGEBATCH_DOCKER_INPUTS", "imagebatch-inputs"), INPUTS, read_only=True),
-            _mount(env("IMAGEBATCH_DOCKER_KEYS", "imagebatch-keys"), KEYS, read_only=True),
-            _mount(env("IMAGEBATCH_DOCKER_RUNS", "imagebatch-runs"), RUNS, read_only=False),
-        ],
-        "mount_tmp_dir": False,  # its folder is the worker's, which the engine cannot see
-        "auto_remove": "never",  # execute() removes it, after reading the exit code
-        "privileged": False,
-        "log_opts_max_size": "10m",
-        "labels": {
-            "imagebatch.dag": "{{ dag.dag_id }}",
-            "imagebatch.run": "{{ stage_run_id(dag_run.run_id) }}",
-            "imagebatch.task": "{{ ti.task_id }}",
-            "imagebatch.map-index": "{{ ti.map_index }}",
-            "imagebatch.attempt": "{{ ti.try_number }}",
-        },
-    }
-
-
-def _mount(source: str, target: str, *, read_only: bool) -> Mount:
-    return Mount(
-        target=target,
-        source=source,
-        type="bind" if source.startswith("/") else "volume",
-        read_only=read_only,
-    )

@@ -102,7 +102,9 @@ def test_a_container_is_labelled_with_its_run_task_and_attempt(
     task = build_dag(Pipeline(dag_id="batch", input="/data/x")).task_dict["preprocess"]
     task.render_template_fields(context(task))
     assert task.labels == {
+        "imagebatch.installation": "imagebatch",
         "imagebatch.dag": "batch",
+        "imagebatch.dag-run": "manual__2026-01-31T02:00:00+00:00",
         "imagebatch.run": "manual__2026-01-31T02-00-00-00-00",
         "imagebatch.task": "preprocess",
         "imagebatch.map-index": "-1",
