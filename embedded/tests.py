@@ -18,7 +18,7 @@ UNIT = (
     ("airflow", "dags"),
     ("airflow", "embedded"),
 )
-E2E = (("airflow", "e2e"),)
+E2E = (("pipeline_image", "endurance"), ("airflow", "e2e"))
 
 
 def main(argv: list[str]) -> int:

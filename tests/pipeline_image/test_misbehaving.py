@@ -32,7 +32,7 @@ from imagebatch import cli
 from imagebatch.backends import patience, torchserve_keys
 from imagebatch.contracts import SCORES_SCHEMA
 from imagebatch.errors import ExitCode, RunHeldError
-from imagebatch.score import stage
+from imagebatch.score import shard
 from imagebatch.score.attempts import Attempt
 from imagebatch.storage.runs import open_run
 from model_server import DIGEST, Images, ModelServer, Wrong, answer_to, send
@@ -293,7 +293,7 @@ def ground() -> Iterator[Ground]:
         patch.setattr(patience, "LONGEST_PAUSE", 0.01)
         patch.setattr(torchserve_keys, "_READ_PAUSE", 0.001)
         # Parts small enough that fourteen images make several.
-        patch.setattr(stage, "PART_ROWS", 5)
+        patch.setattr(shard, "PART_ROWS", 5)
         patch.setenv("IMAGEBATCH_API_URL", server.url)
         patch.setenv("IMAGEBATCH_MANAGEMENT_URL", server.url)
         patch.setenv("IMAGEBATCH_RUNS_URI", f"{folder}/runs")
@@ -431,9 +431,9 @@ class Scene:
 
     def _supersede(self) -> None:
         run = open_run(str(self._ground.runs), self.run_id)
-        for shard in range(4):
-            if run.exists(f"scores/shard-{shard:05d}/attempt-00001.json"):
-                Attempt(run, shard)
+        for number in range(4):
+            if run.exists(f"scores/shard-{number:05d}/attempt-00001.json"):
+                Attempt(run, number)
 
     def _calm_down(self, code: int) -> None:
         server, storm, at = self._ground.server, self._storm, self.interruption

@@ -14,8 +14,8 @@ import pytest
 from conftest import Call, jpeg
 from imagebatch.contracts import ShardDone
 from imagebatch.errors import RunHeldError
-from imagebatch.score import stage
 from imagebatch.score.attempts import Attempt
+from imagebatch.score.shard import PART_ROWS
 from imagebatch.storage.runs import open_run
 from model_server import Images, ModelServer, Wrong
 
@@ -190,10 +190,10 @@ def test_a_finished_shard_is_not_scored_again(call: Call, prepared: str, server:
     assert server.requests == requests
 
 
-def test_kill_9_costs_one_unfinished_part(
+def test_kill_9_costs_the_requests_in_flight(
     call: Call, tmp_path: Path, runs: Path, server: ModelServer
 ) -> None:
-    """A killed scorer is continued: finished parts are adopted, and the CSV is that of a calm run."""
+    """What was answered is never asked again, in a written part or not; the CSV is that of a calm run."""
     folder = tmp_path / "many"
     folder.mkdir()
     for seed in range(600):
@@ -211,8 +211,9 @@ def test_kill_9_costs_one_unfinished_part(
     server.faults = lambda _number, _images: None
     server.images.clear()
     outcome = call("score", "--run-id", "killed")
-    assert outcome.last["resumed"] == stage.PART_ROWS
-    assert len(server.images) == 600 - stage.PART_ROWS
+    assert outcome.last["resumed"] == 11 * 32 > PART_ROWS
+    assert len(server.images) == 600 - 11 * 32
+    assert not list(runs.glob("killed/scores/*/journal-*"))
     assert finish(call, runs, "calm") == finish(call, runs, "killed")
 
 

@@ -7,7 +7,7 @@ a row less.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -94,6 +94,10 @@ class Listing:
         self._file = file
         self.shards = int(file.num_row_groups)
         self.images = int(file.metadata.num_rows)
+
+    def images_in(self, shards: Iterable[int]) -> int:
+        """Number of images listed in some shards."""
+        return sum(self._file.metadata.row_group(shard).num_rows for shard in shards)
 
     def manifest(self, shard: int) -> pa.Table:
         """A shard's manifest, checked against the listing.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,8 +21,10 @@ from imagebatch.settings import ScoringSettings
 from imagebatch.storage.inputs import ImageUnavailableError, image_source
 
 Row = dict[str, Any]
+K = TypeVar("K")
 T = TypeVar("T")
 R = TypeVar("R")
+Keep = Callable[[K, list[Row]], None]
 
 
 class Engine:
@@ -68,14 +71,30 @@ class Engine:
                 f" the run was started with {pin.digest}; start a new run"
             )
 
-    def scored(self, chunks: Iterable[tuple[int, Sequence[Row]]]) -> Iterator[tuple[int, list[Row]]]:
-        """Scores numbered chunks of manifest rows (`image_id`, `uri`, `sha256`).
+    def scored(
+        self, chunks: Iterable[tuple[K, Sequence[Row]]], keep: Keep[K] | None = None
+    ) -> Iterator[tuple[K, list[Row]]]:
+        """Scores chunks of manifest rows (`image_id`, `uri`, `sha256`), each under a key of the caller.
+
+        Args:
+            chunks: Read as they are needed, in the thread that takes the results.
+            keep: Called with each request's rows, from the thread that got them, before another request
+                takes its place: what it has kept need never be asked again.
 
         Yields:
-            (number, rows of SCORES_SCHEMA), in order; a chunk comes in one or more pieces.
+            (key, rows of SCORES_SCHEMA), in order; a chunk comes in one or more pieces.
         """
-        packs = ((number, pack) for number, rows in chunks for pack in self._packs_of(rows))
-        return _bounded_map(self._score_pack, packs, threads=self._threads)
+        packs = ((key, pack) for key, rows in chunks for pack in self._packs_of(rows))
+
+        def score_pack(item: tuple[K, Sequence[Row]]) -> tuple[K, list[Row]]:
+            key, rows = item
+            try:
+                return key, self._answered(rows, (lambda kept: keep(key, kept)) if keep else _forget)
+            except BaseException as error:
+                self._patience.give_up(error)  # the other threads' waiting is in vain
+                raise
+
+        return _bounded_map(score_pack, packs, threads=self._threads)
 
     def _packs_of(self, rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
         """Cuts rows into packs of the size that suits the server when each is begun."""
@@ -85,35 +104,37 @@ class Engine:
             yield rows[start : start + size]
             start += size
 
-    def _score_pack(self, item: tuple[int, Sequence[Row]]) -> tuple[int, list[Row]]:
-        number, rows = item
-        try:
-            return number, self._answered(rows)
-        except BaseException as error:
-            self._patience.give_up(error)  # the other threads' waiting is in vain
-            raise
-
-    def _answered(self, rows: Sequence[Row]) -> list[Row]:
-        answers: dict[int, Answer] = {}
+    def _answered(self, rows: Sequence[Row], keep: Callable[[list[Row]], None]) -> list[Row]:
+        digest = self._description.model.digest
+        answered: dict[int, Row] = {}
         images: list[ImagePayload] = []
         positions: list[int] = []
         for position, row in enumerate(rows):
             try:
                 data = self._read(row)
             except ImageUnavailableError as refused:
-                answers[position] = Answer(reason=refused.reason, detail=refused.detail)
+                answer = Answer(reason=refused.reason, detail=refused.detail)
+                answered[position] = _score_row(row, answer, digest)
             else:
                 images.append(ImagePayload(f"{position}-{row['sha256'][:16]}", data))
                 positions.append(position)
-        answers |= zip(positions, self._packs.score(images), strict=True)
-        digest = self._description.model.digest
-        return [_score_row(row, answers[position], digest) for position, row in enumerate(rows)]
+        asked = iter(positions)
+        for answers in self._packs.score(images):
+            places = list(itertools.islice(asked, len(answers)))
+            piece = [_score_row(rows[at], answer, digest) for at, answer in zip(places, answers, strict=True)]
+            keep(piece)
+            answered |= zip(places, piece, strict=True)
+        return [answered[position] for position in range(len(rows))]
 
     def _read(self, row: Row) -> bytes:
         data = self._source.read(row["uri"])
         if sha256_hex(data) != row["sha256"]:
             raise ImageUnavailableError(Reason.CONTENT_CHANGED, "the file is not the one that preprocess saw")
         return data
+
+
+def _forget(_: list[Row]) -> None:
+    """Keeps nothing."""
 
 
 def _score_row(row: Row, answer: Answer, digest: str) -> Row:

@@ -7,6 +7,7 @@ or setting under which the same files give other answers.
 from __future__ import annotations
 
 import base64
+import itertools
 
 import fsspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -69,7 +70,8 @@ def probe(uri: str, packs: PackScorer, pin: ModelPin) -> None:
         ImagePayload(f"{position}-golden", base64.b64decode(image.b64))
         for position, image in enumerate(golden.images)
     ]
-    for image, answer in zip(golden.images, packs.score(payloads), strict=True):
+    answers = itertools.chain.from_iterable(packs.score(payloads))
+    for image, answer in zip(golden.images, answers, strict=True):
         _compare(image, answer, golden.tolerance)
     log.info("golden images answered as expected", images=len(golden.images), tolerance=golden.tolerance)
 

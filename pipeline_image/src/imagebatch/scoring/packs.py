@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from imagebatch.backends.base import Answer, ApiFaultError, Fault, ImagePayload, ModelApi, Reply
 from imagebatch.backends.patience import Patience
@@ -57,8 +57,12 @@ class PackScorer:
         self._patience = patience
         self._telemetry = telemetry
 
-    def score(self, images: Sequence[ImagePayload]) -> list[Answer]:
-        """Answers for every image, in order.
+    def score(self, images: Sequence[ImagePayload]) -> Iterator[list[Answer]]:
+        """Asks about images until every one has its answer.
+
+        Yields:
+            Answers in order, one piece per request. A request counts as under way until the next piece is
+            asked for, so that a caller who keeps each piece at once never has more to lose than that.
 
         Raises:
             ModelApiUnavailableError: The API did not answer for too long.
@@ -66,40 +70,45 @@ class PackScorer:
             ConfigurationError: The API refuses this client, or does not know the model.
         """
         if not images:
-            return []
+            return
         if not self._pace.fits(images):
-            return self._in_halves(images)
+            yield from self._in_halves(images)
+            return
         history: list[str] = []
         for tries in itertools.count():
             try:
-                return list(self._ask(images).answers)
+                yield from self._asked(images)
             except ApiFaultError as fault:
                 self._telemetry.fault(fault.fault)
                 if fault.fault is Fault.TOO_LARGE:
                     self._pace.too_large(images)
-                    return self._isolated(images, [str(fault)])
+                    yield from self._isolated(images, [str(fault)])
+                    return
                 if fault.fault is Fault.OVERLOADED:
                     self._pace.overloaded()
                 else:
                     history.append(str(fault))
                 if len(history) >= (CONNECTION_TRIES if fault.fault is Fault.UNREACHABLE else TRIES):
-                    return self._isolated(images, history)
+                    yield from self._isolated(images, history)
+                    return
                 self._patience.pause(fault, tries)
-        raise AssertionError  # the loop has no other end
+            else:
+                return
 
-    def _ask(self, images: Sequence[ImagePayload]) -> Reply:
+    def _asked(self, images: Sequence[ImagePayload]) -> Iterator[list[Answer]]:
+        """One request, under way until its answers are taken care of."""
         with self._pace.turn():
             started = time.monotonic()
             reply = self._api.predict(images, self._top_k)
             seconds = time.monotonic() - started
-        self._require_trusted(reply)
+            self._require_trusted(reply)
+            yield list(reply.answers)
         self._patience.answered()
         self._pace.answered(len(images), seconds)
         self._telemetry.add(Metric.REQUESTS)
         self._telemetry.add(Metric.REQUEST_SECONDS, seconds)
         self._telemetry.add(Metric.IMAGES, len(images))
         self._telemetry.add(Metric.BYTES, sum(len(image.data) for image in images))
-        return reply
 
     def _require_trusted(self, reply: Reply) -> None:
         if reply.digest != self._digest:
@@ -113,35 +122,39 @@ class PackScorer:
                 Fault.BAD_REPLY, f"labels that the model does not have: {sorted(unknown)[:3]}"
             )
 
-    def _isolated(self, images: Sequence[ImagePayload], history: list[str]) -> list[Answer]:
+    def _isolated(self, images: Sequence[ImagePayload], history: list[str]) -> Iterator[list[Answer]]:
         """Narrows down which image makes a request fail."""
         if len(images) > 1:
             log.info("pack halved", images=len(images), fault=history[-1])
-            return self._in_halves(images)
-        if history[-1].startswith(Fault.TOO_LARGE):
-            return [Answer(reason=Reason.REQUEST_TOO_LARGE, detail=one_line(history[-1], 200))]
-        return self._judged(images, history)
+            yield from self._in_halves(images)
+        elif history[-1].startswith(Fault.TOO_LARGE):
+            yield [Answer(reason=Reason.REQUEST_TOO_LARGE, detail=one_line(history[-1], 200))]
+        else:
+            yield from self._judged(images, history)
 
-    def _judged(self, images: Sequence[ImagePayload], history: list[str]) -> list[Answer]:
+    def _judged(self, images: Sequence[ImagePayload], history: list[str]) -> Iterator[list[Answer]]:
         """Quarantines an image that fails once more right after the server has answered without it."""
         for tries in itertools.count():
             self._require_healthy()
             try:
-                return list(self._ask(images).answers)
+                yield from self._asked(images)
             except ApiFaultError as fault:
                 self._telemetry.fault(fault.fault)
                 if fault.fault is not Fault.OVERLOADED:
                     history.append(str(fault))
                     break
                 self._patience.pause(fault, tries)
+            else:
+                return
         self._telemetry.add(Metric.QUARANTINED)
         log.warning("image quarantined", key=images[0].key, fault=history[-1])
-        return [Answer(reason=Reason.QUARANTINED, detail=_told(history))]
+        yield [Answer(reason=Reason.QUARANTINED, detail=_told(history))]
 
-    def _in_halves(self, images: Sequence[ImagePayload]) -> list[Answer]:
+    def _in_halves(self, images: Sequence[ImagePayload]) -> Iterator[list[Answer]]:
         self._telemetry.add(Metric.HALVINGS)
         half = len(images) // 2
-        return self.score(images[:half]) + self.score(images[half:])
+        yield from self.score(images[:half])
+        yield from self.score(images[half:])
 
     def _require_healthy(self) -> None:
         """Makes sure that the image is at fault and not the server: the server must answer without it."""

@@ -86,6 +86,16 @@ class RunFolder(ABC):
             return False
         return True
 
+    def append(self, path: str, data: bytes) -> bool:  # noqa: ARG002 (what an object store does not keep)
+        """Adds to the end of a file, making it if there is none; not flushed to the disk.
+
+        What is appended survives the death of the process, not that of the machine.
+
+        Returns:
+            Whether it was kept: object stores cannot append.
+        """
+        return False
+
     def create_table(self, path: str, table: pa.Table) -> bool:
         """`create` with a Parquet file of `table`."""
         return self.create(path, parquet_bytes(table))
@@ -182,6 +192,15 @@ class LocalRunFolder(RunFolder):
             if exclusive and isinstance(error, FileExistsError) and target.exists():
                 raise
             raise _storage_error("write", target, error) from error
+
+    @override
+    def append(self, path: str, data: bytes) -> bool:
+        try:
+            with self._path(path).open("ab") as stream:
+                stream.write(data)
+        except OSError as error:
+            raise _storage_error("write", self._path(path), error) from error
+        return True
 
     @override
     def exists(self, path: str) -> bool:
