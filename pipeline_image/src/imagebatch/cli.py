@@ -65,6 +65,7 @@ COMMANDS = {
     "run": Command(settings.WholeRunSettings, "imagebatch.run", "run", _certificate),
     "redrive": Command(settings.RedriveSettings, "imagebatch.redrive", "redrive", _certificate),
     "verify": Command(settings.VerifySettings, "imagebatch.verify", "verify", _certificate),
+    "prune": Command(settings.PruneSettings, "imagebatch.prune", "prune", _plain),
     "models": Command(settings.ModelsSettings, "imagebatch.models", "models", lambda _, r: {"answer": r}),
     "doctor": Command(settings.DoctorSettings, "imagebatch.doctor", "doctor", lambda _, r: {"found": r}),
 }

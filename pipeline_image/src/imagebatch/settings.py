@@ -166,6 +166,21 @@ class WholeRunSettings(InputSettings, ScoringSettings):
     """All stages in one process, without an orchestrator."""
 
 
+class PruneSettings(CommonSettings):
+    """Remove old runs, and what killed processes left in the others."""
+
+    runs_uri: str = Field(
+        "var/runs", min_length=1, description="Where runs are kept: a folder or any fsspec URI."
+    )
+    keep_days: float = Field(
+        ge=0, le=36_500, description="Runs that were last written to longer ago are removed, in days."
+    )
+    unfinished: bool = Field(
+        default=False, description="Remove old runs that never finished, too: they cannot be continued then."
+    )
+    dry_run: bool = Field(default=False, description="Only say what would be removed.")
+
+
 class ModelsSettings(ApiSettings):
     """The model server's management API."""
 
