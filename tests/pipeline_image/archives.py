@@ -1,0 +1,65 @@
+"""A real archive for the local backend, small enough to load in a moment."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+HANDLERS = Path(__file__).parents[2] / "handlers"
+LABELS = ["mono-sound", "mono-defective", "poly-sound", "poly-defective"]
+
+# What a worker does to itself on an image with these bytes behind its end, as native code or an endless loop would.
+DIES = b"this image makes the worker exit"
+HANGS = b"this image takes for ever"
+RAISES = b"this image makes the handler raise"
+
+_HANDLER = f'''
+import os
+import time
+
+from imagebatch_handler import ImageBatchHandler
+
+
+class MarkedHandler(ImageBatchHandler):
+    def inference(self, request):
+        for _, content in request.images:
+            if {DIES!r} in content:
+                os._exit(3)
+            if {HANGS!r} in content:
+                time.sleep(60)
+            if {RAISES!r} in content:
+                raise RuntimeError("the handler's own fault")
+        return super().inference(request)
+'''
+
+
+def write_archive(folder: Path) -> Path:
+    """Packs the handler's modules with a random model of four classes, as torch-model-archiver would."""
+    import openvino  # type: ignore[import-untyped]  # noqa: PLC0415 (half a second, for the tests that need it)
+    from openvino import opset13 as op  # type: ignore[import-untyped]  # noqa: PLC0415 (the same)
+
+    pixels = op.parameter([1, 3, 224, 224], openvino.Type.u8, name="pixels")
+    numbers = op.convert(pixels, "f32")
+    means = op.reduce_mean(numbers, op.constant([2, 3]), keep_dims=False)
+    weights = [[0.03, -0.02, 0.01, 0.002], [-0.01, 0.03, -0.02, 0.001], [0.01, -0.01, 0.02, -0.003]]
+    logits = op.matmul(means, op.constant(weights, dtype="float32"), transpose_a=False, transpose_b=False)
+    unpacked = folder / "unpacked"
+    unpacked.mkdir()
+    openvino.save_model(openvino.Model([logits], [pixels]), unpacked / "model.xml", compress_to_fp16=False)
+    for module in HANDLERS.glob("imagebatch_*.py"):
+        shutil.copy(module, unpacked)
+    shutil.copy(HANDLERS / "model-config.yaml", unpacked)
+    (unpacked / "marked_handler.py").write_text(_HANDLER)
+    (unpacked / "index_to_name.json").write_text(json.dumps(dict(enumerate(LABELS))))
+    (unpacked / "MAR-INF").mkdir()
+    model = {"modelName": "solar-cells", "modelVersion": "1.0", "configFile": "model-config.yaml"}
+    manifest = {"model": model | {"handler": "marked_handler.py"}}
+    (unpacked / "MAR-INF" / "MANIFEST.json").write_text(json.dumps(manifest))
+    target = folder / "solar-cells.mar"
+    with zipfile.ZipFile(target, "w") as archive:
+        for file in sorted(unpacked.rglob("*")):
+            if file.is_file():
+                archive.write(file, file.relative_to(unpacked).as_posix())
+    return target
