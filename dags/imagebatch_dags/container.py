@@ -7,6 +7,7 @@ from docker.types import Mount
 
 INPUTS = "/data/inputs"
 RUNS = "/data/runs"
+MODELS = "/data/model_store"  # for the golden images
 KEYS = "/run/imagebatch/keys"
 
 # Every container of a stage is named this and 32 hexadecimal digits, and is addressed by that name alone: the
@@ -29,11 +30,11 @@ def stage_container() -> dict[str, Any]:
     """Build the operator's arguments that every stage shares, from the environment.
 
     `IMAGEBATCH_DOCKER_IMAGE`, `_NETWORK`, `_MEMORY`, `_CPUS`, `_TMP`, `_USER`, and for the mounts `_INPUTS`,
-    `_RUNS`, `_KEYS`: a volume's name, or an absolute path of the engine's machine.
+    `_MODELS`, `_KEYS`, `_RUNS`: a volume's name, or an absolute path of the engine's machine.
 
     Returns:
-        Keyword arguments of `DockerStageOperator`; the container runs as an ordinary user, sees the images
-        and the keys read-only, and can write only to the runs and to a bounded `/tmp` in memory.
+        Keyword arguments of `DockerStageOperator`; the container runs as an ordinary user, sees the images,
+        the models and the keys read-only, and can write only to the runs and to a bounded `/tmp` in memory.
 
     Raises:
         ValueError: `IMAGEBATCH_DOCKER_CPUS` is not a number above 0.
@@ -48,6 +49,7 @@ def stage_container() -> dict[str, Any]:
         "user": env("IMAGEBATCH_DOCKER_USER", "10001:10001"),
         "mounts": [
             _mount(env("IMAGEBATCH_DOCKER_INPUTS", "imagebatch-inputs"), INPUTS, read_only=True),
+            _mount(env("IMAGEBATCH_DOCKER_MODELS", "imagebatch-models"), MODELS, read_only=True),
             _mount(env("IMAGEBATCH_DOCKER_KEYS", "imagebatch-keys"), KEYS, read_only=True),
             _mount(env("IMAGEBATCH_DOCKER_RUNS", "imagebatch-runs"), RUNS, read_only=False),
         ],

@@ -1,0 +1,91 @@
+"""`make env`: write `.env`, the settings of docker-compose.yaml, with secrets made at random.
+
+What stands in the file already is kept: run it again after an upgrade, and it adds what is new.
+"""
+
+import base64
+import os
+import secrets
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FILE = ROOT / ".env"
+CONFIGURATION = 78  # exit code, docs/reference/protocol.md
+SECRETS = (
+    "POSTGRES_PASSWORD",
+    "AIRFLOW_DATABASE_PASSWORD",
+    "AIRFLOW_ADMIN_PASSWORD",
+    "AIRFLOW_VIEWER_PASSWORD",
+    "AIRFLOW_JWT_SECRET",
+    "AIRFLOW_SECRET_KEY",
+    "MLFLOW_DATABASE_PASSWORD",
+    "MLFLOW_ADMIN_PASSWORD",
+    "MLFLOW_SECRET_KEY",
+)
+HEADER = """# Settings and secrets of docker-compose.yaml, made by `make env`. Keep it to yourself, and in your backups: without
+# AIRFLOW_FERNET_KEY what Airflow has encrypted in its database cannot be read again.
+"""
+
+
+def main(path: Path = FILE) -> int:
+    """Write the file, or add to it.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        0, or 78 where no container engine is found.
+    """
+    socket = Path(os.environ.get("DOCKER_SOCKET", "/var/run/docker.sock"))
+    if not socket.exists():
+        print(f"error: no container engine at {socket}: start it, or set DOCKER_SOCKET", file=sys.stderr)
+        return CONFIGURATION
+    known = read(path)
+    made = {name: make() for name, make in settings(socket).items() if name not in known}
+    if not made and path.exists():
+        print(f"{path.name} is complete")
+        return 0
+    write(path, known | made)
+    print(f"{path.name}: {len(made)} settings added; the logins are admin and viewer, their passwords are in it")
+    return 0
+
+
+def settings(socket: Path) -> dict[str, Callable[[], str]]:
+    """Tell how each setting is made.
+
+    Args:
+        socket: of the container engine; its group is the one that the engine's proxy runs with.
+    """
+    return {
+        **dict.fromkeys(SECRETS, lambda: secrets.token_urlsafe(24)),
+        "AIRFLOW_FERNET_KEY": lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+        "DOCKER_GID": lambda: str(socket.stat().st_gid),
+        "DOCKER_SOCKET": lambda: str(socket),
+        # Folders of the engine's machine, or names of volumes.
+        "IMAGEBATCH_DOCKER_INPUTS": lambda: str(ROOT / "var" / "data"),
+        "IMAGEBATCH_DOCKER_MODELS": lambda: str(ROOT / "model_store"),
+    }
+
+
+def read(path: Path) -> dict[str, str]:
+    """Read the settings of a file; none where there is no file."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+
+
+def write(path: Path, content: dict[str, str]) -> None:
+    """Write the file at once and whole, readable by its owner only."""
+    part = path.with_name(f"{path.name}.part")
+    part.unlink(missing_ok=True)
+    mode = stat.S_IRUSR | stat.S_IWUSR
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as stream:
+        stream.write(HEADER)
+        stream.writelines(f"{name}={value}\n" for name, value in content.items())
+    part.replace(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*map(Path, sys.argv[1:])))

@@ -1,0 +1,213 @@
+"""The serving container's main process: TorchServe on the addresses that the container has, and its keys.
+
+TorchServe keeps three keys in one file. Whoever holds the management key decides what code runs, so clients get a
+file of their own with nothing but the inference key, which this process renews before it ends.
+
+`imagebatch_serve.py` serves; `imagebatch_serve.py health` exits 0 when every archive has all its workers ready.
+Standard library only.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+TEMPLATE = Path(__file__).with_name("config.properties")
+PORTS = {"inference": 8080, "management": 8081, "metrics": 8082}
+RENEW_BEFORE = 3600.0  # seconds of life left in the inference key
+PAUSE = 1.0  # seconds between two looks at the keys
+GRACE = 15.0  # seconds for TorchServe to end by itself; the engine kills after 30
+CONFIGURATION = 78  # exit code, docs/reference/protocol.md
+
+
+def main(arguments: list[str]) -> int:
+    """Serve, or ask the server that runs in this container for its health.
+
+    Args:
+        arguments: none, or `health`.
+
+    Returns:
+        Exit code: TorchServe's; for `health` 0 or 1.
+    """
+    folder = Path(os.environ.get("IMAGEBATCH_SERVER_FOLDER", "/srv/server"))
+    store = Path(os.environ.get("IMAGEBATCH_MODEL_STORE", "/srv/model_store"))
+    if arguments == ["health"]:
+        reason = unhealthy(folder / "key_file.json", store)
+        print(reason or "healthy")  # noqa: T201 - the engine keeps it with the container's health
+        return 1 if reason else 0
+    clients = Path(os.environ.get("IMAGEBATCH_CLIENT_KEYS", "/srv/keys")) / "key_file.json"
+    try:
+        config = configuration(TEMPLATE.read_text(encoding="utf-8"), os.environ, store)
+        path = folder / "config.properties"
+        path.write_text("".join(f"{name}={value}\n" for name, value in config.items()))
+        return serve(path, folder / "key_file.json", clients)
+    except OSError as error:
+        print(f"imagebatch_serve: {error}", file=sys.stderr)  # noqa: T201 - the one line that says what to do
+        return CONFIGURATION
+
+
+def configuration(template: str, environment: Mapping[str, str], store: Path) -> dict[str, str]:
+    """Fill in what `config.properties` leaves to the site.
+
+    Args:
+        template: text of `config.properties`.
+        environment: `IMAGEBATCH_{INFERENCE,MANAGEMENT,METRICS}_HOST`: name or address to listen on, default
+            loopback. In a container that has several networks, a name that only one of them knows keeps an
+            API off the others. `IMAGEBATCH_WORKERS`: per model, default one per core.
+        store: folder of the archives.
+
+    Returns:
+        All settings.
+
+    Raises:
+        OSError: a name cannot be resolved.
+    """
+    lines = [line.strip() for line in template.splitlines()]
+    settings = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+    for api, port in PORTS.items():
+        name = environment.get(f"IMAGEBATCH_{api.upper()}_HOST") or "127.0.0.1"
+        try:
+            address = socket.gethostbyname(name)
+        except OSError as error:
+            raise OSError(f"IMAGEBATCH_{api.upper()}_HOST={name} is not known here: {error}") from error
+        settings[f"{api}_address"] = f"http://{address}:{port}"
+    return settings | {
+        "model_store": str(store),
+        "allowed_urls": f"file://{store}/.*",
+        "default_workers_per_model": environment.get("IMAGEBATCH_WORKERS")
+        or str(len(os.sched_getaffinity(0))),
+    }
+
+
+def serve(config: Path, private: Path, clients: Path) -> int:
+    """Run TorchServe to its end, keeping the clients' file current.
+
+    Args:
+        config: its configuration.
+        private: where TorchServe writes its keys; its folder is where it is started.
+        clients: the file with the inference key.
+
+    Returns:
+        TorchServe's exit code.
+    """
+    private.unlink(missing_ok=True)  # keys of a server that is gone
+    argv = ["torchserve", "--start", "--foreground", "--ncs", "--ts-config", str(config)]
+    # Its logs go to standard output; the files that it insists on go where everything is forgotten.
+    logs = {"LOG_LOCATION": "/tmp/logs", "METRICS_LOCATION": "/tmp/logs"}  # noqa: S108 - the container's own
+    server = subprocess.Popen(argv, cwd=private.parent, env=os.environ | logs, process_group=0)  # noqa: S603 - no shell
+
+    def stop(_: int, __: FrameType | None) -> None:
+        signal_group(server, signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    try:
+        while server.poll() is None:
+            publish(private, clients)
+            renew(private)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                server.wait(PAUSE)
+    finally:
+        clients.unlink(missing_ok=True)
+        end_group(server)
+    return server.returncode
+
+
+def signal_group(server: subprocess.Popen[bytes], number: int) -> None:
+    """Signal TorchServe's front end (Java) and workers too: its launcher does not pass signals on."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(server.pid, number)
+
+
+def end_group(server: subprocess.Popen[bytes]) -> None:
+    """Wait for the whole process group to end, and kill what does not."""
+    deadline = time.monotonic() + GRACE
+    with contextlib.suppress(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.killpg(server.pid, 0)
+            # As the container's first process this one inherits the orphans: they end when they are waited for.
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(-server.pid, os.WNOHANG)
+            time.sleep(0.1)
+    signal_group(server, signal.SIGKILL)
+
+
+def publish(private: Path, clients: Path) -> None:
+    """Copy the inference key, and only that, to the clients' file; whole, and readable by this user only."""
+    entry = keys(private).get("inference")
+    if entry is None or keys(clients) == {"inference": entry}:
+        return
+    part = clients.with_suffix(".part")
+    part.unlink(missing_ok=True)
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+        json.dump({"inference": entry}, stream)
+    part.replace(clients)
+
+
+def renew(private: Path) -> None:
+    """Ask for a new inference key when the current one ends soon; TorchServe puts it into its own file."""
+    known = keys(private)
+    ends = known.get("inference", {}).get("expiration time")
+    if not ends or (datetime.fromisoformat(ends) - datetime.now(UTC)).total_seconds() > RENEW_BEFORE:
+        return
+    with contextlib.suppress(OSError):  # tried again a second later
+        _ask(private, "/token?type=inference", known["API"]["key"])
+
+
+def unhealthy(private: Path, store: Path) -> str:
+    """Tell why the server is not ready: every archive of the store needs all its workers.
+
+    Args:
+        private: TorchServe's keys.
+        store: folder of the archives; with none in it, an answering server is ready.
+
+    Returns:
+        The reason, or nothing.
+    """
+    key = keys(private).get("management", {}).get("key")
+    if not key:
+        return "no management key yet"
+    try:
+        models = json.loads(_ask(private, "/models?limit=100", key))["models"]
+        if len(models) < len(list(store.glob("*.mar"))):
+            return f"{len(models)} of {len(list(store.glob('*.mar')))} archives are loaded"
+        for model in models:
+            (described,) = json.loads(_ask(private, f"/models/{model['modelName']}", key))
+            states = [worker["status"] for worker in described["workers"]]
+            if not states or set(states) != {"READY"}:
+                return f"{model['modelName']}: {states.count('READY')} of {len(states)} workers are ready"
+    except (OSError, ValueError, KeyError) as error:
+        return f"management API: {error}"
+    return ""
+
+
+def keys(path: Path) -> dict[str, Any]:
+    """Read a key file; empty while it is missing or half-written."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _ask(private: Path, path: str, key: str) -> bytes:
+    lines = private.with_name("config.properties").read_text().splitlines()
+    address = dict(line.split("=", 1) for line in lines)["management_address"]
+    request = urllib.request.Request(f"{address}{path}", headers={"Authorization": f"Bearer {key}"})  # noqa: S310 - http, from configuration()
+    with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 - the same
+        content: bytes = answer.read()
+    return content
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
