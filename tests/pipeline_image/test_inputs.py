@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from imagebatch.contracts import Reason
 from imagebatch.errors import InputNotFoundError
-from imagebatch.storage.inputs import ImageSource, ImageUnavailableError, InputListing, to_uri
+from imagebatch.storage.inputs import ImageSource, InputListing, to_uri
+from imagebatch.storage.unavailable import ImageUnavailableError
 
 
 def listed(folder: Path, *roots: Path) -> dict[bytes, str]:

@@ -10,7 +10,7 @@ import zlib
 import pytest
 from imagebatch.contracts import Reason
 from imagebatch.inspection import read_header
-from imagebatch.storage.inputs import ImageUnavailableError
+from imagebatch.storage.unavailable import ImageUnavailableError
 from PIL import Image
 
 

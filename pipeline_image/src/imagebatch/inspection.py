@@ -9,7 +9,8 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from imagebatch.contracts import Reason, sha256_hex
-from imagebatch.storage.inputs import ImageSource, ImageUnavailableError
+from imagebatch.storage.inputs import ImageSource
+from imagebatch.storage.unavailable import ImageUnavailableError
 
 # Only these decoders are ever started: Pillow has others that call external programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")

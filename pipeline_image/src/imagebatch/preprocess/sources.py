@@ -11,10 +11,10 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from imagebatch.contracts import encode_id
-from imagebatch.errors import DataRefusedError, InputNotFoundError, StorageError
+from imagebatch.errors import ConfigurationError, DataRefusedError, InputNotFoundError, StorageError
 from imagebatch.preprocess.listing import Row
 from imagebatch.settings import InputSettings
-from imagebatch.storage.inputs import ImageSource, InputListing, to_uri
+from imagebatch.storage.inputs import ImageSource, InputListing, is_web, to_uri
 
 _CSV_BLOCK_BYTES = 1 << 18
 
@@ -28,10 +28,18 @@ class Asked:
 
     Attributes:
         name: The input or manifest, as it was given.
+
+    Raises:
+        ConfigurationError: It is on a web server.
     """
 
     def __init__(self, settings: InputSettings, source: ImageSource) -> None:
         self.name = settings.input or settings.manifest
+        if is_web(self.name):
+            raise ConfigurationError(
+                f"{self.name} cannot be listed: name a web server's images in a local --manifest,"
+                " and the server in --allowed-roots"
+            )
         self._manifest = settings.manifest
         self._listing = InputListing(settings.input, settings.include.split(","), source)
 

@@ -47,7 +47,7 @@ class Journal:
             self._kept.add(part)
 
     def earlier(self) -> Iterator[tuple[int, Row]]:
-        """Yields (part, row) of what earlier attempts kept; compare each with the manifest before using it."""
+        """Yields (part, row) of what earlier attempts kept; compare it with the manifest before using it."""
         for part, paths in self._earlier.items():
             for path in paths:
                 with contextlib.suppress(FileNotFoundError):  # its part has been written meanwhile

@@ -76,7 +76,7 @@ def _finished(run: RunFolder, shard: int) -> ShardScore | None:
 
 
 class _Stage:
-    """Scores shards as one stream: the last requests of one and the first of the next are under way at once."""
+    """Scores shards as one stream: the last requests of one are under way with the first of the next."""
 
     def __init__(
         self, run: RunFolder, description: RunDescription, plan: Plan, settings: ScoreSettings

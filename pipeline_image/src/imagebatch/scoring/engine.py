@@ -18,7 +18,8 @@ from imagebatch.scoring.golden import golden_uri, probe
 from imagebatch.scoring.pace import Pace
 from imagebatch.scoring.packs import PackScorer
 from imagebatch.settings import ScoringSettings
-from imagebatch.storage.inputs import ImageUnavailableError, image_source
+from imagebatch.storage.inputs import image_source
+from imagebatch.storage.unavailable import ImageUnavailableError
 
 Row = dict[str, Any]
 K = TypeVar("K")

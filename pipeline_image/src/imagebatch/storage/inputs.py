@@ -16,23 +16,9 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
 import fsspec
 
 from imagebatch.contracts import Reason
-from imagebatch.errors import ConfigurationError, InputNotFoundError, StorageError, one_line
-
-MAX_DETAIL = 200
-
-
-class ImageUnavailableError(Exception):
-    """An image that cannot be taken, with the reason that its row will carry.
-
-    Attributes:
-        reason: One of the fixed list.
-        detail: One line for a person.
-    """
-
-    def __init__(self, reason: Reason, detail: object) -> None:
-        self.reason = reason
-        self.detail = one_line(detail, MAX_DETAIL)
-        super().__init__(f"{reason}: {self.detail}")
+from imagebatch.errors import ConfigurationError, InputNotFoundError, StorageError
+from imagebatch.storage.unavailable import ImageUnavailableError
+from imagebatch.storage.web import SCHEMES, WebSource
 
 
 def to_uri(path_or_uri: str) -> str:
@@ -50,11 +36,17 @@ def local_path(uri: str) -> str | None:
     return os.fsdecode(unquote_to_bytes(parts.path))
 
 
+def is_web(uri: str) -> bool:
+    """Whether a URI names something on a web server."""
+    return uri.lower().startswith(SCHEMES)
+
+
 class ImageSource:
     """Reads images, and only those that lie under the allowed roots.
 
     Args:
-        roots: Paths or URIs; a local image's real path (links followed) must lie under one of them.
+        roots: Paths or URIs; a local image's real path (links followed) must lie under one of them. Only a
+            root on a web server allows any reading from the web.
         max_bytes: Larger images are refused.
     """
 
@@ -62,8 +54,11 @@ class ImageSource:
         self._max_bytes = max_bytes
         self._local_roots: list[str] = []
         self._remote_roots: list[str] = []
+        self._web = WebSource([root for root in roots if is_web(root)], max_bytes)
         for root in map(to_uri, roots):
             path = local_path(root)
+            if is_web(root):
+                continue
             if path is None:
                 self._remote_roots.append(root.rstrip("/"))
             else:
@@ -76,11 +71,15 @@ class ImageSource:
             ImageUnavailableError: This image cannot be had; others may.
             StorageError: The storage itself failed; trying again may help.
         """
+        if is_web(uri):
+            return self._web.read(uri)
         path = local_path(uri)
         return self._read_remote(uri) if path is None else self._read_local(path)
 
     def allows(self, uri: str) -> bool:
         """Whether a URI, local links followed, is an allowed root or lies under one."""
+        if is_web(uri):
+            return self._web.allows(uri)
         path = local_path(uri)
         if path is not None:
             return self.allows_path(path)
