@@ -1,6 +1,7 @@
 """A stage as one container of the pipeline image."""
 
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any
 from uuid import uuid4
 
@@ -137,4 +138,6 @@ class DockerStageOperator(DockerOperator):
         except NotFound:
             return
         except APIError as error:
+            if error.status_code == HTTPStatus.CONFLICT:
+                return  # the other of on_kill() and execute() is removing it
             self.log.warning("Container %s is not removed: %s", self.container["Id"], error)

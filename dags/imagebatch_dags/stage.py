@@ -88,6 +88,21 @@ def mapped_stage(task_id: str, command: list[str], shards: Any, **kwargs: Any) -
     return partial.expand(shard=shards)
 
 
+def maintenance(task_id: str, command: list[str], **kwargs: Any) -> BaseOperator:
+    """Build the task that runs a command about all runs, not about one.
+
+    Args:
+        task_id: the task's name in the DAG.
+        command: arguments of `imagebatch`, templated.
+        **kwargs: BaseOperator's arguments.
+
+    Returns:
+        The operator that `IMAGEBATCH_OPERATOR` names.
+    """
+    cls, arguments = _operator()
+    return cls(task_id=task_id, command=command, **arguments, **RETRIES, **kwargs)
+
+
 def _with_run(command: list[str]) -> list[str]:
     return [*command, "--run-id={{ stage_run_id(dag_run.run_id) }}"]
 

@@ -1,4 +1,5 @@
 import os
+import runpy
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -110,3 +111,22 @@ def test_a_container_is_labelled_with_its_run_task_and_attempt(
         "imagebatch.map-index": "-1",
         "imagebatch.attempt": "2",
     }
+
+
+@pytest.mark.parametrize("params", [{}, {"keep_days": 0.5, "unfinished": True, "dry_run": True}])
+def test_prune_is_a_command_of_the_image_too(
+    operator: str, installation: dict[str, str], context: Any, params: dict[str, Any]
+) -> None:
+    """What the maintenance DAG renders is parsed by the real `imagebatch`, and carries what was asked."""
+    assert installation
+    path = Path(__file__).resolve().parents[2] / "dags" / "imagebatch_maintenance.py"
+    task = runpy.run_path(str(path))["prune_dag"].task_dict["prune"]
+    arguments, environment = rendered(task, context, **params)
+    assert parse(arguments, environment).returncode == 0, operator
+    days, unfinished, dry_run = arguments[1:]
+    asked = {"keep_days": 30, "unfinished": False, "dry_run": False} | params
+    assert days == f"--keep-days={asked['keep_days']}"
+    assert (unfinished, dry_run) == (
+        "--unfinished" if asked["unfinished"] else "--no-unfinished",
+        "--dry-run" if asked["dry_run"] else "--no-dry-run",
+    )

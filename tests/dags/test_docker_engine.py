@@ -48,7 +48,7 @@ def stage(client: docker.APIClient, own: str, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("IMAGEBATCH_DOCKER_NETWORK", "none")
     monkeypatch.setenv("IMAGEBATCH_DOCKER_MEMORY", "64m")
     monkeypatch.setenv("IMAGEBATCH_DOCKER_CPUS", "0.5")
-    for mount in ("INPUTS", "RUNS", "KEYS"):
+    for mount in ("INPUTS", "MODELS", "RUNS", "KEYS"):
         monkeypatch.setenv(f"IMAGEBATCH_DOCKER_{mount}", f"{own}-{mount.lower()}")
     made: list[DockerStageOperator] = []
 
@@ -63,7 +63,7 @@ def stage(client: docker.APIClient, own: str, monkeypatch: pytest.MonkeyPatch) -
     for operator in made:
         if operator.hook.client_created:
             operator.cli.close()
-    for mount in ("inputs", "runs", "keys"):
+    for mount in ("inputs", "models", "runs", "keys"):
         with contextlib.suppress(NotFound):  # a test that stops early has made none
             client.remove_volume(f"{own}-{mount}", force=True)
 
@@ -123,6 +123,7 @@ def test_the_engine_knows_the_limits_and_whose_it_is(
     assert (host["NetworkMode"], host["ReadonlyRootfs"], host["CapDrop"]) == ("none", True, ["ALL"])
     assert {mount["Destination"]: mount["RW"] for mount in found["Mounts"]} == {
         "/data/inputs": False,
+        "/data/model_store": False,
         "/run/imagebatch/keys": False,
         "/data/runs": True,
     }
@@ -205,7 +206,10 @@ def test_a_new_attempt_stops_the_one_that_was_left_behind(
     labels = LABELS | {"imagebatch.installation": own, "imagebatch.attempt": "1"}
     earlier, other_shard = (
         client.create_container(
-            IMAGE, ["imagebatch", "import time; time.sleep(600)"], labels=labels | changed
+            IMAGE,
+            ["imagebatch", "import time; time.sleep(600)"],
+            labels=labels | changed,
+            stop_signal="SIGINT",
         )["Id"]
         for changed in ({}, {"imagebatch.map-index": "4"})
     )
