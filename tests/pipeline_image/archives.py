@@ -10,12 +10,12 @@ from pathlib import Path
 HANDLERS = Path(__file__).parents[2] / "handlers"
 LABELS = ["mono-sound", "mono-defective", "poly-sound", "poly-defective"]
 
-# What a worker does to itself on an image with these bytes behind its end, as native code or an endless loop would.
+# What a worker does to itself on an image with these bytes, as native code or an endless loop would.
 DIES = b"this image makes the worker exit"
 HANGS = b"this image takes for ever"
 RAISES = b"this image makes the handler raise"
 
-_HANDLER = f'''
+_HANDLER = f"""
 import os
 import time
 
@@ -32,7 +32,7 @@ class MarkedHandler(ImageBatchHandler):
             if {RAISES!r} in content:
                 raise RuntimeError("the handler's own fault")
         return super().inference(request)
-'''
+"""
 
 
 def write_archive(folder: Path) -> Path:

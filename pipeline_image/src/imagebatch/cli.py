@@ -66,6 +66,8 @@ COMMANDS = {
     "redrive": Command(settings.RedriveSettings, "imagebatch.redrive", "redrive", _certificate),
     "verify": Command(settings.VerifySettings, "imagebatch.verify", "verify", _certificate),
     "prune": Command(settings.PruneSettings, "imagebatch.prune", "prune", _plain),
+    "bench": Command(settings.BenchSettings, "imagebatch.bench", "bench", lambda _, r: r.as_json()),
+    "tune": Command(settings.TuneSettings, "imagebatch.tune", "tune", lambda _, r: r.as_json()),
     "models": Command(settings.ModelsSettings, "imagebatch.models", "models", lambda _, r: {"answer": r}),
     "doctor": Command(settings.DoctorSettings, "imagebatch.doctor", "doctor", lambda _, r: {"found": r}),
 }

@@ -9,9 +9,19 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field, StringConstraints, model_validator
-from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    CliPositionalArg,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+from typing_extensions import override
+
+from imagebatch.settings_file import SettingsFile
 
 DEFAULT_INCLUDE = "*.jpg,*.jpeg,*.png,*.webp,*.bmp,*.tif,*.tiff,*.gif"
+MOST_PER_PACK = 1024
+MOST_IN_FLIGHT = 256
 
 RunId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
@@ -37,6 +47,23 @@ class CommonSettings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Log events below this level are dropped."
     )
+    settings_file: str = Field(
+        default="",
+        description="File of IMAGEBATCH_NAME=value lines, as tune writes it; flags and variables win.",
+    )
+
+    @override
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags stand before all of these."""
+        return init_settings, env_settings, SettingsFile(settings_cls, CommonSettings)
 
 
 class RunSettings(CommonSettings):
@@ -73,7 +100,7 @@ class ApiSettings(CommonSettings):
     )
 
 
-class InputSettings(RunSettings):
+class SourceSettings(CommonSettings):
     """What to score, and with which model: all that shapes the result. Kept in run.json."""
 
     input: str = Field("", description="Folder, single image or fsspec URI to list.")
@@ -104,19 +131,26 @@ class InputSettings(RunSettings):
     )
 
     @model_validator(mode="after")
-    def _one_source(self) -> InputSettings:
+    def _one_source(self) -> SourceSettings:
         if bool(self.input) == bool(self.manifest):
             msg = "give one of --input and --manifest"
             raise ValueError(msg)
         return self
 
 
+class InputSettings(RunSettings, SourceSettings):
+    """A run, and what it is made from."""
+
+
 class ScoringSettings(ApiSettings):
     """How hard to drive the model server; never changes the result."""
 
-    pack_size: int = Field(32, ge=1, le=1024, description="Most images per request.")
+    pack_size: int = Field(32, ge=1, le=MOST_PER_PACK, description="Most images per request.")
     in_flight: int = Field(
-        6, ge=1, le=256, description="Most requests under way at once; how many are found while scoring."
+        6,
+        ge=1,
+        le=MOST_IN_FLIGHT,
+        description="Most requests under way at once; how many are found while scoring.",
     )
 
     max_consecutive_failures: int = Field(
@@ -132,14 +166,37 @@ class ScoringSettings(ApiSettings):
     )
 
 
+class MeasuringSettings(SourceSettings, ScoringSettings):
+    """What a measurement is made with: a real input, a real model."""
+
+    limit: int = Field(1024, ge=0, description="Take only the first N images by id; 0 takes all.")
+    rounds: int = Field(
+        3, ge=1, le=100, description="Times that each figure is measured, in turn; medians count."
+    )
+
+
 class PreprocessSettings(InputSettings, ApiSettings):
     """List the input, hash it, read image headers, plan shards, pin the model."""
 
 
-class CheckSettings(RunSettings):
-    """Great Expectations on the manifest or on the predictions."""
+class SampleSettings(RunSettings):
+    """How many images of a run are decoded to be looked at."""
 
-    suite: Literal["manifest", "predictions"] = Field(description="Which data to check.")
+    image_sample: int = Field(
+        400, ge=0, le=1_000_000, description="Images to decode for checks and drift, chosen by the run id; 0: all."
+    )
+    max_suspect_images: str = Field(
+        "",
+        pattern=r"^((\d{1,9}|(100|\d{1,2})(\.\d+)?%)?)$",
+        description="Suite images: refuse a run with more suspect images in its sample; a count, a share, or"
+        " empty: only warn.",
+    )
+
+
+class CheckSettings(SampleSettings):
+    """Great Expectations on the manifest or the predictions, or a look at a sample of the images."""
+
+    suite: Literal["manifest", "predictions", "images"] = Field(description="Which data to check.")
 
 
 class ScoreSettings(RunSettings, ScoringSettings):
@@ -152,6 +209,56 @@ class PostprocessSettings(RunSettings):
     """Write the CSV, the failures and the certificate."""
 
 
+class ReportSettings(SampleSettings):
+    """Write report.html, judge drift, keep the run's figures for history, log it to MLflow."""
+
+    baseline: str = Field(
+        "",
+        description="File that imagebatch baseline wrote; {model} in it stands for the model's name, and then"
+        " the file may be missing; empty: no drift is judged.",
+    )
+    drift_alpha: float = Field(
+        0.01, gt=0, lt=1, description="Probability that a run without any drift is called drifting."
+    )
+    ceiling: float = Field(
+        0, ge=0, description="Images per second that this machine can do (imagebatch bench), drawn; 0: none."
+    )
+    tracking_uri: str = Field(
+        "", pattern=r"^(https?://[^\s?#]+)?$", description="MLflow server that runs are logged to; empty: none."
+    )
+    experiment: str = Field("batch-runs", min_length=1, description="MLflow experiment that runs are logged in.")
+
+
+class BaselineSettings(SampleSettings):
+    """Make a baseline for drift out of a finished run."""
+
+    image_sample: int = Field(
+        2000, ge=0, le=1_000_000, description="Images to decode, chosen by the run id; 0: all."
+    )
+    output: str = Field(min_length=1, description="File to write: a path or any fsspec URI.")
+    labels: str = Field(
+        "", description="CSV with columns image_id and label: the truth, to calibrate confidences with."
+    )
+
+
+class HistorySettings(CommonSettings):
+    """List and compare runs, and write history.html."""
+
+    runs_uri: str = Field(
+        "var/runs", min_length=1, description="Where runs are kept: a folder or any fsspec URI."
+    )
+    last: int = Field(60, ge=1, le=10_000, description="Newest runs to take.")
+    model: str = Field("", description="Only runs of this model; empty: all.")
+
+
+class TrendsSettings(HistorySettings):
+    """Find changes of level, slopes and weekly patterns in the runs' figures, and say them in sentences."""
+
+    trend_alpha: float = Field(
+        0.01, gt=0, lt=1, description="Probability that a history without any change is called changing."
+    )
+
+
 class VerifySettings(RunSettings):
     """Prove a finished run's certificate again."""
 
@@ -162,7 +269,7 @@ class RedriveSettings(RunSettings, ScoringSettings):
     reasons: str = Field("", description="Comma-separated reasons to redrive; empty: all of failures.csv.")
 
 
-class WholeRunSettings(InputSettings, ScoringSettings):
+class WholeRunSettings(InputSettings, ScoringSettings, ReportSettings):
     """All stages in one process, without an orchestrator."""
 
 
@@ -179,6 +286,25 @@ class PruneSettings(CommonSettings):
         default=False, description="Remove old runs that never finished, too: they cannot be continued then."
     )
     dry_run: bool = Field(default=False, description="Only say what would be removed.")
+
+
+class BenchSettings(MeasuringSettings):
+    """Measure what this machine can do with this model, and how much of it a run gets."""
+
+    seconds: int = Field(3, ge=1, le=600, description="Seconds per ceiling and round.")
+
+
+class TuneSettings(MeasuringSettings):
+    """Find the pack size, requests in flight and workers that suit this machine and model."""
+
+    output: str = Field(
+        "imagebatch.env", min_length=1, description="File to write, for --settings-file; replaced as a whole."
+    )
+    tune_workers: bool = Field(
+        default=True,
+        description="Try numbers of TorchServe workers, and leave the best set, where the server is on this"
+        " machine and its management API answers.",
+    )
 
 
 class ModelsSettings(ApiSettings):

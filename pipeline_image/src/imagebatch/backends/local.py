@@ -107,10 +107,14 @@ class LocalModel:
             body = worker.ask("predict", images, top_k)
         return parse_reply(body, images, top_k)
 
-    def timed(self, images: Sequence[ImagePayload]) -> bytes:
-        """JSON: `images`, and the seconds that one worker spent on them in `decode` and `model`."""
+    def timed(self, images: Sequence[ImagePayload], seconds: int) -> bytes:
+        """One worker decodes and infers the images again and again, from memory, for about that long.
+
+        Returns:
+            JSON: `images` done, `seconds` that they took, `model_seconds` of these outside decoding.
+        """
         with self._worker() as worker:
-            return worker.ask("timed", images, 1)
+            return worker.ask("timed", images, seconds)
 
     def close(self) -> None:
         """Ends all workers."""

@@ -1,4 +1,4 @@
-"""A worker process of the local backend, seen from its parent: started when needed, again after it has died."""
+"""A worker process of the local backend, seen from its parent: started when needed."""
 
 from __future__ import annotations
 
@@ -95,8 +95,8 @@ class WorkerProcess:
             self._description = body[1:]
         return self._description
 
-    def ask(self, operation: Operation, images: Sequence[ImagePayload], top_k: int) -> bytes:
-        """The worker's answer to one request.
+    def ask(self, operation: Operation, images: Sequence[ImagePayload], argument: int) -> bytes:
+        """The worker's answer to one request: `predict` takes labels per image, `timed` seconds.
 
         Raises:
             ConfigurationError: The archive cannot be loaded.
@@ -104,7 +104,9 @@ class WorkerProcess:
         """
         self.describe()
         try:
-            self._require_connection().send((operation, top_k, [(image.key, image.data) for image in images]))
+            self._require_connection().send(
+                (operation, argument, [(image.key, image.data) for image in images])
+            )
             body = self._received(self._timeout)
         except (EOFError, OSError) as error:
             raise ApiFaultError(Fault.WORKER_DIED, f"worker died, {_said(self.stop())}") from error

@@ -1,4 +1,4 @@
-"""One worker of the local backend, started as a script: the archive's own handler, called as TorchServe calls it.
+"""One worker of the local backend, a script that calls the archive's own handler as TorchServe does.
 
 The handler and its modules are imported from the unpacked archive, so that the code that runs is the code
 that the digest covers. Nothing of imagebatch is imported: a worker holds the model and little else.
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
 import json
 import os
 import shutil
@@ -24,7 +25,6 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 Images = Sequence[tuple[str, bytes]]
@@ -95,20 +95,21 @@ class Worker:
             raise ValueError(bytes(body).decode())
         return bytes(body)
 
-    def timed(self, images: Images, _top_k: int) -> bytes:
-        """Seconds spent on decoding and in the model, one image after the other as when predicting."""
+    def timed(self, images: Images, seconds: int) -> bytes:
+        """Decodes and infers the images again and again, as when predicting, and times both."""
         model = self._handler.model
-        spent = SimpleNamespace(decode=0.0, model=0.0)
-        for _, data in images:
-            begun = time.perf_counter()
+        done, in_model, begun = 0, 0.0, time.perf_counter()
+        for _, data in itertools.cycle(images):
             with contextlib.suppress(ValueError):  # an image that the handler refuses costs its decoding only
                 pixels = model.decode(data)
                 decoded = time.perf_counter()
                 model.infer(pixels)
-                spent.model += time.perf_counter() - decoded
-            spent.decode += time.perf_counter() - begun
-        spent.decode -= spent.model
-        return json.dumps({"images": len(images), **vars(spent)}).encode()
+                in_model += time.perf_counter() - decoded
+            done += 1
+            elapsed = time.perf_counter() - begun
+            if elapsed >= seconds:
+                break
+        return json.dumps({"images": done, "seconds": elapsed, "model_seconds": in_model}).encode()
 
 
 def main(descriptor: int, archive: str, folder: Path) -> None:
@@ -135,9 +136,9 @@ def _serve(worker: Worker, connection: Connection[bytes, Any]) -> None:
     connection.send_bytes(b"+" + worker.describe())
     operations = {"predict": worker.predict, "timed": worker.timed}
     while True:
-        operation, top_k, images = connection.recv()
+        operation, argument, images = connection.recv()
         try:
-            answer = b"+" + operations[operation](images, top_k)
+            answer = b"+" + operations[operation](images, argument)
         except Exception as error:  # noqa: BLE001 (as above: this request failed, the next one may not)
             answer = _failed(error)
         connection.send_bytes(answer)
