@@ -37,6 +37,7 @@ def main() -> int:
     watch = Stopwatch()
     together.wait()
     print(json.dumps({"images": len(asked["images"]), **watch.read()}))
+    together.wait()  # a process that has ended could not be counted
     for process in processes:
         process.join()
     answers = {name: answer for part in parts for name, answer in json.loads(part.read_text("utf-8")).items()}
@@ -44,9 +45,7 @@ def main() -> int:
     return 0
 
 
-def work(
-    images: Sequence[str], warm: int, part: Path, taken: Synchronized[int], together: Barrier
-) -> None:
+def work(images: Sequence[str], warm: int, part: Path, taken: Synchronized[int], together: Barrier) -> None:
     """Score whatever the other process has not taken."""
     model = open_model()
     for image in images[:warm]:
@@ -62,6 +61,7 @@ def work(
         for path in map(Path, images[start : start + TAKEN]):
             (answers[path.name],) = model.predict([path.read_bytes()])
     part.write_text(json.dumps(answers), encoding="utf-8")
+    together.wait()
     together.wait()
 
 

@@ -1,8 +1,9 @@
 """Asks a server about photographs and times it. A process of its own, in the environment of benchmarks/.
 
-Its input is one JSON object on standard input (`url`, `form`, `in_flight`, `images`: paths, `warm`: how many
-to ask about before the clock starts, `answers`: where to write them); its output one line of JSON: images, seconds,
-CPU-seconds of client and server. Any answer but 200 ends it: a benchmark that loses images measures nothing.
+Its input is one JSON object on standard input (`url`, `form`, `in_flight`, `images`: paths, `warm`: how
+many to ask about before the clock starts, `answers`: where to write them); its output one line of JSON:
+images, seconds, CPU-seconds of client and server. Any answer but 200 ends it: a benchmark that loses images
+measures nothing.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def one_by_one(url: str, form: Form, images: Sequence[Path], _: int) -> dict[str
 
 
 def in_flight(url: str, form: Form, images: Sequence[Path], most: int) -> dict[str, Answer]:
-    """Several requests under way, each thread on a connection that it keeps; files are read in the same threads."""
+    """Several requests under way, each thread on a connection that it keeps."""
     packs: queue.SimpleQueue[Sequence[Path]] = queue.SimpleQueue()
     for start in range(0, len(images), form.images):
         packs.put(images[start : start + form.images])

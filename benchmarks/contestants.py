@@ -23,8 +23,8 @@ class Contestant:
     Attributes:
         name: Short, for the command line and the results.
         label: For the table.
-        group: `ours`; `users`: a server as its users run it; `engine`: handed our engine, our pixels and 32 images
-            a request; `script`: no server.
+        group: `ours`; `users`: a server as its users run it; `engine`: handed our engine, our pixels and 32
+            images a request; `script`: no server.
         kind: Eager torch and Pillow, or our engine and pixels.
         environment: Whose environment it runs in, a folder of peers/ or a part of the repository.
         program: Arguments of that environment's Python, or a program of it; a server's, or a script's.
@@ -33,6 +33,8 @@ class Contestant:
         in_flight: Requests under way at once.
         workers: Of stock TorchServe.
         threads: Of each of its workers; 0: as torch chooses.
+        batch: Of stock TorchServe: most requests that its front end joins.
+        flags: Of `imagebatch score`, beside the run.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Contestant:
     workers: int = 2
     threads: int = 1
     batch: int = 1
+    flags: tuple[str, ...] = ()
 
     @property
     def programs(self) -> Path:
@@ -87,7 +90,9 @@ STOCK_GRID = [
 _TUNED = stock(2, 1, 4)
 
 CONTESTANTS = [
-    Contestant("ours", "**imagebatch score** with TorchServe", "ours", "ours", "pipeline_image", ("scorer.py",)),
+    Contestant(
+        *("ours", "**imagebatch score** with TorchServe", "ours", "ours", "pipeline_image", ("scorer.py",)),
+    ),
     Contestant("ceiling", "in-process ceiling, two processes", "ours", "ours", "handlers", ("ceiling.py",)),
     Contestant(
         "stock-default",
@@ -165,7 +170,6 @@ def chosen(names: list[str]) -> list[Contestant]:
     everyone = [*CONTESTANTS, *STOCK_GRID]
     unknown = set(names) - {each.name for each in everyone}
     if unknown:
-        raise SystemExit(
-            f"no contestant {', '.join(sorted(unknown))}; there are {', '.join(each.name for each in everyone)}"
-        )
+        there = ", ".join(each.name for each in everyone)
+        raise SystemExit(f"no contestant {', '.join(sorted(unknown))}; there are {there}")
     return [each for each in everyone if each.name in names] if names else list(CONTESTANTS)

@@ -46,7 +46,8 @@ def _pack(files: Files) -> Body:
 def _upload(name: str, content: bytes) -> Body:
     head = f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"; filename="{name}"\r\n'
     body = f"{head}Content-Type: application/octet-stream\r\n\r\n".encode() + content
-    return {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"}, body + f"\r\n--{_BOUNDARY}--\r\n".encode()
+    headers = {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"}
+    return headers, body + f"\r\n--{_BOUNDARY}--\r\n".encode()
 
 
 def _one_upload(files: Files) -> Body:

@@ -2,10 +2,10 @@
 
     python3 benchmarks/run.py peers -- [--rounds 3] [--images 2400] [--slow-images 2400] [--only NAME …]
 
-Every contestant is started afresh in every round, warmed up, asked about all photographs, and ended; the order is
-rotated from round to round. Whoever has our engine must answer exactly as the in-process reference does, on every image.
-Measurements are added to VAR/bench/peers.jsonl, so that rounds may be taken one by one; `--report` only
-makes results/, table and plot out of them, `--fresh` throws them away first.
+Every contestant is started afresh in every round, warmed up, asked about all photographs, and ended; the
+order is rotated from round to round. Whoever has our engine must answer exactly as the in-process reference
+does, on every image. Measurements are added to VAR/bench/peers.jsonl, so that rounds may be taken one by one;
+`--fresh` throws them away first, `--report` measures nothing and makes results, table and plot of them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ sys.path[:0] = [str(HERE.parent / "embedded"), str(HERE / "peers")]
 import photographs  # noqa: E402 - found beside this file
 from contestants import STOCK_GRID, Contestant, chosen  # noqa: E402 - found through the lines above
 from environment import VAR, say  # noqa: E402 - the same
-from race import Answers, Ground, Measurement, measure  # noqa: E402 - the same
+from ground import Ground  # noqa: E402 - the same
+from race import Answers, Measurement, measure  # noqa: E402 - the same
 
 BENCH = VAR / "bench"
 RECORD = BENCH / "peers.jsonl"
@@ -105,7 +106,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="of all contestants")
     parser.add_argument("--first-round", type=int, default=0, help="number of the first: turns the order")
     parser.add_argument("--images", type=int, default=photographs.COUNT, help="photographs per measurement")
-    parser.add_argument("--slow-images", type=int, default=photographs.COUNT, help="for those with eager torch")
+    parser.add_argument(
+        "--slow-images", type=int, default=photographs.COUNT, help="for those with eager torch"
+    )
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="contestants")
     parser.add_argument("--stock-grid", action="store_true", help="stock TorchServe's settings instead")
     parser.add_argument("--report", action="store_true", help="measure nothing, make the page")

@@ -3,7 +3,7 @@
     benchmarks/.venv/bin/python benchmarks/photographs.py [--count 2400] [FOLDER]
 
 PyPI's `ai-benchmark` brings 100 photographs of 512 x 512. Each gives crops of about 490 x 375 at different
-places, encoded at qualities from 85 to 95: sizes and bytes as photographs have them, and every file another one.
+places, encoded at qualities from 85 to 95: sizes and bytes as photographs have them, no two files alike.
 Deterministic: the same Pillow gives the same bytes.
 """
 

@@ -1,7 +1,7 @@
 """`imagebatch score`, files to parts, with its start-up apart: run in the environment of pipeline_image/.
 
-Input and output are those of `client.py`; `flags` are the command's, of a run that `imagebatch preprocess` has
-prepared in the folder `run`; `warm` those of a small one that is scored before the clock starts.
+Input and output are those of `client.py`; `flags` are the command's, of a run that `imagebatch preprocess`
+has prepared in the folder `run`; `warm` those of a small one that is scored before the clock starts.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A TorchServe for a measurement: ours as shipped, or stock with its defaults, on ports and in a folder of its own."""
+"""A TorchServe for a measurement, ours as shipped or stock, on ports and in a folder of its own."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ class TorchServe:
     def __post_init__(self) -> None:
         temporary = self.folder / "tmp"
         temporary.mkdir(parents=True)
-        lines = (ROOT / "handlers" / "config.properties").read_text("utf-8").splitlines() if self.shipped else []
+        text = (ROOT / "handlers" / "config.properties").read_text("utf-8")
+        lines = text.splitlines() if self.shipped else []
         shipped = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
         names = ("inference_address", "management_address", "metrics_address")
         own: dict[str, object] = {
@@ -63,8 +64,8 @@ class TorchServe:
     @property
     def argv(self) -> list[str]:
         """The command that starts it."""
-        program = str(self.programs / "torchserve")
-        return [program, "--start", "--foreground", "--ncs", "--ts-config", str(self.folder / "config.properties")]
+        flags = ["--start", "--foreground", "--ncs", "--ts-config", str(self.folder / "config.properties")]
+        return [str(self.programs / "torchserve"), *flags]
 
     @property
     def variables(self) -> dict[str, str]:
@@ -97,7 +98,8 @@ def make_stock_archive(folder: Path, programs: Path, variables: dict[str, str]) 
         ],
     ]
     for command in commands:
-        subprocess.run([str(part) for part in command], env=variables, check=True, stderr=subprocess.DEVNULL)
+        argv = [str(part) for part in command]
+        subprocess.run(argv, env=variables, check=True, stderr=subprocess.DEVNULL)  # noqa: S603 - our own
     return folder
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from PIL import Image
 
 TOP_K = 4
 Answer = tuple[list[str], list[float]]  # labels and probabilities, most probable first
@@ -31,11 +32,9 @@ class Eager:
     """torchvision's network, transforms and Pillow, one thread, as tutorials show."""
 
     def __init__(self) -> None:
-        from PIL import Image
-        from torchvision import transforms
-
         torch.set_num_threads(1)
-        self._open = Image.open
+        from torchvision import transforms  # noqa: PLC0415 - the environments with our engine alone lack it
+
         self._network, mean, std = load_network()
         self._labels = _labels()
         self.transform = transforms.Compose(
@@ -49,7 +48,7 @@ class Eager:
 
     def predict(self, files: Sequence[bytes]) -> list[Answer]:
         """Score image files, in order, as one batch."""
-        pictures = [self._open(io.BytesIO(content)).convert("RGB") for content in files]
+        pictures = [Image.open(io.BytesIO(content)).convert("RGB") for content in files]
         return self.classify(torch.stack([self.transform(picture) for picture in pictures]))
 
     @torch.inference_mode()
@@ -67,8 +66,8 @@ class Ours:
 
     def __init__(self) -> None:
         sys.path.insert(0, os.environ["PEER_MODEL"])
-        import yaml
-        from imagebatch_model import ImageModel, Settings
+        import yaml  # noqa: PLC0415 - only where our archive is read
+        from imagebatch_model import ImageModel, Settings  # noqa: PLC0415 - the archive's own, on the path now
 
         torch.set_num_threads(1)
         config = yaml.safe_load(Path(os.environ["PEER_MODEL"], "model-config.yaml").read_text("utf-8"))
@@ -86,9 +85,9 @@ def open_model() -> Model:
 
 
 def load_network() -> tuple[torch.nn.Module, list[float], list[float]]:
-    """Load torchvision's MobileNetV2 with the archive's weights; give the mean and deviation of its pixels."""
-    from safetensors import safe_open
-    from torchvision.models import mobilenet_v2
+    """Load torchvision's MobileNetV2 with the archive's weights; give mean and deviation of its pixels."""
+    from safetensors import safe_open  # noqa: PLC0415 - the environments with our engine alone lack both
+    from torchvision.models import mobilenet_v2  # noqa: PLC0415 - the same
 
     with safe_open(os.environ["PEER_WEIGHTS"], framework="pt") as file:
         convention: dict[str, Any] = json.loads(file.metadata()["imagebatch"])

@@ -1,7 +1,7 @@
 """Wall time beside the CPU time of everything that belongs to one measurement: client, server, workers.
 
-All processes of a measurement inherit `PEER_MARK`, whatever session or group they put themselves into; that is
-how they are found, and counted, in /proc. Linux only.
+All processes of a measurement inherit `PEER_MARK`, whatever session or group they put themselves into; that
+is how they are found, and counted, in /proc. Linux only.
 """
 
 from __future__ import annotations

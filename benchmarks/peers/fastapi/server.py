@@ -37,4 +37,5 @@ async def pack(request: Request) -> Any:
 
 
 if __name__ == "__main__":
-    uvicorn.run("server:app", host="127.0.0.1", port=int(os.environ["PEER_PORT"]), workers=2, log_level="warning")
+    port = int(os.environ["PEER_PORT"])
+    uvicorn.run("server:app", host="127.0.0.1", port=port, workers=2, log_level="warning")

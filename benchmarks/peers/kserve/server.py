@@ -1,4 +1,4 @@
-"""KServe's Python server, two workers: V1 with base64 as its documentation shows, or V2 with binary images."""
+"""KServe's Python server, two workers: V1 with base64 as documented, or V2 with binary images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ socket.socket.bind = lambda self, address: _bind(self, _local(address))  # type:
 
 
 def _local(address: Any) -> Any:
-    return ("127.0.0.1", *address[1:]) if isinstance(address, tuple) and address[0] in {"", "0.0.0.0"} else address  # noqa: S104 - compared, to be replaced
+    everywhere = isinstance(address, tuple) and address[0] in {"", "0.0.0.0"}  # noqa: S104 - to be replaced
+    return ("127.0.0.1", *address[1:]) if everywhere else address
 
 
 class Images(Model):  # type: ignore[misc]  # untyped where this is linted
@@ -47,4 +48,5 @@ class Images(Model):  # type: ignore[misc]  # untyped where this is linted
 
 
 if __name__ == "__main__":
-    ModelServer(http_port=int(os.environ["PEER_PORT"]), workers=2, enable_grpc=False).start([Images("images")])
+    port = int(os.environ["PEER_PORT"])
+    ModelServer(http_port=port, workers=2, enable_grpc=False).start([Images("images")])

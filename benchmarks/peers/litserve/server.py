@@ -36,4 +36,5 @@ class Images(litserve.LitAPI):  # type: ignore[misc]  # untyped where this is li
 
 if __name__ == "__main__":
     server = litserve.LitServer(Images(), accelerator="cpu", workers_per_device=2, timeout=120)
-    server.run(host="127.0.0.1", port=int(os.environ["PEER_PORT"]), generate_client_file=False, log_level="warning")
+    port = int(os.environ["PEER_PORT"])
+    server.run(host="127.0.0.1", port=port, generate_client_file=False, log_level="warning")

@@ -15,6 +15,7 @@ import numpy as np
 import ray
 import torch
 from models import Eager, Ours
+from PIL import Image
 from stopwatch import Stopwatch
 
 ACTORS, BATCH = 2, 32
@@ -44,23 +45,16 @@ class ClassifyFiles:
         return {"path": batch["path"], "answer": [json.dumps(answer) for answer in answers]}
 
 
-class Transform:
-    """torchvision's transforms on a decoded image."""
-
-    def __init__(self) -> None:
-        self.transform = Eager().transform
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Transform one image."""
-        from PIL import Image
-
-        return {"pixels": self.transform(Image.fromarray(row["image"])).numpy(), "path": row["path"]}
+def preprocess(row: dict[str, Any], transform: Any) -> dict[str, Any]:
+    """Transform one decoded image."""
+    return {"pixels": transform(Image.fromarray(row["image"])).numpy(), "path": row["path"]}
 
 
 def main() -> int:
     """Score all photographs."""
     asked: dict[str, Any] = json.load(sys.stdin)
-    variables = {name: os.environ[name] for name in os.environ if name.startswith(("PEER_", "PYTHONPATH", "OMP_"))}
+    wanted = ("PEER_", "PYTHONPATH", "OMP_")
+    variables = {name: value for name, value in os.environ.items() if name.startswith(wanted)}
     ray.init(
         num_cpus=2,
         include_dashboard=False,
@@ -69,7 +63,7 @@ def main() -> int:
         object_store_memory=10**9,
     )
     ray.data.DataContext.get_current().enable_progress_bars = False
-    data = as_documented(asked["images"]) if os.environ["PEER_KIND"] == "eager" else with_ours(asked["images"])
+    data = (as_documented if os.environ["PEER_KIND"] == "eager" else with_ours)(asked["images"])
     answers: dict[str, Any] = {}
     watch, before = None, 0
     for batch in data.iter_batches(batch_size=None):
@@ -90,8 +84,8 @@ def as_documented(images: list[str]) -> Any:
     """Read, transform, classify. Half a core per actor: with whole ones the reading tasks starve."""
     found = ray.data.read_images(images, include_paths=True, mode="RGB")
     pool = ray.data.ActorPoolStrategy(size=ACTORS)
-    transform = Transform()
-    return found.map(lambda row: transform(row)).map_batches(Classify, compute=pool, batch_size=BATCH, num_cpus=0.5)
+    transformed = found.map(preprocess, fn_kwargs={"transform": Eager().transform})
+    return transformed.map_batches(Classify, compute=pool, batch_size=BATCH, num_cpus=0.5)
 
 
 def with_ours(images: list[str]) -> Any:

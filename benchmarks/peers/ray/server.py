@@ -26,7 +26,8 @@ class Images:
 
 
 if __name__ == "__main__":
-    variables = {name: os.environ[name] for name in os.environ if name.startswith(("PEER_", "PYTHONPATH", "OMP_"))}
+    wanted = ("PEER_", "PYTHONPATH", "OMP_")
+    variables = {name: value for name, value in os.environ.items() if name.startswith(wanted)}
     ray.init(
         num_cpus=2,
         include_dashboard=False,

@@ -1,6 +1,6 @@
 """The archive of stock TorchServe: the weights as TorchScript, as its documentation makes it.
 
-    python export.py FILE    writes FILE; the environment names the weights, see models.py
+Takes the file to write; the environment names the weights, see models.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""TorchServe's own `image_classifier`, told this model's number of classes and normalisation, nothing else."""
+"""TorchServe's own `image_classifier`, told this model's number of classes and normalisation."""
 
 from __future__ import annotations
 

@@ -1,0 +1,60 @@
+"""What all contestants need: the archive unpacked, the stock archive, variables, a folder to write to."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import zipfile
+from pathlib import Path
+
+from contestants import PEERS, Contestant
+from environment import ROOT, VAR
+from services import base_environment
+from stopwatch import MARK
+from torchserve import make_stock_archive
+
+ARCHIVE = ROOT / "model_store" / "solar-cells.mar"
+WEIGHTS = VAR / "training" / "solar-cells.safetensors"
+
+
+class Ground:
+    """Made once for all rounds.
+
+    Args:
+        folder: Temporary.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if not ARCHIVE.exists() or not WEIGHTS.exists():
+            raise SystemExit("no archive or weights: run `make demo` once")
+        self.folder = folder
+        self.model = folder / "model"
+        with zipfile.ZipFile(ARCHIVE) as archive:
+            archive.extractall(self.model)
+        self.store = folder / "model_store"
+        self.store.mkdir()
+        shutil.copy(ARCHIVE, self.store)
+        self._stock: Path | None = None
+
+    def variables(self, contestant: Contestant, mark: str) -> dict[str, str]:
+        """All variables of its processes."""
+        found = base_environment() | {
+            MARK: mark,
+            "PEER_KIND": contestant.kind,
+            "PEER_MODEL": str(self.model),
+            "PEER_WEIGHTS": str(WEIGHTS),
+            "PYTHONPATH": str(PEERS),
+            "PATH": f"{contestant.programs}:{os.environ['PATH']}",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "BENTOML_DO_NOT_TRACK": "true",
+            "BENTOML_HOME": str(self.folder / "bentoml"),
+        }
+        for name in [name for name in found if name.startswith("IMAGEBATCH_")]:
+            del found[name]
+        return found | ({"OMP_NUM_THREADS": str(contestant.threads)} if contestant.threads else {})
+
+    def stock(self, contestant: Contestant, variables: dict[str, str]) -> Path:
+        """The model store of stock TorchServe."""
+        if self._stock is None:
+            self._stock = make_stock_archive(self.folder / "stock", contestant.programs, variables)
+        return self._stock

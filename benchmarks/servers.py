@@ -1,0 +1,79 @@
+"""Servers under measurement: started with a mark, waited for, ended with everything that they started."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from http.client import HTTPException
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+from contestants import Contestant
+from forms import FORMS
+from stopwatch import MARK, marked
+from torchserve import TorchServe
+
+PATIENCE = 180.0
+
+
+@contextmanager
+def started(argv: Sequence[str], variables: Mapping[str, str], where: Path, folder: Path) -> Iterator[float]:
+    """Runs a server in a folder `where`, its log in `folder`; gives the time at which it was started."""
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(  # noqa: S603 - a list built here
+            argv, cwd=where, env=dict(variables), stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    begun = time.monotonic()
+    try:
+        yield begun
+    finally:
+        end(variables[MARK])
+        process.wait()
+
+
+def wait(url: str, contestant: Contestant, images: Sequence[Path], begun: float, folder: Path) -> float:
+    """Seconds until a server's first answer."""
+    headers, body = FORMS[contestant.form].write([images[0].read_bytes()])
+    while time.monotonic() - begun < PATIENCE:
+        with suppress(OSError, HTTPException):
+            urlopen(Request(url, body, headers), timeout=60).read()  # noqa: S310 - loopback
+            return time.monotonic() - begun
+        time.sleep(0.1)
+    raise SystemExit(f"{contestant.name} did not answer in {PATIENCE:.0f} s:\n{tail(folder / 'server.log')}")
+
+
+def wait_for_workers(server: TorchServe, begun: float, folder: Path) -> float:
+    """Seconds until both workers of ours are ready."""
+    while time.monotonic() - begun < PATIENCE:
+        with suppress(OSError, ValueError, KeyError):
+            key = json.loads((server.folder / "key_file.json").read_text("utf-8"))["management"]["key"]
+            headers = {"Authorization": f"Bearer {key}"}
+            request = Request(f"{server.management}/models/solar-cells", headers=headers)  # noqa: S310 - loopback
+            (model,) = json.load(urlopen(request, timeout=20))  # noqa: S310 - the same
+            if [worker["status"] for worker in model["workers"]] == ["READY", "READY"]:
+                return time.monotonic() - begun
+        time.sleep(0.1)
+    raise SystemExit(f"TorchServe did not start in {PATIENCE:.0f} s:\n{tail(folder / 'server.log')}")
+
+
+def tail(path: Path) -> str:
+    """The end of a log."""
+    return "\n".join(path.read_text("utf-8", errors="replace").splitlines()[-12:])
+
+
+def end(mark: str) -> None:
+    """Ends everything that was started with a mark."""
+    for number, patience in ((signal.SIGTERM, 2.0), (signal.SIGKILL, 10.0)):
+        deadline = time.monotonic() + patience
+        left = list(marked(mark))
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+        while left and time.monotonic() < deadline:
+            time.sleep(0.05)
+            left = list(marked(mark))

@@ -1,0 +1,122 @@
+"""Measurements of `peers.py` as medians, a table and a plot."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from contestants import CONTESTANTS, Contestant
+from matplotlib.figure import Figure
+
+GROUPS = {
+    "ours": "imagebatch, and the most that this machine can do",
+    "users": "servers as their users run them: one image a request, eager torch, Pillow",
+    "script": "scripts without a server: eager torch",
+    "engine": "peers handed our engine, our pixels and 32 images a request",
+}
+
+
+def summary(record: Path) -> dict[str, Any]:
+    """Medians and ranges of every contestant that was measured, in the order of the table."""
+    taken: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for line in record.read_text("utf-8").splitlines():
+        entry = json.loads(line)
+        taken[entry["name"]].append(entry)
+    known = [each for each in CONTESTANTS if each.name in taken]
+    rows = {each.name: _row(each, taken[each.name]) for each in known}
+    return {"contestants": rows, **_ratios(rows)}
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result as Markdown, the fastest of each group first."""
+    rows = result["contestants"]
+    lines = [
+        "| | images/s, median | lowest to highest | CPU-ms per image | imagebatch is | start, s |",
+        "|---|---|---|---|---|---|",
+    ]
+    for group, title in GROUPS.items():
+        names = [name for name, row in rows.items() if row["group"] == group]
+        lines += [f"| *{title}* | | | | | |"] if names else []
+        for name in sorted(names, key=lambda name: -rows[name]["median"]):
+            row = rows[name]
+            factor = "" if name == "ours" else f"{rows['ours']['median'] / row['median']:.2f} x"
+            lines.append(
+                f"| {row['label']} | {row['median']:.0f} | {row['lowest']:.0f} to {row['highest']:.0f}"
+                f" | {row['cpu_ms']:.1f} | {factor} | {row['startup']:.0f} |"
+            )
+    return "\n".join([*lines, "", _remarks(rows)])
+
+
+def plot(result: dict[str, Any], path: Path) -> None:
+    """Draw the medians as bars, ranges as lines, into an SVG file."""
+    # Text as text and no date: the file is small, and the same figures give the same file.
+    mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "imagebatch", "font.size": 9})
+    colours = {"ours": "#1b6ca8", "users": "#b0b0b0", "script": "#d0d0d0", "engine": "#8fbc8f"}
+    rows = sorted(result["contestants"].values(), key=lambda row: row["median"])
+    figure = Figure(figsize=(8, 0.3 * len(rows) + 1))
+    axes = figure.subplots()
+    labels = [
+        row["label"].replace("*", "").replace("`", "") + (", our engine" if row["group"] == "engine" else "")
+        for row in rows
+    ]
+    medians = [row["median"] for row in rows]
+    axes.barh(labels, medians, color=[colours[row["group"]] for row in rows])
+    low = [row["median"] - row["lowest"] for row in rows]
+    high = [row["highest"] - row["median"] for row in rows]
+    axes.errorbar(medians, labels, xerr=[low, high], fmt="none", ecolor="black", elinewidth=0.8)
+    axes.set_xlabel("images per second, two cores")
+    axes.spines[["top", "right"]].set_visible(False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
+
+
+def _row(contestant: Contestant, taken: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    rates = [entry["images"] / entry["seconds"] for entry in taken]
+    return {
+        "label": contestant.label,
+        "group": contestant.group,
+        "rounds": len(taken),
+        "images": taken[-1]["images"],
+        "median": round(statistics.median(rates), 1),
+        "lowest": round(min(rates), 1),
+        "highest": round(max(rates), 1),
+        "cpu_ms": round(statistics.median(1000 * entry["cpu"] / entry["images"] for entry in taken), 2),
+        "startup": round(statistics.median(entry["startup"] for entry in taken), 1),
+        "agreement": min(entry["agreement"] for entry in taken),
+    }
+
+
+def _ratios(rows: dict[str, Any]) -> dict[str, float]:
+    """Ours over what it is held against, where both were measured."""
+    against = {"ceiling": ["ceiling"], "stock": ["stock-tuned"]}
+    against |= {"dataloader": ["dataloader"], "ray_data": ["ray-data"]}
+    against["best_server"] = [name for name, row in rows.items() if row["group"] == "users"]
+    against["best_with_our_engine"] = [name for name, row in rows.items() if row["group"] == "engine"]
+    found = {}
+    for name, others in against.items():
+        medians = [rows[other]["median"] for other in others if other in rows]
+        if medians and "ours" in rows:
+            found[f"ratio_to_{name}"] = round(rows["ours"]["median"] / max(medians), 3)
+    return found
+
+
+def _remarks(rows: dict[str, Any]) -> str:
+    eager = [row["agreement"] for row in rows.values() if row["group"] in {"users", "script"}]
+    agreed = (
+        f" Eager torch and Pillow give the same first label on at least {min(eager):.1%}." if eager else ""
+    )
+    images = sorted({row["images"] for row in rows.values() if "ray" not in row["label"].lower()})
+    rounds = sorted({row["rounds"] for row in rows.values()})
+    return (
+        f"Rounds: {_range(rounds)}; photographs per measurement: {_range(images)}. All with our engine gave"
+        f" our very probabilities on every photograph.{agreed}"
+    )
+
+
+def _range(values: Sequence[int]) -> str:
+    return f"{values[0]:,}" if len(values) == 1 else f"{values[0]:,} to {values[-1]:,}"
