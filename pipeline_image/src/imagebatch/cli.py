@@ -16,6 +16,7 @@ from pydantic_settings import SettingsError
 from imagebatch import __version__, log, settings
 from imagebatch.contracts import CERTIFICATE, PREDICTIONS_CSV, PROTOCOL_VERSION
 from imagebatch.errors import ExitCode, ImagebatchError, UsageError, one_line
+from imagebatch.metrics_push import measured
 
 _LONGEST_LINE = 2000
 
@@ -133,8 +134,11 @@ def _execute(name: str, asked: settings.CommonSettings) -> None:
     command = COMMANDS[name]
     log.configure(asked.log_level)
     function = getattr(importlib.import_module(command.module), command.function)
-    result = command.summarize(asked, function(asked))
-    known = {"run_id": asked.run_id} if isinstance(asked, settings.RunSettings) else {}
+    if isinstance(asked, settings.RunSettings):
+        known, result = {"run_id": asked.run_id}, measured(name, asked, function)
+    else:
+        known, result = {}, function(asked)
+    result = command.summarize(asked, result)
     print(_last_line(known | {"stage": name} | result))  # noqa: T201 (the protocol's last line)
 
 

@@ -1,9 +1,15 @@
-"""What a stage counts while it works: every attempt, wait and fallback. All names stand here."""
+"""What imagebatch measures: the names in a run's `telemetry/`, and those that Prometheus sees.
+
+Prometheus' conventions: base units, `_total` for what only grows, no run id as a label. A batch job is gone
+when it would be scraped, so what it shows is pushed and stays: it is about the newest run of a pipeline, and
+its counts begin at 0 with each attempt at a stage. `docs/reference/metrics.md` lists the same names.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -21,6 +27,99 @@ class Metric(StrEnum):
     OUTAGES = "outages"
     OUTAGE_SECONDS = "outage_seconds"
     PROBES = "probes"
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A metric as Prometheus sees it.
+
+    Attributes:
+        name: Full name.
+        kind: `gauge` or `counter`.
+        meaning: One sentence.
+        labels: Names of its labels beside those of its group.
+    """
+
+    name: str
+    kind: str
+    meaning: str
+    labels: tuple[str, ...] = ()
+
+
+def _gauge(name: str, meaning: str, *labels: str) -> Family:
+    return Family(f"imagebatch_{name}", "gauge", meaning, labels)
+
+
+def _counter(name: str, meaning: str, *labels: str) -> Family:
+    return Family(f"imagebatch_{name}_total", "counter", meaning, labels)
+
+
+# Of the newest run of a pipeline; their group is the pipeline.
+RUN_START = _gauge("run_start_timestamp_seconds", "When its first stage began.")
+RUN_DEADLINE = _gauge("run_deadline_timestamp_seconds", "When it must be done.")
+RUN_IMAGES = _gauge(
+    "run_images", "Images by outcome: listed, accepted, rejected, predicted, failed.", "outcome"
+)
+RUN_UNPREDICTED = _gauge("run_images_without_prediction", "Images rejected or failed, by reason.", "reason")
+RUN_MODEL = _gauge(
+    "run_model_info", "1; its labels say which model answers.", "model", "version", "digest", "backend"
+)
+LAST_SUCCESS = _gauge("last_success_timestamp_seconds", "When a certificate was last written.")
+NEXT_RUN = _gauge("next_run_timestamp_seconds", "When the next run is expected to begin.")
+
+# Of the newest attempt at a stage; their group is the pipeline, the stage and, where it is one shard's, the shard.
+STAGE_START = _gauge("stage_start_timestamp_seconds", "When it began.")
+STAGE_END = _gauge("stage_end_timestamp_seconds", "When it ended; absent while it works.")
+STAGE_EXIT_CODE = _gauge("stage_exit_code", "How it ended; absent while it works.")
+STAGE_EXPECTED = _gauge("stage_images_expected", "Images that it has to do with.")
+STAGE_IMAGES = _counter(
+    "stage_images", "Images done: ok, failed, or earlier (by an attempt before this one).", "outcome"
+)
+STAGE_CPU = _counter(
+    "stage_cpu_seconds", "Processor time of the stage and its children, without the model server."
+)
+STAGE_MEMORY = _gauge("stage_memory_max_bytes", "Most memory that it has held.")
+DISK_FREE = _gauge("runs_disk_free_bytes", "Free on the disk of the runs, where that is a folder.")
+DISK_SIZE = _gauge("runs_disk_size_bytes", "Size of the disk of the runs, where that is a folder.")
+IN_FLIGHT = _gauge(
+    "scoring_in_flight_limit", "Requests that may be under way at once, as found while scoring."
+)
+PACK_SIZE = _gauge("scoring_pack_images", "Images per request, as found while scoring.")
+FAULTS = _counter("scoring_faults", "Requests that brought no answers, by kind of fault.", "fault")
+SCORING = {
+    Metric.REQUESTS: _counter("scoring_requests", "Requests answered."),
+    Metric.IMAGES: _counter("scoring_images", "Images in answered requests."),
+    Metric.BYTES: _counter("scoring_bytes", "Bytes of image files in answered requests."),
+    Metric.REQUEST_SECONDS: _counter(
+        "scoring_request_seconds", "Time that answered requests took, all added up."
+    ),
+    Metric.RETRIES: _counter("scoring_retries", "Requests made again."),
+    Metric.WAIT_SECONDS: _counter("scoring_wait_seconds", "Pauses before requests, all threads added up."),
+    Metric.HALVINGS: _counter("scoring_halvings", "Requests cut in two to find the image at fault."),
+    Metric.QUARANTINED: _counter(
+        "scoring_quarantined", "Images given up because requests with them alone fail."
+    ),
+    Metric.OUTAGES: _counter("scoring_outages", "Times that the model API was away."),
+    Metric.OUTAGE_SECONDS: _counter("scoring_outage_seconds", "Time until it was back."),
+    Metric.PROBES: _counter("scoring_probes", "Times that it was asked whether it is ready."),
+}
+
+RUN_FAMILIES = (RUN_START, RUN_DEADLINE, RUN_IMAGES, RUN_UNPREDICTED, RUN_MODEL, LAST_SUCCESS, NEXT_RUN)
+STAGE_FAMILIES = (
+    STAGE_START,
+    STAGE_END,
+    STAGE_EXIT_CODE,
+    STAGE_EXPECTED,
+    STAGE_IMAGES,
+    STAGE_CPU,
+    STAGE_MEMORY,
+    DISK_FREE,
+    DISK_SIZE,
+    IN_FLIGHT,
+    PACK_SIZE,
+    FAULTS,
+    *SCORING.values(),
+)
 
 
 class Telemetry:

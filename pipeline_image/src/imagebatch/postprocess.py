@@ -22,6 +22,7 @@ from imagebatch.contracts import (
 from imagebatch.errors import RunHeldError
 from imagebatch.ledger import ledgers, listed_count, read_description
 from imagebatch.log import get_logger
+from imagebatch.metrics_stage import current
 from imagebatch.overlay import finished_redrives
 from imagebatch.product import (
     FAILURE_COLUMNS,
@@ -61,6 +62,7 @@ def postprocess(settings: PostprocessSettings) -> Certificate:
     run.write(SUCCESS, f"{sha256_hex(data)}\n".encode())
     log.info("run certified", **certificate.counts.model_dump(), predictions=f"{run.uri}/{PREDICTIONS_CSV}")
     return certificate
+    current().certified(certificate.counts.model_dump(), certificate.reasons)
 
 
 def _write_tables(run: RunFolder, description: RunDescription, audit: Audit, redrives: int) -> None:

@@ -13,6 +13,8 @@ from tqdm import tqdm
 
 from imagebatch.log import get_logger
 
+from imagebatch.metrics import STAGE_IMAGES
+from imagebatch.metrics_stage import current
 log = get_logger()
 
 LOG_EVERY_SECONDS = 10.0
@@ -36,9 +38,16 @@ class Progress:
         self._started = self._logged = time.monotonic()
         self._lock = threading.Lock()
         self._bar = tqdm(total=total, desc=stage, unit="image", disable=not sys.stderr.isatty())
+        self._shown = current()
+        self._shown.expect(total)
 
-    def advance(self, images: int, failed: int = 0) -> None:
-        """Notes that `images` more are done, `failed` of them without a prediction."""
+    def advance(self, images: int, failed: int = 0, *, earlier: bool = False) -> None:
+        """Notes that `images` more are done, `failed` of them without a prediction.
+
+        Those of an `earlier` attempt tell nothing about speed.
+        """
+        self._shown.add(STAGE_IMAGES, images - failed, "earlier" if earlier else "ok")
+        self._shown.add(STAGE_IMAGES, failed, "failed")
         with self._lock:
             self._done += images
             self._failed += failed

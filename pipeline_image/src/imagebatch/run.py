@@ -7,6 +7,7 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from imagebatch.certificate import Certificate
+from imagebatch.metrics_push import measured
 from imagebatch.postprocess import postprocess
 from imagebatch.preprocess import preprocess
 from imagebatch.quality import check
@@ -25,11 +26,11 @@ S = TypeVar("S", bound=CommonSettings)
 
 def run(settings: WholeRunSettings) -> Certificate:
     """Does what the DAG does, in the same order and with the same files."""
-    preprocess(_part(settings, PreprocessSettings))
-    check(_part(settings, CheckSettings, suite="manifest"))
-    score(_part(settings, ScoreSettings, shard=-1))
-    check(_part(settings, CheckSettings, suite="predictions"))
-    return postprocess(_part(settings, PostprocessSettings))
+    measured("preprocess", _part(settings, PreprocessSettings), preprocess)
+    measured("check", _part(settings, CheckSettings, suite="manifest"), check)
+    measured("score", _part(settings, ScoreSettings, shard=-1), score)
+    measured("check", _part(settings, CheckSettings, suite="predictions"), check)
+    return measured("postprocess", _part(settings, PostprocessSettings), postprocess)
 
 
 def _part(settings: BaseModel, kind: type[S], **more: object) -> S:

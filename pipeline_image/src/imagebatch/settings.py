@@ -73,6 +73,16 @@ class RunSettings(CommonSettings):
     runs_uri: str = Field(
         "var/runs", min_length=1, description="Where runs are kept: a folder or any fsspec URI."
     )
+    pipeline: ModelName = Field(
+        "default", description="Name of the batch that this run is one of; metrics carry it."
+    )
+    metrics_url: str = Field(
+        "", pattern=r"^(https?://[^\s?#]+)?$", description="Pushgateway that metrics are pushed to; empty: none."
+    )
+    metrics_interval: float = Field(15, gt=0, le=3600, description="Seconds between two pushes.")
+    next_run: AwareDatetime | None = Field(
+        None, description="When the next run of the pipeline is expected to begin; metrics carry it."
+    )
 
 
 class ApiSettings(CommonSettings):

@@ -26,6 +26,7 @@ from imagebatch.contracts import (
 from imagebatch.errors import ConfigurationError, NothingToDoError, RunMismatchError
 from imagebatch.inspection import inspect
 from imagebatch.log import get_logger
+from imagebatch.metrics_stage import current
 from imagebatch.preprocess.listing import limited, shards_of, sorted_rows
 from imagebatch.preprocess.sources import Asked
 from imagebatch.progress import Progress
@@ -138,6 +139,7 @@ def _inspect_all(run: RunFolder, description: RunDescription, source: ImageSourc
     run.create(PLAN, (plan.model_dump_json(indent=1) + "\n").encode())
     return plan
 
+    current().planned(plan, description.model, description.backend)
 
 def _write_rejects(run: RunFolder, shard: int) -> int:
     """The manifest's rejected rows as a file of their own, for people; returns how many."""

@@ -112,7 +112,7 @@ class _Stage:
                 self._run, shard, listing.manifest(shard), digest=self._digest, threshold=self._threshold
             )
             self._begun[shard] = begun
-            progress.advance(begun.rejected + begun.resumed)
+            progress.advance(begun.rejected + begun.resumed, earlier=True)
             for part, rows in begun.left():
                 yield (shard, part), rows
 

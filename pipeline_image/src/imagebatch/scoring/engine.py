@@ -14,6 +14,7 @@ from imagebatch.backends.patience import Patience, patiently
 from imagebatch.contracts import Reason, RunDescription, sha256_hex
 from imagebatch.errors import ModelChangedError
 from imagebatch.metrics import Telemetry
+from imagebatch.metrics_stage import current
 from imagebatch.scoring.golden import golden_uri, probe
 from imagebatch.scoring.pace import Pace
 from imagebatch.scoring.packs import PackScorer
@@ -58,6 +59,7 @@ class Engine:
             patience=self._patience,
             telemetry=self.telemetry,
         )
+        current().watch_scoring(self.telemetry, self._limits)
         self.require_model()
         if golden := golden_uri(settings.golden, pin):
             probe(golden, self._packs, pin)
@@ -96,6 +98,10 @@ class Engine:
                 raise
 
         return _bounded_map(score_pack, packs, threads=self._threads)
+
+    def _limits(self) -> tuple[int, int]:
+        limits = self._pace.limits
+        return limits.in_flight, limits.pack_size
 
     def _packs_of(self, rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
         """Cuts rows into packs of the size that suits the server when each is begun."""
