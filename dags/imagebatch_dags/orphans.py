@@ -34,7 +34,8 @@ class StageContainer:
         dag_run: Airflow's run id.
         task: task id.
         map_index: of the task instance; -1 where it is not mapped.
-        attempt: Airflow's try number, 1 for the first.
+        attempt: Airflow's try number, 1 for the first; a task that lost its scheduler keeps it.
+        created: when, in seconds since 1970.
     """
 
     id: str
@@ -44,6 +45,7 @@ class StageContainer:
     task: str
     map_index: int
     attempt: int
+    created: int
 
     @property
     def instance(self) -> tuple[str, str, str, int]:
@@ -72,11 +74,13 @@ def stage_containers(client: APIClient, installation: str) -> list[StageContaine
 
 def superseded(containers: Iterable[StageContainer]) -> list[StageContainer]:
     """Pick the containers beside which a later attempt at the same task exists."""
-    everyone = list(containers)
-    newest: dict[tuple[str, str, str, int], int] = {}
-    for each in everyone:
-        newest[each.instance] = max(each.attempt, newest.get(each.instance, 0))
-    return [each for each in everyone if each.attempt < newest[each.instance]]
+    newest: dict[tuple[str, str, str, int], StageContainer] = {}
+    found = []
+    for each in sorted(containers, key=lambda each: (each.attempt, each.created)):
+        if each.instance in newest:
+            found.append(newest[each.instance])
+        newest[each.instance] = each
+    return found
 
 
 def orphans(
@@ -114,17 +118,17 @@ def orphans(
 
 
 def stop_earlier_attempts(client: APIClient, labels: Mapping[str, str]) -> None:
-    """Stop what earlier attempts at a task have left behind.
+    """Stop what earlier attempts at a task have left behind: Airflow makes one at a time.
 
     Args:
         client: of the engine.
         labels: of the container that is about to start.
     """
-    mine = _read({"Names": ["/"], "State": "", "Labels": dict(labels)})
+    mine = _read({"Names": ["/"], "State": "", "Created": 0, "Labels": dict(labels)})
     if mine is None:
         return
     for each in stage_containers(client, labels[INSTALLATION]):
-        if each.instance == mine.instance and each.attempt < mine.attempt:
+        if each.instance == mine.instance and each.attempt <= mine.attempt:
             end(client, each, f"attempt {mine.attempt} takes over")
 
 
@@ -162,6 +166,7 @@ def _read(found: Mapping[str, Any]) -> StageContainer | None:
             task=labels[TASK],
             map_index=int(labels[MAP_INDEX]),
             attempt=int(labels[ATTEMPT]),
+            created=int(found["Created"]),
         )
     except (KeyError, IndexError, ValueError):
         return None
