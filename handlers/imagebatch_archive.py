@@ -14,6 +14,9 @@ MODULES: Final = (
 )
 """The source files that every archive carries; the first is the handler."""
 
+PARITY: Final = "parity.json"
+"""The certificate of how far an archive's answers are from float32 torch; not every archive has one."""
+
 _CHUNK: Final = 1 << 20
 
 
@@ -36,6 +39,11 @@ def content_digest(folder: str | Path) -> str:
         raise FileNotFoundError(f"no files of a model archive in {root}")
     lines = sorted(f"{_sha256(path)}  {path.relative_to(root).as_posix()}\n" for path in files)
     return "sha256:" + hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str | None:
+    """Name the content of one file: `sha256:` and its hex SHA-256; None where there is no such file."""
+    return f"sha256:{_sha256(path)}" if path.is_file() else None
 
 
 def _counts(path: Path) -> bool:

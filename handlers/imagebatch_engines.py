@@ -3,17 +3,23 @@
 An engine reads its files from the unpacked archive. Every model file holds the same graph: input uint8
 (1, 3, height, width) RGB, normalisation inside, output float32 logits (1, classes).
 
-A new engine is a subclass of `Engine` with a `name`; defining it registers it.
+A new engine is a subclass of `Engine` with a `name`; defining it registers it. Only the engine that is chosen
+imports its library.
 """
 
+from __future__ import annotations
+
+import json
+import math
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-import openvino  # type: ignore[import-untyped]  # ships no type marker
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 Logits = npt.NDArray[np.float32]
 
@@ -21,19 +27,25 @@ Logits = npt.NDArray[np.float32]
 class Engine(ABC):
     """Computes the logits of one image at a time on one thread. Not safe to share between threads.
 
-    One image at a time because larger batches are slower per image on a CPU in float32, and because an answer
-    must not depend on which other images happen to be in the request.
+    One image at a time because larger batches are slower per image on a CPU in every precision
+    (docs/reference/parity.md), and because an answer must not depend on which other images happen to be in
+    the request.
 
     Args:
         folder: The unpacked archive.
 
     Raises:
         FileNotFoundError: The archive lacks this engine's files.
+        ValueError: One of them says what cannot be.
+
+    Attributes:
+        precision: What the arithmetic really is on this machine: `f32`, `bf16` or `i8`.
     """
 
     name: ClassVar[str]
     files: ClassVar[tuple[str, ...]]
-    registered: ClassVar[dict[str, type["Engine"]]] = {}
+    registered: ClassVar[dict[str, type[Engine]]] = {}
+    precision: str = "f32"
 
     def __init_subclass__(cls) -> None:
         Engine.registered[cls.name] = cls
@@ -59,29 +71,125 @@ class Engine(ABC):
             float32 array (classes,), owned by the caller.
         """
 
+    def describe(self) -> dict[str, Any]:
+        """Say what computes: the engine's name and its precision on this machine."""
+        return {"engine": self.name, "precision": self.precision}
+
 
 class OpenVinoEngine(Engine):
     """OpenVINO on the CPU: the fastest in full precision on x86."""
 
     name = "openvino"
     files = ("model.xml", "model.bin")
+    hint: ClassVar[str] = "f32"  # CPUs with AMX would compute in bfloat16, other answers
 
     def load(self, folder: Path) -> None:
-        """Read `model.xml` and `model.bin` and compile them for one thread."""
+        """Read the first of `files` and compile it for one thread."""
+        import openvino  # type: ignore[import-untyped]  # noqa: PLC0415 - no type marker; only where it is chosen
+
         options = {
-            "INFERENCE_PRECISION_HINT": "f32",  # CPUs with AMX would compute in bfloat16, other answers
+            "INFERENCE_PRECISION_HINT": self.hint,
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": "1",
             "INFERENCE_NUM_THREADS": "1",
             "ENABLE_CPU_PINNING": "NO",  # every worker would pin itself to the same first core
         }
-        compiled = openvino.Core().compile_model(folder / "model.xml", "CPU", options)
+        compiled = openvino.Core().compile_model(folder / self.files[0], "CPU", options)
+        self.precision = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         self._request = compiled.create_infer_request()
 
     def infer(self, pixels: torch.Tensor) -> Logits:
         """Compute logits, see `Engine.infer`."""
         outputs = self._request.infer([pixels.unsqueeze(0).numpy()], share_inputs=True)
         return np.array(outputs[0][0], dtype=np.float32)
+
+
+class OpenVinoBf16Engine(OpenVinoEngine):
+    """The graph in bfloat16, with a classifier that was fitted to what bfloat16 makes of the features.
+
+    On a CPU without bfloat16 instructions OpenVINO computes it in float32; `precision` says so.
+    """
+
+    name = "openvino-bf16"
+    files = ("bf16.xml", "bf16.bin")
+    hint = "bf16"
+
+
+class OpenVinoInt8Engine(OpenVinoEngine):
+    """The graph quantised to 8 bits after training, with a classifier that was fitted to its features."""
+
+    name = "openvino-int8"
+    files = ("int8.xml", "int8.bin")
+
+    def load(self, folder: Path) -> None:
+        """Read the quantised graph; what is not quantised in it stays float32."""
+        super().load(folder)
+        self.precision = "i8"
+
+
+class CascadeEngine(Engine):
+    """A cheap precision for every image, and float32 again where the two best classes are close.
+
+    Attributes:
+        margin: Difference of the two largest logits of the cheap answer below which float32 decides. From
+            `cascade.json`, where training fitted it.
+        repeated: Images that float32 decided, since loading.
+    """
+
+    name = "openvino-int8-cascade"
+    files = (*OpenVinoInt8Engine.files, *OpenVinoEngine.files, "cascade.json")
+    cheap: ClassVar[type[OpenVinoEngine]] = OpenVinoInt8Engine
+
+    def load(self, folder: Path) -> None:
+        """Read both graphs and the margin."""
+        self.margin = _read_margin(folder / "cascade.json")
+        self.repeated = 0
+        self._first, self._exact = self.cheap(folder), OpenVinoEngine(folder)
+        self.precision = f"{self._first.precision}, {self._exact.precision} where close"
+
+    def infer(self, pixels: torch.Tensor) -> Logits:
+        """Compute logits, see `Engine.infer`."""
+        logits = self._first.infer(pixels)
+        second, best = np.partition(logits, -2)[-2:]
+        if best - second >= self.margin:
+            return logits
+        self.repeated += 1
+        return self._exact.infer(pixels)
+
+    def describe(self) -> dict[str, Any]:
+        """Say what computes, with both precisions and the margin."""
+        steps = {"first": self._first.precision, "then": self._exact.precision, "margin": self.margin}
+        return super().describe() | {"cascade": steps}
+
+
+class Bf16CascadeEngine(CascadeEngine):
+    """The cascade with bfloat16 as its cheap precision."""
+
+    name = "openvino-bf16-cascade"
+    files = (*OpenVinoBf16Engine.files, *OpenVinoEngine.files, "cascade.json")
+    cheap = OpenVinoBf16Engine
+
+
+class OnnxRuntimeEngine(Engine):
+    """ONNX Runtime on the CPU: for machines where OpenVINO is not."""
+
+    name = "onnxruntime"
+    files = ("model.onnx",)
+
+    def load(self, folder: Path) -> None:
+        """Read `model.onnx` for one thread."""
+        import onnxruntime  # type: ignore[import-untyped]  # noqa: PLC0415 - no type marker; only where it is chosen
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3  # errors: it warns of hardware that it finds and does not need
+        session = onnxruntime.InferenceSession(folder / "model.onnx", options, ["CPUExecutionProvider"])
+        self._session, self._input = session, session.get_inputs()[0].name
+
+    def infer(self, pixels: torch.Tensor) -> Logits:
+        """Compute logits, see `Engine.infer`."""
+        logits: Logits = self._session.run(None, {self._input: pixels.unsqueeze(0).numpy()})[0][0]
+        return logits
 
 
 class TorchEngine(Engine):
@@ -95,13 +203,16 @@ class TorchEngine(Engine):
 
     def load(self, folder: Path) -> None:
         """Read `model.pt2`, written by `torch.export.save`."""
+        import torch  # noqa: PLC0415 - only where it is chosen
+
         torch.set_num_threads(1)
         self._module = torch.export.load(folder / "model.pt2").module()
+        self._quietly = torch.inference_mode
 
-    @torch.inference_mode()
     def infer(self, pixels: torch.Tensor) -> Logits:
         """Compute logits, see `Engine.infer`."""
-        logits: Logits = self._module(pixels.unsqueeze(0))[0].numpy()
+        with self._quietly():
+            logits: Logits = self._module(pixels.unsqueeze(0))[0].numpy()
         return logits
 
 
@@ -109,9 +220,16 @@ def load_engine(name: str, folder: str | Path) -> Engine:
     """Load the model in `folder` with the engine of that name.
 
     Raises:
-        ValueError: There is no such engine.
+        ValueError: There is no such engine, or its margin is none.
         FileNotFoundError: The archive lacks the engine's files.
     """
     if name not in Engine.registered:
         raise ValueError(f"unknown engine {name!r}: choose one of {', '.join(sorted(Engine.registered))}")
     return Engine.registered[name](Path(folder))
+
+
+def _read_margin(path: Path) -> float:
+    margin = json.loads(path.read_text(encoding="utf-8")).get("margin")
+    if not isinstance(margin, int | float) or not math.isfinite(margin) or margin < 0:
+        raise ValueError(f"{path.name}: margin must be a number of at least 0: got {margin!r}")
+    return float(margin)

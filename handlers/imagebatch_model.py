@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
-from imagebatch_archive import content_digest
+from imagebatch_archive import PARITY, content_digest, file_digest
 from imagebatch_engines import Engine, Logits, load_engine
 from imagebatch_pixels import PIXELS_VERSION, decode
 
@@ -72,6 +72,10 @@ class Prediction(NamedTuple):
 class ImageModel:
     """A loaded model. Not safe to share between threads.
 
+    Attributes:
+        digest: Names the content of the archive.
+        parity: Digest of the parity certificate in the archive; None where there is none.
+
     Args:
         folder: An unpacked archive with `index_to_name.json` and the engine's files.
         settings: How to load and call it.
@@ -85,15 +89,16 @@ class ImageModel:
         self.settings = settings
         self.labels = _read_labels(Path(folder) / "index_to_name.json")
         self.digest = content_digest(folder)
+        self.parity = file_digest(Path(folder) / PARITY)
         self._engine: Engine = load_engine(settings.engine, folder)
         # Also warms the engine up, so that the first request is not the slow one.
         self.predict(self.infer(torch.zeros((3, settings.crop, settings.crop), dtype=torch.uint8)), 1)
 
     def describe(self) -> dict[str, Any]:
-        """Say what this model is: labels, input, engine (the description of docs/reference/wire.md)."""
+        """Say what this model is: labels, input, engine, precision, parity (docs/reference/wire.md)."""
         settings = self.settings
         size = {"resize": settings.resize, "crop": settings.crop, "channels": 3, "pixels": PIXELS_VERSION}
-        return {"labels": self.labels, "input": size, "engine": settings.engine}
+        return {"labels": self.labels, "input": size} | self._engine.describe() | {"parity": self.parity}
 
     def decode(self, data: bytes | bytearray | memoryview) -> torch.Tensor:
         """Turn an image file into uint8 pixels (3, crop, crop). Raises `imagebatch_pixels.ImageError`."""

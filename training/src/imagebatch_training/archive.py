@@ -15,7 +15,9 @@ import torch
 import yaml
 from imagebatch_archive import (  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
     MODULES,
+    PARITY,
     content_digest,
+    file_digest,
 )
 from imagebatch_pixels import (  # type: ignore[import-untyped]  # the same
     PIXELS_VERSION,
@@ -23,8 +25,8 @@ from imagebatch_pixels import (  # type: ignore[import-untyped]  # the same
 )
 
 from imagebatch_training.data import DataSet, require_data
-from imagebatch_training.errors import ConfigurationError, TrainingError
-from imagebatch_training.export import check_export, export_model, load_served_model
+from imagebatch_training.errors import ConfigurationError, DataError, TrainingError
+from imagebatch_training.export import EXACT, check_export, export_model, export_onnx, load_served_model
 from imagebatch_training.files import publish, read_json, sha256_file, sha256_json, write_json, write_text
 from imagebatch_training.golden import golden_set
 from imagebatch_training.report import require_report
@@ -33,6 +35,8 @@ from imagebatch_training.train import model_path
 
 log = logging.getLogger(__name__)
 
+DEFAULT = "openvino"
+"""The engine of the archive that carries the model's own name."""
 CHECKED_IMAGES = 64
 _TIME = (1980, 1, 1, 0, 0, 0)
 _CREATED = "01/01/1980 00:00:00"
@@ -43,7 +47,8 @@ def ensure_archive(settings: Settings) -> dict[str, Any]:
 
     Raises:
         ConfigurationError: There is no trained model, or a file of the handler is missing.
-        DataError: An exported graph does not agree with the trained model.
+        DataError: An exported graph does not agree with the trained model, or the archive does not reach
+            `release.agreement`: there is none then, also where an older one stood.
     """
     report, data = require_report(settings), require_data(settings)
     mar, record_path = archive_paths(settings)
@@ -57,11 +62,15 @@ def ensure_archive(settings: Settings) -> dict[str, Any]:
         folder = Path(temporary)
         labels = list(data.labels.classes)
         collect_files(settings, labels, config, folder)
-        worst = check_export(load_served_model(model_path(settings)), folder, _sample(data, settings.model))
-        log.info("both exported graphs agree with the trained model within %.2g", worst)
+        exact = [*EXACT, *({settings.model.engine} & {"onnxruntime"})]
+        sample = _sample(data, settings.model)
+        worst = check_export(load_served_model(model_path(settings)), folder, sample, exact)
+        log.info("the exported graphs agree with the trained model within %.2g", worst)
+        if settings.model.engine != DEFAULT:
+            _release(settings, data, folder)
         with publish(mar) as new:
             pack(folder, settings.model, new)
-            record = _record(settings, report, labels, new) | {"key": key}
+            record = _record(settings, report, labels, new, folder) | {"key": key}
             golden = golden_set(folder, [example.path(data.images) for example in data.labels.examples])
             record_path.unlink(missing_ok=True)  # never a record beside an archive that it does not describe
         write_json(golden_path(settings), golden)
@@ -69,23 +78,29 @@ def ensure_archive(settings: Settings) -> dict[str, Any]:
     return record
 
 
+def archive_name(model: Model) -> str:
+    """Give the name of an archive: the model's, and where it is not the default one its engine's."""
+    short = model.engine.removeprefix("openvino-")
+    return model.name if model.engine == DEFAULT else f"{model.name}-{short}"
+
+
 def archive_paths(settings: Settings) -> tuple[Path, Path]:
     """Give the paths of the archive and of its record."""
-    store = Path(settings.paths.model_store)
-    return store / f"{settings.model.name}.mar", store / f"{settings.model.name}.json"
+    store, name = Path(settings.paths.model_store), archive_name(settings.model)
+    return store / f"{name}.mar", store / f"{name}.json"
 
 
 def golden_path(settings: Settings) -> Path:
     """Give the path of the golden images."""
-    return Path(settings.paths.model_store) / f"{settings.model.name}.golden.json"
+    return Path(settings.paths.model_store) / f"{archive_name(settings.model)}.golden.json"
 
 
 def render_model_config(handlers: Path, model: Model) -> str:
-    """Give the text of `model-config.yaml`, with this model's input size and pixels in it.
+    """Give the text of `model-config.yaml`, with this model's engine, input size and pixels in it.
 
     Args:
         handlers: Folder with the `model-config.yaml` that is the template.
-        model: `resize` and `crop`.
+        model: `engine`, `resize` and `crop`.
 
     Raises:
         ConfigurationError: The template is missing.
@@ -95,7 +110,8 @@ def render_model_config(handlers: Path, model: Model) -> str:
         raise ConfigurationError(f"no {path}: correct paths.handlers")
     text = path.read_text(encoding="utf-8")
     config = yaml.safe_load(text)
-    wanted = config["imagebatch"] | {"resize": model.resize, "crop": model.crop, "pixels": PIXELS_VERSION}
+    own = {"engine": model.engine, "resize": model.resize, "crop": model.crop, "pixels": PIXELS_VERSION}
+    wanted = config["imagebatch"] | own
     if wanted == config["imagebatch"]:
         return text  # with its comments
     return yaml.safe_dump(config | {"imagebatch": wanted}, sort_keys=False)
@@ -120,7 +136,10 @@ def collect_files(settings: Settings, labels: list[str], config: str, folder: Pa
         shutil.copyfile(source, folder / name)
     write_text(folder / "model-config.yaml", config)
     write_json(folder / "index_to_name.json", {str(index): name for index, name in enumerate(labels)})
-    export_model(load_served_model(model_path(settings)), settings.model.crop, folder)
+    served, crop = load_served_model(model_path(settings)), settings.model.crop
+    export_model(served, crop, folder)
+    if settings.model.engine == "onnxruntime":
+        export_onnx(served, crop, folder / "model.onnx")
 
 
 def pack(folder: Path, model: Model, target: Path) -> None:
@@ -138,7 +157,7 @@ def pack(folder: Path, model: Model, target: Path) -> None:
     extra = sorted(str(file) for file in folder.iterdir() if file.name not in special)
     with tempfile.TemporaryDirectory() as temporary:
         arguments = {
-            "--model-name": model.name,
+            "--model-name": archive_name(model),
             "--version": model.version,
             "--serialized-file": str(folder / "model.pt2"),
             "--handler": str(folder / MODULES[0]),
@@ -149,7 +168,7 @@ def pack(folder: Path, model: Model, target: Path) -> None:
         command = [str(Path(sys.executable).parent / "torch-model-archiver")]
         command += [part for pair in arguments.items() for part in pair]
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - no shell, our own arguments
-        made = Path(temporary) / f"{model.name}.mar"
+        made = Path(temporary) / f"{archive_name(model)}.mar"
         if done.returncode != 0 or not made.is_file():
             reason = (done.stderr.strip().splitlines() or ["no output"])[-1][:200]
             raise TrainingError(f"torch-model-archiver failed: {reason}")
@@ -181,22 +200,43 @@ def _sample(data: DataSet, model: Model) -> list[torch.Tensor]:
 def _key(settings: Settings, report: dict[str, Any], config: str) -> str:
     handlers = Path(settings.paths.handlers)
     modules = {name: sha256_file(handlers / name) for name in MODULES if (handlers / name).is_file()}
-    model = [settings.model.name, settings.model.version, settings.model.crop]
+    model = [archive_name(settings.model), settings.model.version, settings.model.crop]
+    model += [] if settings.model.engine == DEFAULT else [settings.seed, *vars(settings.release).values()]
     versions = {name: version(name) for name in ("torch", "openvino", "torch-model-archiver")}
     return sha256_json([model, modules, config, report["served"], report["run_id"], report["data"], versions])
 
 
-def _record(settings: Settings, report: dict[str, Any], labels: list[str], mar: Path) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(mar) as archive:
-        archive.extractall(folder)
-        digest = content_digest(folder)
+def _release(settings: Settings, data: DataSet, folder: Path) -> None:
+    """Add what the engine needs and the certificate; refuse what does not reach the threshold."""
+    # Imported here: OpenVINO's calibration and the comparison are not for the default archive.
+    from imagebatch_training import parity  # noqa: PLC0415 - see above
+    from imagebatch_training.precision import add_precision  # noqa: PLC0415 - see above
+
+    add_precision(settings, data, folder)
+    certificate = parity.certify(settings, data, folder, archive_name(settings.model))
+    mar = archive_paths(settings)[0]
+    write_json(mar.with_suffix(".parity.json"), certificate)
+    try:
+        parity.require_parity(certificate)
+    except DataError:
+        mar.unlink(missing_ok=True)  # what stood there was released by another certificate
+        raise
+    log.info("%s", parity.render(certificate))
+    write_json(folder / PARITY, certificate)
+
+
+def _record(
+    settings: Settings, report: dict[str, Any], labels: list[str], mar: Path, folder: Path
+) -> dict[str, Any]:
     model = settings.model
     return {
-        "name": model.name,
+        "name": archive_name(model),
         "version": model.version,
+        "engine": model.engine,
         "mar_sha256": sha256_file(mar),
         "mar_bytes": mar.stat().st_size,
-        "digest": digest,
+        "digest": content_digest(folder),
+        "parity": file_digest(folder / PARITY),
         "labels": labels,
         "input": {"resize": model.resize, "crop": model.crop, "channels": 3, "pixels": PIXELS_VERSION},
         "training": {

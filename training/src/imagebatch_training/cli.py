@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr, force=True)
-    for noisy in ("mlflow", "alembic", "openvino", "matplotlib"):
+    for noisy in ("mlflow", "alembic", "openvino", "matplotlib", "onnxscript", "onnx_ir", "torch.onnx"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         settings = load_settings(arguments.config_dir, arguments.overrides)
@@ -47,6 +47,8 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(verb=verb)
         if name == "evaluate":
             sub.add_argument("--predictions", type=Path, required=True, help="a run's output/predictions.csv")
+        if name == "parity":
+            sub.add_argument("--archive", type=Path, help="a .mar (default: the one that `archive` makes)")
         sub.add_argument("--config-dir", type=Path, default=CONFIG_DIR, help="folder with config.yaml")
         sub.add_argument("--json", action="store_true", help="print one JSON object")
         sub.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides, such as seed=1")
@@ -95,6 +97,15 @@ def _archive(settings: Settings, _: argparse.Namespace) -> Output:
     return f"{path} sha256 {record['mar_sha256']}, content {record['digest']}", {"path": str(path)} | record
 
 
+def _parity(settings: Settings, arguments: argparse.Namespace) -> Output:
+    from imagebatch_training.archive import archive_paths  # noqa: PLC0415 - see above
+    from imagebatch_training.parity import check_parity, render, require_parity  # noqa: PLC0415 - see above
+
+    certificate = check_parity(settings, arguments.archive or archive_paths(settings)[0])
+    require_parity(certificate)
+    return render(certificate), certificate
+
+
 def _evaluate(settings: Settings, arguments: argparse.Namespace) -> Output:
     from imagebatch_training.evaluate import evaluate, render  # noqa: PLC0415 - see above
 
@@ -108,5 +119,6 @@ _VERBS: tuple[tuple[str, Callable[[Settings, argparse.Namespace], Output], str],
     ("train", _train, "linear probe and fine-tune on both splits, logged to MLflow"),
     ("report", _report, "print the last training as a Markdown table"),
     ("archive", _archive, "export the served model and pack it for TorchServe"),
+    ("parity", _parity, "certify how far an archive's answers are from float32 torch"),
     ("evaluate", _evaluate, "compare a run's predictions with the known labels"),
 )

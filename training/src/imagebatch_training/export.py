@@ -11,6 +11,8 @@ from imagebatch_engines import load_engine  # type: ignore[import-untyped]  # fl
 from imagebatch_training.backbone import ServedModel, build, read_weights
 from imagebatch_training.errors import DataError
 
+EXACT = ("openvino", "torch")
+"""Engines whose formats every archive holds."""
 TOLERANCE = 1e-3
 """Largest difference of a logit between a format and eager torch: float32 sums in another order."""
 
@@ -46,21 +48,47 @@ def export_model(model: ServedModel, crop: int, folder: Path) -> None:
     torch.export.save(program, folder / "model.pt2")
     graph = ov.convert_model(program)
     graph.reshape(list(example.shape))  # the conversion forgets the sizes
+    write_graph(graph, folder / "model.xml")
+
+
+def write_graph(graph: ov.Model, path: Path) -> None:
+    """Write an OpenVINO graph, `.xml` and `.bin`; the same graph gives the same bytes."""
     # OpenVINO numbers nodes by a counter of the process: the same model would get another file every time.
     graph.set_friendly_name("model")
     for number, node in enumerate(graph.get_ordered_ops()):
         node.set_friendly_name(f"{node.get_type_name()}_{number}")
-    # Without the flag OpenVINO stores weights in half precision, and the two formats would disagree.
-    ov.save_model(graph, folder / "model.xml", compress_to_fp16=False)
+    # Without the flag OpenVINO stores weights in half precision, and the formats would disagree.
+    ov.save_model(graph, path, compress_to_fp16=False)
 
 
-def check_export(model: ServedModel, folder: Path, images: Sequence[torch.Tensor]) -> float:
-    """Compare both formats, through the engines that serve them, with the trained model.
+def export_onnx(model: ServedModel, crop: int, path: Path) -> None:
+    """Write `model.onnx`, weights inside.
+
+    Args:
+        model: In evaluation mode.
+        crop: Side of the input, pixels: uint8 (1, 3, crop, crop).
+        path: Of the file.
+    """
+    example = torch.zeros((1, 3, crop, crop), dtype=torch.uint8)
+    program = torch.onnx.export(model, (example,), dynamo=True, verbose=False, external_data=False)
+    assert program is not None  # noqa: S101 - it is, with dynamo; the annotation covers the older exporter
+    graph = program.model_proto
+    for node in graph.graph.node:
+        node.ClearField("metadata_props")  # stack traces: they name the files of this checkout
+        node.ClearField("doc_string")
+    path.write_bytes(graph.SerializeToString(deterministic=True))
+
+
+def check_export(
+    model: ServedModel, folder: Path, images: Sequence[torch.Tensor], engines: Sequence[str] = EXACT
+) -> float:
+    """Compare the formats, through the engines that serve them, with the trained model.
 
     Args:
         model: What was exported.
         folder: With the exported files.
         images: uint8 (3, crop, crop).
+        engines: Those whose files are there; each computes in float32.
 
     Returns:
         The largest absolute difference of a logit.
@@ -72,7 +100,7 @@ def check_export(model: ServedModel, folder: Path, images: Sequence[torch.Tensor
     worst = 0.0
     with torch.inference_mode():
         expected = [model(image[None])[0].numpy() for image in images]
-    for name in ("openvino", "torch"):
+    for name in engines:
         engine = load_engine(name, folder)
         for image, logits in zip(images, expected, strict=True):
             answer = engine.infer(image)

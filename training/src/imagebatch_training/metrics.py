@@ -31,18 +31,18 @@ def wilson(correct: int, total: int) -> Interval:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def block_bootstrap(correct: npt.NDArray[np.bool_], blocks: Integers, seed: int = 0) -> Interval:
+def block_bootstrap(correct: npt.NDArray[np.bool_] | Integers, blocks: Integers, seed: int = 0) -> Interval:
     """Compute a 95 % percentile interval of accuracy by drawing whole blocks with replacement.
 
     Images of one block are not independent, so that an interval that counts images is too narrow.
 
     Args:
-        correct: Whether each image was right.
+        correct: Whether each image was right; or, of two models, the difference: -1, 0 or 1 (paired).
         blocks: Block of each image.
         seed: Of the 10,000 draws.
 
     Returns:
-        Lower and upper end, 0..1.
+        Lower and upper end, 0..1; of a difference -1..1.
     """
     names = np.unique(blocks)
     right = np.array([correct[blocks == name].sum() for name in names])

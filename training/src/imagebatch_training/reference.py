@@ -1,0 +1,62 @@
+"""What archives are compared with: the trained model in eager float32 torch, on plain Pillow pixels."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from imagebatch_training import metrics
+from imagebatch_training.export import load_served_model
+from imagebatch_training.files import publish, sha256_file, sha256_json
+from imagebatch_training.progress import progress
+from imagebatch_training.settings import Settings
+from imagebatch_training.train import model_path
+
+_BATCH = 16
+
+
+def reference_logits(settings: Settings, files: Sequence[Path]) -> metrics.Floats:
+    """Compute, or read from the cache, the logits that every archive should give.
+
+    Args:
+        settings: Trained weights and input size.
+        files: Images.
+
+    Returns:
+        float64 (images, classes).
+    """
+    path = _cache(settings, files)
+    if not path.is_file():
+        model = load_served_model(model_path(settings))
+        batches = [files[i : i + _BATCH] for i in range(0, len(files), _BATCH)]
+        with torch.inference_mode():
+            logits = [
+                model(torch.from_numpy(np.stack([plain_pixels(file, settings) for file in batch]))).numpy()
+                for batch in progress(batches, f"eager torch, batches of {_BATCH}")
+            ]
+        with publish(path) as temporary:
+            np.save(temporary, np.concatenate(logits))
+    result: metrics.Floats = np.load(path).astype(np.float64)
+    return result
+
+
+def plain_pixels(file: Path, settings: Settings) -> npt.NDArray[np.uint8]:
+    """Decode, resize and crop with Pillow alone, as most write it: uint8 (3, crop, crop)."""
+    resize, crop = settings.model.resize, settings.model.crop
+    with Image.open(file) as image:
+        rgb = image.convert("RGB")
+    short = min(rgb.size)
+    wide, high = ((resize * side) // short for side in rgb.size)
+    resized = rgb.resize((wide, high), Image.Resampling.BILINEAR)
+    left, top = round((wide - crop) / 2), round((high - crop) / 2)
+    cropped = np.asarray(resized.crop((left, top, left + crop, top + crop)))
+    return np.ascontiguousarray(cropped.transpose(2, 0, 1))
+
+
+def _cache(settings: Settings, files: Sequence[Path]) -> Path:
+    model = [settings.model.resize, settings.model.crop, sha256_file(model_path(settings)), torch.__version__]
+    key = sha256_json([model, [sha256_file(file) for file in files]])[:16]
+    return Path(settings.paths.training) / "cache" / f"reference-{key}.npy"
