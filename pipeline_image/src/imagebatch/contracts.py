@@ -23,7 +23,14 @@ PREDICTIONS_CSV = "output/predictions.csv"
 PREDICTIONS_PARQUET = "output/predictions.parquet"
 FAILURES_CSV = "output/failures.csv"
 CERTIFICATE = "output/certificate.json"
+REPORT = "output/report.html"
+IMAGE_SAMPLE = "quality/images.parquet"
+DRIFT = "quality/drift.json"
+STAGES = "telemetry/stages"
 SUCCESS = "_SUCCESS"
+
+# Beside the runs, not a run's name: what stays of a run when it is pruned.
+HISTORY = "_history"
 
 LISTING_SCHEMA = pa.schema([("image_id", pa.string()), ("uri", pa.string())])
 

@@ -35,6 +35,7 @@ from imagebatch.product import (
 from imagebatch.progress import Progress
 from imagebatch.settings import PostprocessSettings
 from imagebatch.storage.runs import RunFolder, open_run
+from imagebatch.timeline import recorded
 
 log = get_logger()
 
@@ -42,6 +43,7 @@ log = get_logger()
 ROW_GROUP_ROWS = 10_000
 
 
+@recorded(lambda _: "postprocess")
 def postprocess(settings: PostprocessSettings) -> Certificate:
     """Writes a run's outputs. The same run gives the same bytes, so that doing it again changes nothing.
 
@@ -60,9 +62,9 @@ def postprocess(settings: PostprocessSettings) -> Certificate:
     data = (certificate.model_dump_json(indent=1) + "\n").encode()
     run.write(CERTIFICATE, data)
     run.write(SUCCESS, f"{sha256_hex(data)}\n".encode())
+    current().certified(certificate.counts.model_dump(), certificate.reasons)
     log.info("run certified", **certificate.counts.model_dump(), predictions=f"{run.uri}/{PREDICTIONS_CSV}")
     return certificate
-    current().certified(certificate.counts.model_dump(), certificate.reasons)
 
 
 def _write_tables(run: RunFolder, description: RunDescription, audit: Audit, redrives: int) -> None:

@@ -11,10 +11,11 @@ from typing import Self
 
 from tqdm import tqdm
 
+from imagebatch import timeline
 from imagebatch.log import get_logger
-
 from imagebatch.metrics import STAGE_IMAGES
 from imagebatch.metrics_stage import current
+
 log = get_logger()
 
 LOG_EVERY_SECONDS = 10.0
@@ -37,9 +38,9 @@ class Progress:
         self._failed = 0
         self._started = self._logged = time.monotonic()
         self._lock = threading.Lock()
-        self._bar = tqdm(total=total, desc=stage, unit="image", disable=not sys.stderr.isatty())
         self._shown = current()
         self._shown.expect(total)
+        self._bar = tqdm(total=total, desc=stage, unit="image", disable=not sys.stderr.isatty())
 
     def advance(self, images: int, failed: int = 0, *, earlier: bool = False) -> None:
         """Notes that `images` more are done, `failed` of them without a prediction.
@@ -51,6 +52,7 @@ class Progress:
         with self._lock:
             self._done += images
             self._failed += failed
+            timeline.note(images, failed)
             self._bar.update(images)
             if time.monotonic() - self._logged >= LOG_EVERY_SECONDS:
                 self._logged = time.monotonic()

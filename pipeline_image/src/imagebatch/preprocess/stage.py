@@ -33,12 +33,14 @@ from imagebatch.progress import Progress
 from imagebatch.settings import PreprocessSettings
 from imagebatch.storage.inputs import ImageSource, image_source, to_uri
 from imagebatch.storage.runs import RunFolder, open_run, parquet_bytes
+from imagebatch.timeline import recorded
 
 log = get_logger()
 
 _READERS = 4
 
 
+@recorded(lambda _: "preprocess")
 def preprocess(settings: PreprocessSettings) -> Plan:
     """Lists, hashes and plans a run, or continues where an earlier attempt stopped.
 
@@ -137,9 +139,9 @@ def _inspect_all(run: RunFolder, description: RunDescription, source: ImageSourc
         shards = listing.num_row_groups
     plan = Plan(listed=listed, accepted=listed - rejected, rejected=rejected, shards=shards)
     run.create(PLAN, (plan.model_dump_json(indent=1) + "\n").encode())
+    current().planned(plan, description.model, description.backend)
     return plan
 
-    current().planned(plan, description.model, description.backend)
 
 def _write_rejects(run: RunFolder, shard: int) -> int:
     """The manifest's rejected rows as a file of their own, for people; returns how many."""

@@ -14,6 +14,7 @@ from imagebatch.ledger import read_description, read_plan
 from imagebatch.log import get_logger
 from imagebatch.settings import CheckSettings
 from imagebatch.storage.runs import RunFolder, open_run
+from imagebatch.timeline import recorded
 
 if TYPE_CHECKING:
     from imagebatch.quality.validation import Validator
@@ -34,6 +35,7 @@ class CheckResult:
     result: str
 
 
+@recorded(lambda settings: f"check {settings.suite}")
 def check(settings: CheckSettings) -> CheckResult:
     """Runs a suite and keeps its results in the run, whether it passes or not.
 

@@ -1,0 +1,125 @@
+"""Compares a run with the baseline: every test, corrected for how many there are, and what it means."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from imagebatch.drift import two_sample
+from imagebatch.drift.accuracy import estimate
+from imagebatch.drift.baseline import Baseline
+
+Floats = npt.NDArray[np.float64]
+
+# Fewer images than this say nothing.
+LEAST_IMAGES = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One test: `effect` from 0 to 1; `before` and `now` are means, or texts for mixes."""
+
+    name: str
+    p: float
+    effect: float
+    before: float | str
+    now: float | str
+
+
+_NUMBERS: dict[str, Callable[[pa.Table], Floats]] = {
+    "confidence": lambda table: _column(table, "confidence"),
+    "entropy": lambda table: _column(table, "entropy"),
+    "brightness": lambda table: _column(table, "brightness"),
+    "contrast": lambda table: _column(table, "contrast"),
+    "sharpness": lambda table: _column(table, "sharpness"),
+    "saturation": lambda table: _column(table, "saturation"),
+    "bytes per pixel": lambda table: _column(table, "size") / _pixels(table),
+    "megapixels": lambda table: _pixels(table) / 1e6,
+}
+_MIXES = {"class mix": "label", "format mix": "format"}
+_VECTORS = {"answers": "answer", "layout": "layout"}
+
+
+def compare(before: pa.Table, now: pa.Table, seed: int) -> list[Compared]:
+    """All tests of two tables of OBSERVATION_SCHEMA, uncorrected."""
+    found = []
+    for name, column in _MIXES.items():
+        texts = [table[column].to_pylist() for table in (before, now)]
+        p, effect = two_sample.categories(*texts)
+        found.append(Compared(name, p, effect, _mix(texts[0]), _mix(texts[1])))
+    for name, values in _NUMBERS.items():
+        pair = values(before), values(now)
+        p, effect = two_sample.numbers(*pair)
+        found.append(Compared(name, p, effect, *(round(float(each.mean()), 4) for each in pair)))
+    for name, column in _VECTORS.items():
+        rows = [_rows(table, column) for table in (before, now)]
+        if all(len(each) for each in rows):
+            p, effect = two_sample.vectors(*rows, seed)
+            found.append(Compared(name, p, effect, "", ""))
+    return found
+
+
+def judge(baseline: Baseline, now: pa.Table, *, run_id: str, digest: str, alpha: float) -> dict[str, Any]:
+    """What is kept as quality/drift.json.
+
+    Args:
+        baseline: To compare with.
+        now: The run's OBSERVATION_SCHEMA.
+        run_id: Seeds the permutations.
+        digest: The run's model; estimates need the baseline's own.
+        alpha: Probability of any alarm if nothing has drifted.
+
+    Returns:
+        `drifting` (null: too few images), `tests` in falling order of certainty, `estimated_accuracy`.
+    """
+    about = baseline.about
+    same_model = digest == about.model.digest
+    result: dict[str, Any] = {
+        "baseline": {"run_id": about.run_id, "model_digest": about.model.digest, "same_model": same_model},
+        "alpha": alpha,
+        "images": now.num_rows,
+        "baseline_images": baseline.observations.num_rows,
+        "drifting": None,
+        "tests": [],
+        "estimated_accuracy": None,
+    }
+    if min(now.num_rows, baseline.observations.num_rows) < LEAST_IMAGES:
+        return result
+    seed = int.from_bytes(hashlib.sha256(run_id.encode()).digest()[:4], "big")
+    compared = compare(baseline.observations, now, seed)
+    adjusted = two_sample.holm([test.p for test in compared])
+    tests = [
+        asdict(test) | {"adjusted_p": p, "drifting": p <= alpha}
+        for test, p in zip(compared, adjusted, strict=True)
+    ]
+    result["tests"] = sorted(tests, key=lambda test: (test["adjusted_p"], -test["effect"]))
+    result["drifting"] = any(test["drifting"] for test in tests)
+    if about.calibration and same_model:
+        result["estimated_accuracy"] = estimate(about.calibration, _column(now, "confidence"), seed)
+    return result
+
+
+def _column(table: pa.Table, name: str) -> Floats:
+    values: Floats = table[name].to_numpy().astype(np.float64)
+    return values[~np.isnan(values)]
+
+
+def _pixels(table: pa.Table) -> Floats:
+    return _column(table, "width") * _column(table, "height")
+
+
+def _rows(table: pa.Table, column: str) -> Floats:
+    rows = table[column].drop_null()
+    return np.array(rows.to_pylist(), np.float64)
+
+
+def _mix(texts: list[str]) -> str:
+    names, counts = np.unique(np.array(texts, str), return_counts=True)
+    order = np.argsort(-counts)[:4]
+    return ", ".join(f"{names[at]} {counts[at] / max(len(texts), 1):.0%}" for at in order)

@@ -1,0 +1,1 @@
+"""What images look like: statistics and thumbnails of a bounded sample, made in confined processes."""
