@@ -4,7 +4,7 @@ UV := var/uv/bin/uv
 export UV_PYTHON_PREFERENCE := only-system
 
 help: ## list the verbs
-	@grep -hE '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
 setup: ## install uv, the four locked environments and a Java (idempotent)
 	@$(PYTHON) embedded/setup.py
 demo: setup ## weights, data, training, archive, stack, one DAG run, its result
@@ -21,6 +21,8 @@ lint: setup ## ruff, mypy, import-linter, deptry
 	@$(PYTHON) embedded/lint.py
 chaos: setup ## everything that can go wrong, done to runs on a real TorchServe
 	@$(PYTHON) tests/chaos/run.py
+monitoring-test: setup ## break the platform, and see the right alert arrive (Debian's Prometheus and Alertmanager)
+	@$(UV) run --quiet --frozen --project monitoring python tests/monitoring/live/run.py
 bench: setup ## every published figure, measured again
 	@$(PYTHON) benchmarks/run.py
 docs: setup ## regenerate the generated pages of docs/

@@ -17,6 +17,7 @@ UNIT = (
     ("training", "training"),
     ("airflow", "dags"),
     ("airflow", "embedded"),
+    ("monitoring", "monitoring"),
 )
 E2E = (("pipeline_image", "endurance"), ("airflow", "e2e"))
 
