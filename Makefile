@@ -25,6 +25,14 @@ monitoring-test: setup ## break the platform, and see the right alert arrive (De
 	@$(UV) run --quiet --frozen --project monitoring python tests/monitoring/live/run.py
 bench: setup ## every published figure, measured again
 	@$(PYTHON) benchmarks/run.py
+bench-quick: setup ## ours beside the in-process ceiling and stock TorchServe, under five minutes
+	@$(PYTHON) benchmarks/run.py quick
+env: ## .env for docker compose, with random secrets
+	@$(PYTHON) containers/env.py
+images: ## build the container images
+	@$(PYTHON) containers/images.py
+compose-test: setup ## the compose stack from nothing to a proven table, and down again
+	@$(PYTHON) containers/compose_test.py
 docs: setup ## regenerate the generated pages of docs/
 	@$(PYTHON) embedded/docs.py
-.PHONY: help setup demo up down test e2e lint chaos bench docs
+.PHONY: help setup demo up down test e2e lint chaos monitoring-test bench bench-quick docs env images compose-test

@@ -64,9 +64,9 @@ class Contestant:
         return peer if peer.is_dir() else ROOT / "benchmarks"
 
     @property
-    def slow(self) -> bool:
-        """Whether it is given fewer photographs in the quick form."""
-        return self.kind == "eager"
+    def colours(self) -> str:
+        """What images it takes: TorchServe's own handler stumbles over grey ones."""
+        return "RGB" if self.form in {"loop", "stock"} else "any"
 
 
 SINGLE, PACKED = 16, 8  # requests in flight: of one image, of 32

@@ -14,8 +14,9 @@ from typing import Any
 
 from contestants import Contestant
 from environment import ROOT, program
-from ground import ARCHIVE, Ground
-from servers import end, started, tail, wait, wait_for_workers
+from ground import Ground
+from servers import end, started, tail, wait
+from serving import command, served
 from torchserve import TorchServe, free_ports
 
 Answers = dict[str, Any]
@@ -84,7 +85,7 @@ class _Turn:
         with started(argv, variables, who.folder, self.folder) as begun:
             startup = wait(url, who, self.images, begun, self.folder)
             asked = {"url": url, "form": who.form, "in_flight": who.in_flight}
-            asked["warm"] = 8 if who.form == "loop" else 160
+            asked["warm"] = {"loop": 8}.get(who.form, 160 if who.kind == "ours" else 64)
             found = self._measured(program("benchmarks", "python"), "client.py", variables, asked)
         return replace(found, startup=startup)
 
@@ -96,35 +97,14 @@ class _Turn:
 
     def ours(self) -> Measurement:
         """`imagebatch score` on a TorchServe as shipped; the run is prepared outside the measured time."""
-        who, runs = self.contestant, self.folder / "runs"
-        serving = ROOT / "handlers" / ".venv" / "bin"
-        models = {"load_models": ARCHIVE.name}
-        server = TorchServe(self.folder / "server", self.ground.store, serving, shipped=True, settings=models)
-        api = {
-            "IMAGEBATCH_API_URL": server.inference,
-            "IMAGEBATCH_MANAGEMENT_URL": server.management,
-            "IMAGEBATCH_KEY_FILE": str(server.folder / "key_file.json"),
-            "IMAGEBATCH_RUNS_URI": str(runs),
-            "IMAGEBATCH_LOG_LEVEL": "error",
-        }
-        variables = self.variables | api
-        with started(server.argv, self.variables | server.variables, server.folder, self.folder) as begun:
-            startup = wait_for_workers(server, begun, self.folder)
+        who, source = self.contestant, self.images[0].parent
+        with served(self.ground.store, self.folder, self.variables) as api:
             for run, count in (("run", len(self.images)), ("warm", 160)):
-                argv = [
-                    str(who.programs / "imagebatch"),
-                    "preprocess",
-                    "--run-id",
-                    run,
-                    "--limit",
-                    str(count),
-                ]
-                argv += ["--input", str(self.images[0].parent)]
-                subprocess.run(argv, env=variables, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - a list built here
+                command(api.variables, "preprocess", "--run-id", run, "--limit", count, "--input", source)
             flags = ["--run-id", "run", *who.flags]
-            asked = {"flags": flags, "warm": ["--run-id", "warm"], "run": str(runs / "run")}
-            found = self._measured(who.programs / "python", "scorer.py", variables, asked)
-        return replace(found, startup=startup)
+            asked = {"flags": flags, "warm": ["--run-id", "warm"], "run": str(self.folder / "runs" / "run")}
+            found = self._measured(who.programs / "python", "scorer.py", api.variables, asked)
+        return replace(found, startup=api.startup)
 
     def _stock(self) -> tuple[list[str], str, dict[str, str]]:
         who = self.contestant

@@ -1,26 +1,45 @@
 """`make bench`: every published measurement, in order, into benchmarks/results/ and docs/explanation/.
 
-    python3 benchmarks/run.py [memory] [throughput] [-- FLAGS]
+    python3 benchmarks/run.py [NAME …] [-- FLAGS]
 
-Without names: all of them. Run by the system's Python; each benchmark runs in the environment of
-pipeline_image/.
+Without names: all but the quick one and those that need the running stack. Run by the system's Python; each
+benchmark runs in the environment that is named here, and the peers' environments are installed first.
 """
 
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "embedded"))
 
-from environment import VAR, Argv, program, say  # noqa: E402 (found through the line above)
+from environment import UV, Argv, program, run, say, step  # noqa: E402 (found through the line above)
 from services import model_api  # noqa: E402 (the same)
 
-# In this order: throughput needs the running stack, memory only itself.
-BENCHMARKS: dict[str, Argv] = {
-    "memory": ["--publish"],
-    "throughput": ["--publish", "--input", VAR / "data" / "solar-cells" / "images"],
+EVERY_PEER = tuple(sorted(path.parent.name for path in HERE.glob("peers/*/pyproject.toml")))
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """How one is run: script and flags, in whose environment, with which peers; `alone`: only when named."""
+
+    argv: list[str]
+    part: str = "benchmarks"
+    peers: tuple[str, ...] = ()
+    alone: bool = False
+
+
+BENCHMARKS = {
+    "memory": Benchmark(["memory.py", "--publish"], "pipeline_image"),
+    "peers": Benchmark(["peers.py", "--publish", "--fresh"], peers=EVERY_PEER),
+    "solar-cells": Benchmark(["peers.py", "--data", "solar-cells", "--publish", "--fresh"], peers=EVERY_PEER),
+    "growth": Benchmark(["growth.py", "--publish"]),
+    "whole-run": Benchmark(["whole_run.py", "--publish"], alone=True),
+    "dag-overhead": Benchmark(["dag_overhead.py", "--publish"], alone=True),
+    "quick": Benchmark(["peers.py", "--quick"], peers=("torch",), alone=True),
+    "peers-more": Benchmark(["peers.py"], peers=EVERY_PEER, alone=True),
 }
 
 
@@ -38,15 +57,33 @@ def main(argv: list[str]) -> int:
     if unknown:
         say(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
         return 2
-    codes = [measure(name, flags) for name in BENCHMARKS if name in names or not names]
+    wanted = [name for name, each in BENCHMARKS.items() if name in names or not (names or each.alone)]
+    install(sorted({part for name in wanted for part in _parts(BENCHMARKS[name])}))
+    codes = [measure(name, flags) for name in wanted]
     return next((code for code in codes if code), 0)
+
+
+def install(parts: list[str]) -> None:
+    """Bring the benchmarks' own environments to the state of their locks."""
+    for part in parts:
+        sync: Argv = [UV, "sync", "--frozen", "--quiet", "--project", HERE.parent / part]
+        checked = subprocess.run([*sync, "--check"], capture_output=True, check=False)  # noqa: S603 (a list built here)
+        if checked.returncode:
+            with step(f"install: {part}"):
+                run(sync)
 
 
 def measure(name: str, flags: list[str]) -> int:
     """Run one benchmark; returns its exit code."""
     say(f"== {name}")
-    script: Argv = [program("pipeline_image", "python"), HERE / f"{name}.py", *BENCHMARKS[name], *flags]
+    benchmark = BENCHMARKS[name]
+    script: Argv = [program(benchmark.part, "python"), HERE / benchmark.argv[0], *benchmark.argv[1:], *flags]
     return subprocess.run(script, env=os.environ | model_api(), check=False).returncode  # noqa: S603 (as above)
+
+
+def _parts(benchmark: Benchmark) -> list[str]:
+    own = ["benchmarks"] if benchmark.part == "benchmarks" else []
+    return own + [f"benchmarks/peers/{peer}" for peer in benchmark.peers]
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
@@ -21,11 +20,10 @@ GROUPS = {
 }
 
 
-def summary(record: Path) -> dict[str, Any]:
+def summary(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Medians and ranges of every contestant that was measured, in the order of the table."""
     taken: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for line in record.read_text("utf-8").splitlines():
-        entry = json.loads(line)
+    for entry in entries:
         taken[entry["name"]].append(entry)
     known = [each for each in CONTESTANTS if each.name in taken]
     rows = {each.name: _row(each, taken[each.name]) for each in known}
@@ -44,12 +42,22 @@ def table(result: dict[str, Any]) -> str:
         lines += [f"| *{title}* | | | | | |"] if names else []
         for name in sorted(names, key=lambda name: -rows[name]["median"]):
             row = rows[name]
-            factor = "" if name == "ours" else f"{rows['ours']['median'] / row['median']:.2f} x"
+            compared = name != "ours" and "ours" in rows
+            factor = f"{rows['ours']['median'] / row['median']:.2f} x" if compared else ""
             lines.append(
                 f"| {row['label']} | {row['median']:.0f} | {row['lowest']:.0f} to {row['highest']:.0f}"
                 f" | {row['cpu_ms']:.1f} | {factor} | {row['startup']:.0f} |"
             )
     return "\n".join([*lines, "", _remarks(rows)])
+
+
+def grid(entries: Sequence[dict[str, Any]]) -> str:
+    """Stock TorchServe's settings, the fastest first, as text."""
+    rates: dict[str, list[float]] = defaultdict(list)
+    for entry in entries:
+        rates[entry["name"]].append(entry["images"] / entry["seconds"])
+    medians = sorted(((statistics.median(found), name) for name, found in rates.items()), reverse=True)
+    return "\n".join(f"{name:<24}{median:7.1f} images/s" for median, name in medians)
 
 
 def plot(result: dict[str, Any], path: Path) -> None:

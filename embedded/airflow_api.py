@@ -65,7 +65,12 @@ class AirflowApi:
 
     def state(self, run: Run) -> str:
         """Ask for a run's state: queued, running, success or failed."""
-        return str(self._call(run.path)["state"])
+        return str(self.details(run)["state"])
+
+    def details(self, run: Run) -> dict[str, Any]:
+        """Ask for all that Airflow knows of a run: state, times, parameters."""
+        found: dict[str, Any] = self._call(run.path)
+        return found
 
     def tasks(self, run: Run) -> list[dict[str, Any]]:
         """List the task instances of a run (1,100 at most: six and 1,024 shards)."""
@@ -90,12 +95,14 @@ class AirflowApi:
 
     def last_log_lines(self, run: Run, task: dict[str, Any], count: int = 15) -> list[str]:
         """Read the end of the last attempt's log of a task instance."""
+        return [entry.get("event", "") for entry in self.log(run, task)][-count:]
+
+    def log(self, run: Run, task: dict[str, Any]) -> list[dict[str, Any]]:
+        """Read the last attempt's log of a task instance: entries with `event` and, mostly, `timestamp`."""
         index = f"?map_index={task['map_index']}" if task["map_index"] >= 0 else ""
         path = f"{run.path}/taskInstances/{task['task_id']}/logs/{max(1, task['try_number'])}{index}"
         entries = self._call(path).get("content", [])
-        return [entry.get("event", "") if isinstance(entry, dict) else str(entry) for entry in entries][
-            -count:
-        ]
+        return [entry if isinstance(entry, dict) else {"event": str(entry)} for entry in entries]
 
     def _known(self, dag: str) -> bool:
         try:

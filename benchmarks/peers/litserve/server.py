@@ -1,7 +1,5 @@
 """LitServe, two workers: an upload per request, or 32 uploads in one form."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 
@@ -20,7 +18,7 @@ class Images(litserve.LitAPI):  # type: ignore[misc]  # untyped where this is li
 
     def decode_request(self, request: Request) -> list[bytes]:
         """Read the files of a form: one image, or one part with many."""
-        form: Any = request
+        form: Any = request  # a parsed form, whatever the annotation, which chooses how it is parsed
         if "pack" in form:
             return unpack(form["pack"].file.read())
         return [form["file"].file.read()]
