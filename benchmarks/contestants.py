@@ -144,7 +144,7 @@ CONTESTANTS = [
     ),
     Contestant(
         *("kserve-ours", "KServe's Python server", "engine", "ours", "kserve", ("python", "server.py")),
-        *("v2-binary-pack", "/v2/models/images/infer", PACKED),
+        *("v1-pack", "/v1/models/images:predict", PACKED),
     ),
     Contestant(
         *("mlserver", "MLServer", "users", "eager", "mlserver", ("mlserver", "start", ".")),

@@ -2,9 +2,9 @@
 
     make up && python3 benchmarks/run.py dag-overhead [-- --images 100 --rounds 3]
 
-Broken down by task, out of Airflow's own times: waiting (from the end of the task before to the task's start),
-starting (until its command is started), the command itself. The overhead is everything but scoring, that
-is but the commands of `score`.
+Broken down by task, out of Airflow's own times: waiting (from the end of the task before to the task's
+start), starting (until its command is started), the command itself. The overhead is everything but scoring,
+that is but the commands of `score`.
 """
 
 from __future__ import annotations
@@ -97,8 +97,9 @@ def table(result: dict[str, Any]) -> str:
     ]
     low, high = result["overhead_range"]
     said = (
-        f"{result['images']} images: {result['total']:.1f} s from the trigger to success, {result['overhead']:.1f} s"
-        f" ({low:.1f} to {high:.1f}) without scoring; medians of {result['rounds']} runs."
+        f"{result['images']} images: {result['total']:.1f} s from the trigger to success,"
+        f" {result['overhead']:.1f} s ({low:.1f} to {high:.1f}) without scoring;"
+        f" medians of {result['rounds']} runs."
     )
     return "\n".join([*lines, "", said])
 

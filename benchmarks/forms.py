@@ -60,19 +60,6 @@ def _v1(files: Files) -> Body:
     return {"Content-Type": "application/json"}, json.dumps({"instances": instances}).encode()
 
 
-def _v2_binary(files: Files) -> Body:
-    tensor = b"".join(part for content in files for part in (len(content).to_bytes(4, "little"), content))
-    about = {
-        "name": "images",
-        "shape": [len(files)],
-        "datatype": "BYTES",
-        "parameters": {"binary_data_size": len(tensor)},
-    }
-    head = json.dumps({"id": "1", "inputs": [about]}).encode()
-    headers = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(len(head))}
-    return headers, head + tensor
-
-
 def _v2_base64(files: Files) -> Body:
     data = [base64.b64encode(content).decode() for content in files]
     about = {"name": "images", "shape": [len(data)], "datatype": "BYTES", "data": data}
@@ -113,7 +100,7 @@ FORMS = {
     "upload-pack": Form(PACK, lambda files: _upload("file", _lengths(files)), _rows),
     "upload-named-pack": Form(PACK, lambda files: _upload("pack", _lengths(files)), _rows),
     "v1": Form(1, _v1, _predictions),
-    "v2-binary-pack": Form(PACK, _v2_binary, _outputs),
+    "v1-pack": Form(PACK, _v1, _predictions),
     "v2": Form(1, _v2_base64, _outputs),
     "v2-pack": Form(PACK, _v2_base64, _outputs),
 }
