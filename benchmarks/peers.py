@@ -41,13 +41,16 @@ def main() -> int:
     record = Record(BENCH / f"{'quick' if asked.quick else asked.data}.jsonl")
     if asked.fresh or asked.quick:
         record.forget()
-    if not asked.report:
-        race(asked, record)
-    return quick(record) if asked.quick else report(asked, record)
+    failed = [] if asked.report else race(asked, record)
+    if asked.quick and failed:
+        return 1
+    code = quick(record) if asked.quick else report(asked, record)
+    return code or int(bool(failed))
 
 
-def race(asked: argparse.Namespace, record: Record) -> None:
-    """Measure every contestant in every round."""
+def race(asked: argparse.Namespace, record: Record) -> list[str]:
+    """Measure every contestant in every round, also after one has failed; gives the names of those."""
+    failed: list[str] = []
     images = images_of(asked.data)[: asked.images]
     field = STOCK_GRID if asked.stock_grid else chosen(asked.only)
     if asked.data != "photographs" and not asked.only:
@@ -59,8 +62,13 @@ def race(asked: argparse.Namespace, record: Record) -> None:
             turn = number % len(field)
             for contestant in field[turn:] + field[:turn]:
                 subset = images[: asked.slow_images] if contestant.kind == "eager" else images
-                found = measure(contestant, ground, subset)
-                record.add(contestant, number, found, check(contestant, found.answers, expected))
+                try:
+                    found = measure(contestant, ground, subset)
+                    record.add(contestant, number, found, check(contestant, found.answers, expected))
+                except SystemExit as error:
+                    print(f"error: round {number}: {error}", file=sys.stderr, flush=True)
+                    failed.append(contestant.name)
+    return failed
 
 
 def images_of(data: str) -> list[Path]:

@@ -1,6 +1,6 @@
 """KServe's Python server, two workers: V1 with base64 as documented, one image or 32.
 
-Its V2 binary tensors refuse bytes that are not UTF-8 text (0.21), and as lists of numbers are slower than base64.
+Its V2 binary tensors (0.21) refuse bytes that are not UTF-8 text.
 """
 
 from __future__ import annotations
