@@ -1,6 +1,9 @@
-"""Both engines on one real model."""
+"""Every engine on one real model."""
 
+import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import imagebatch_engines
@@ -8,7 +11,7 @@ import numpy as np
 import openvino
 import pytest
 import torch
-from imagebatch_engines import Engine, OpenVinoEngine, load_engine
+from imagebatch_engines import CascadeEngine, Engine, OpenVinoEngine, load_engine
 
 
 def images(count: int) -> torch.Tensor:
@@ -75,7 +78,7 @@ def test_a_missing_file_is_named(name: str, file: str, archive_folder: Path, tmp
 
 def test_an_unknown_engine_is_answered_with_the_known_ones(archive_folder: Path) -> None:
     """A typing error in model-config.yaml is told with the choices."""
-    with pytest.raises(ValueError, match="unknown engine 'onnx': choose one of openvino, torch"):
+    with pytest.raises(ValueError, match="unknown engine 'onnx': choose one of onnxruntime, openvino, "):
         load_engine("onnx", archive_folder)
 
 
@@ -94,3 +97,85 @@ def test_an_engine_is_one_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             return np.array([pixels.float().mean()], dtype=np.float32)
 
     assert load_engine("brightness", tmp_path).infer(images(1)[0]).shape == (1,)
+
+
+@pytest.fixture
+def cheap_folder(archive_folder: Path, tmp_path: Path) -> Path:
+    """The archive with a coarser graph beside the exact one: weights rounded to a tenth of the largest."""
+    folder = shutil.copytree(archive_folder, tmp_path / "archive")
+    graph = openvino.Core().read_model(folder / "model.xml")
+    for node in graph.get_ordered_ops():
+        if node.get_type_name() == "Constant" and np.prod(node.get_output_shape(0)) > 50:
+            step = np.abs(node.get_data()).max() / 10
+            coarse = openvino.opset13.constant((node.get_data() / step).round() * step)
+            for place in node.output(0).get_target_inputs():
+                place.replace_source_output(coarse.output(0))
+    openvino.save_model(graph, folder / "int8.xml", compress_to_fp16=False)
+    openvino.save_model(
+        openvino.Core().read_model(folder / "model.xml"), folder / "bf16.xml", compress_to_fp16=False
+    )
+    (folder / "cascade.json").write_text('{"margin": 0.1}')
+    return folder
+
+
+@pytest.mark.parametrize("share", [0, 10, 30, 40])
+def test_a_cascade_decides_close_images_in_float32(share: int, cheap_folder: Path) -> None:
+    """Each answer is the cheap one to the bit where its two best classes are apart, else the exact one."""
+    cheap, exact = load_engine("openvino-int8", cheap_folder), load_engine("openvino", cheap_folder)
+    answers = [(cheap.infer(image), exact.infer(image)) for image in images(40)]
+    gaps = [float(best - second) for second, best in (np.sort(answer)[-2:] for answer, _ in answers)]
+    margin = [*sorted(gaps), 1e6][share]  # so many of the gaps are below it
+    (cheap_folder / "cascade.json").write_text(json.dumps({"margin": margin, "images": 40}))
+    cascade = load_engine("openvino-int8-cascade", cheap_folder)
+    assert isinstance(cascade, CascadeEngine)
+    for image, gap, answer in zip(images(40), gaps, answers, strict=True):
+        np.testing.assert_array_equal(cascade.infer(image), answer[gap < margin])
+    assert cascade.repeated == share
+    assert not any(np.array_equal(*answer) for answer in answers), (
+        "the two must differ for this to say anything"
+    )
+
+
+@pytest.mark.parametrize("margin", [None, "0.1", -0.1, float("nan"), float("inf")])
+def test_a_margin_that_is_none_is_refused(margin: object, cheap_folder: Path) -> None:
+    """A cascade whose margin is missing or senseless does not load: it would pass for exact and not be."""
+    (cheap_folder / "cascade.json").write_text(json.dumps({"margin": margin}))
+    with pytest.raises(ValueError, match=r"cascade\.json: margin must be a number of at least 0"):
+        load_engine("openvino-int8-cascade", cheap_folder)
+
+
+def test_every_engine_says_what_computes(cheap_folder: Path) -> None:
+    """Name, the precision that this machine really computes in, and a cascade's steps."""
+    bf16 = load_engine("openvino-bf16", cheap_folder)
+    cpu = Path("/proc/cpuinfo").read_text()
+    assert bf16.describe() == {"engine": "openvino-bf16", "precision": "bf16" if "_bf16" in cpu else "f32"}
+    assert load_engine("openvino", cheap_folder).describe() == {"engine": "openvino", "precision": "f32"}
+    assert load_engine("openvino-int8-cascade", cheap_folder).describe() == {
+        "engine": "openvino-int8-cascade",
+        "precision": "i8, f32 where close",
+        "cascade": {"first": "i8", "then": "f32", "margin": 0.1},
+    }
+    steps = load_engine("openvino-bf16-cascade", cheap_folder).describe()["cascade"]
+    assert steps == {"first": bf16.precision, "then": "f32", "margin": 0.1}
+
+
+def test_bfloat16_is_close_to_float32(cheap_folder: Path) -> None:
+    """The same graph in bfloat16 gives nearly the same logits, and not the same ones where it is bfloat16."""
+    exact, bf16 = load_engine("openvino", cheap_folder), load_engine("openvino-bf16", cheap_folder)
+    pairs = [(exact.infer(image), bf16.infer(image)) for image in images(10)]
+    for one, other in pairs:
+        np.testing.assert_allclose(one, other, atol=0.1)
+    same = all(np.array_equal(one, other) for one, other in pairs)
+    assert same == (bf16.precision == "f32")
+
+
+def test_an_engine_loads_its_own_library_only(archive_folder: Path) -> None:
+    """Importing the engines costs no framework: a process that serves OpenVINO never loads ONNX Runtime."""
+    code = (
+        "import sys, imagebatch_engines\n"
+        "loaded = {'torch', 'openvino', 'onnxruntime'} & sys.modules.keys()\n"
+        f"imagebatch_engines.load_engine('openvino', {str(archive_folder)!r})\n"
+        "print(loaded, {'torch', 'onnxruntime'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set() set()\n"

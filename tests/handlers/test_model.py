@@ -1,5 +1,6 @@
 """Settings, labels and probabilities of a loaded archive."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -50,8 +51,20 @@ def test_a_model_describes_itself(model: ImageModel, archive_folder: Path) -> No
         "labels": ["mono-sound", "mono-defective", "poly-sound", "poly-defective", "other"],
         "input": {"resize": 256, "crop": 224, "channels": 3, "pixels": PIXELS_VERSION},
         "engine": "openvino",
+        "precision": "f32",
+        "parity": None,
     }
     assert model.digest == content_digest(archive_folder)
+
+
+def test_a_model_names_its_parity_certificate(archive_folder: Path, tmp_path: Path) -> None:
+    """The description carries the digest of the certificate's bytes, and so does the model's own digest."""
+    folder = shutil.copytree(archive_folder, tmp_path / "archive")
+    before = content_digest(folder)
+    (folder / "parity.json").write_text("{}")
+    model = ImageModel(folder, Settings())
+    assert model.describe()["parity"] == "sha256:" + hashlib.sha256(b"{}").hexdigest()
+    assert model.digest != before
 
 
 def test_probabilities_are_a_softmax_in_falling_order(model: ImageModel) -> None:

@@ -1,0 +1,146 @@
+"""Engines end to end: `imagebatch score`, files to parts, on one TorchServe that serves several archives."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import requests
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "embedded"), str(ROOT / "benchmarks" / "peers")]
+
+from torchserve import TorchServe  # noqa: E402 (finds its modules through the line above)
+
+MODELS = ("solar-cells", "solar-cells-bf16-cascade", "solar-cells-int8-cascade", "solar-cells-onnxruntime")
+PYTHON = ROOT / "pipeline_image" / ".venv" / "bin" / "python"
+_WARM = 128
+
+
+def measure(store: Path, images: Path, folder: Path, rounds: int) -> dict[str, Any]:
+    """Score all images with every model, in interleaved rounds.
+
+    Args:
+        store: With the archives.
+        images: Folder of the photographs.
+        folder: For the server, runs and answers.
+        rounds: That count.
+
+    Returns:
+        Per model: images/s of the stage without its start, CPU of client and server per image, and the share
+        of images on which its class is the float32 engine's.
+    """
+    own = folder / "store"
+    own.mkdir()
+    for model in MODELS:
+        shutil.copyfile(store / f"{model}.mar", own / f"{model}.mar")
+    found: dict[str, list[dict[str, float]]] = {model: [] for model in MODELS}
+    answers: dict[str, dict[str, Any]] = {}
+    with serving(own, folder) as flags:
+        for number in range(rounds):
+            for model in MODELS:
+                one, answers[model] = _score(flags, model, images, folder, number)
+                found[model].append(one)
+                print(f"round {number}, {model}: {one['images'] / one['seconds']:.0f} images/s", flush=True)
+    exact = answers[MODELS[0]]
+    return {
+        "images": len(exact),
+        "rounds": rounds,
+        "models": {
+            model: {
+                "speed": _spread([one["images"] / one["seconds"] for one in ones]),
+                "cpu_ms": _spread([one["cpu"] / one["images"] * 1000 for one in ones]),
+                "same_class": round(
+                    sum(answers[model][key][0][0] == exact[key][0][0] for key in exact) / len(exact), 5
+                ),
+            }
+            for model, ones in found.items()
+        },
+    }
+
+
+@contextlib.contextmanager
+def serving(store: Path, folder: Path, settings: dict[str, object] | None = None) -> Iterator[list[str]]:
+    """Serve every archive of a store with the shipped configuration; give the flags that reach it."""
+    os.environ["PEER_MARK"] = f"engines-{os.getpid()}"
+    more = {"load_models": "all", **(settings or {})}
+    server = TorchServe(
+        folder / "server", store, ROOT / "handlers" / ".venv" / "bin", shipped=True, settings=more
+    )
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(  # noqa: S603 - a list built here
+            server.argv,
+            cwd=server.folder,
+            env=os.environ | server.variables | {"OMP_NUM_THREADS": "1"},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    keys = server.folder / "key_file.json"
+    try:
+        _wait(server, keys, sorted(path.stem for path in store.glob("*.mar")), process)
+        yield [f"--api-url={server.inference}", f"--management-url={server.management}", f"--key-file={keys}"]
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _wait(server: TorchServe, keys: Path, models: Sequence[str], process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 240
+    while process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            key = json.loads(keys.read_text())["management"]["key"]
+            head = {"Authorization": f"Bearer {key}"}
+            ready = [
+                worker["status"] == "READY"
+                for model in models
+                for worker in requests.get(
+                    f"{server.management}/models/{model}", headers=head, timeout=5
+                ).json()[0]["workers"]
+            ]
+            if len(ready) >= len(models) and all(ready):
+                return
+        time.sleep(1)
+    raise SystemExit(f"TorchServe did not start: see {server.folder}/../server.log")
+
+
+def _score(
+    flags: Sequence[str], model: str, images: Path, folder: Path, number: int
+) -> tuple[dict[str, float], dict[str, Any]]:
+    runs = folder / "runs"
+    where = {
+        kind: ["--runs-uri", str(runs), "--run-id", f"{model}-{number}-{kind}"] for kind in ("warm", "run")
+    }
+    for kind, limit in (("warm", _WARM), ("run", 0)):
+        plan = ["preprocess", *where[kind], "--input", str(images), "--limit", str(limit), "--model", model]
+        command = [PYTHON, "-m", "imagebatch", *plan, *flags, "--log-level", "error"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - a list built here
+    more = [*flags, "--log-level", "error"]
+    asked = {kind: [*where[name], *more] for kind, name in (("warm", "warm"), ("flags", "run"))}
+    kept = folder / "answers.json"
+    paths = {"run": str(runs / f"{model}-{number}-run"), "answers": str(kept)}
+    done = subprocess.run(  # noqa: S603 - a list built here
+        [PYTHON, ROOT / "benchmarks" / "scorer.py"],
+        input=json.dumps(asked | paths),
+        env=os.environ | {"PYTHONPATH": str(ROOT / "benchmarks" / "peers")},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    shutil.rmtree(runs)
+    return json.loads(done.stdout.splitlines()[-1]), json.loads(kept.read_text())
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    found = {"median": statistics.median(values), "lowest": min(values), "highest": max(values)}
+    return {name: round(value, 2) for name, value in found.items()}
