@@ -7,7 +7,8 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from serving import command, served
 from torchserve import TorchServe, free_ports
 
 Answers = dict[str, Any]
+PATIENCE = 600  # seconds of one measurement
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,14 @@ def measure(contestant: Contestant, ground: Ground, images: Sequence[Path]) -> M
     if len(found.answers) != len(images):
         raise SystemExit(f"{contestant.name} answered for {len(found.answers)} of {len(images)} images")
     return found
+
+
+@contextmanager
+def _patience(script: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except subprocess.TimeoutExpired:
+        raise SystemExit(f"{script} was not done after {PATIENCE} s") from None
 
 
 @dataclass(frozen=True)
@@ -134,7 +144,7 @@ class _Turn:
         answers = self.folder / "answers.json"
         content = {"images": [str(image) for image in self.images], "answers": str(answers), **asked}
         begun = time.monotonic()
-        with (self.folder / "client.log").open("wb") as log:
+        with (self.folder / "client.log").open("wb") as log, _patience(script):
             done = subprocess.run(  # noqa: S603 - a list built here
                 [str(python), str(script)],
                 cwd=ROOT / "benchmarks",
@@ -144,6 +154,7 @@ class _Turn:
                 stderr=log,
                 check=False,
                 start_new_session=True,
+                timeout=PATIENCE,
             )
         whole = time.monotonic() - begun
         if done.returncode:
