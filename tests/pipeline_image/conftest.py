@@ -49,11 +49,12 @@ def images(tmp_path: Path) -> Path:
 
 @dataclass
 class Outcome:
-    """What a command left: exit code, the JSON of its last line, its standard error."""
+    """What a command left: exit code, the JSON of its last line, its standard error and output."""
 
     code: int
     last: dict[str, Any]
     err: str
+    out: str = ""
 
 
 Call = Callable[..., Outcome]
@@ -73,7 +74,7 @@ def call(
         code = cli.call([str(argument) for argument in arguments])
         out, err = capsys.readouterr()
         lines = out.splitlines()
-        return Outcome(code, json.loads(lines[-1]) if lines else {}, err)
+        return Outcome(code, json.loads(lines[-1]) if lines else {}, err, out)
 
     return run
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 from archives import DIES, HANGS, LABELS, RAISES, write_archive
 from conftest import Call, jpeg
@@ -19,6 +18,7 @@ from imagebatch.backends import local
 from imagebatch.backends.base import ApiFaultError, Fault, ImagePayload, ModelApi
 from imagebatch.backends.local import LocalModel
 from imagebatch.backends.torchserve import TorchServe
+from imagebatch.ceilings import measure_inprocess
 from imagebatch.errors import ConfigurationError, UnknownModelError
 from model_server import ModelServer
 
@@ -176,24 +176,6 @@ def test_the_archive_must_be_given(call: Call, images: Path) -> None:
     assert (outcome.code, "--model-archive, a .mar file: none given" in outcome.err) == (78, True)
 
 
-def test_a_run_isolates_the_image_that_kills_workers(
-    archive: Path, call: Call, images: Path, runs: Path
-) -> None:
-    """As with a server: it alone is quarantined, with its history, and every other image is predicted."""
-    (images / "000-poison.jpg").write_bytes(GOOD[0].data + DIES)
-    template = str(archive).replace("solar-cells", "{model}")
-    where = ["--run-id", "r", "--model-archive", template, "--local-workers", 1, "--retry-seconds", 60]
-    asked = ["--input", images, "--backend", "local", "--limit", 6, "--top-k", 2, "--max-failures", 1]
-    assert call("preprocess", *where, *asked).code == 0
-    outcome = call("score", *where, "--pack-size", 1)
-    assert (outcome.code, outcome.last["predicted"], outcome.last["failed"]) == (0, 5, 1), outcome.err
-    (part,) = (runs / "r/scores/shard-00000").glob("*.parquet")
-    failed = [row for row in pq.read_table(part).to_pylist() if row["reason"]]
-    assert [(row["image_id"], row["reason"]) for row in failed] == [("000-poison.jpg", "quarantined")]
-    assert "worker died, exit code 3" in failed[0]["detail"]
-    assert json.loads((runs / "r/run.json").read_text())["backend"] == "local"
-
-
 def test_cores_follow_the_containers_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers are as many as the processors that may be used, not as many as the host has."""
     quota = tmp_path / "cpu.max"
@@ -212,3 +194,10 @@ def test_the_workers_time_their_stages(model: LocalModel) -> None:
     assert spent["images"] > len(GOOD)
     assert 0 < spent["model_seconds"] < spent["seconds"] < 2
     assert json.loads(model.timed([ImagePayload("bad", b"no image")], 1))["model_seconds"] == 0
+
+
+def test_the_in_process_ceiling_is_decoding_and_model_together(model: LocalModel) -> None:
+    """The times of the two parts add up to the time of both, on every core."""
+    found = measure_inprocess(model, GOOD, 1)
+    assert 1 / found.decode.rate + 1 / found.model.rate == pytest.approx(1 / found.both.rate, rel=0.02)
+    assert found.both.rate > 20

@@ -77,7 +77,9 @@ class RunSettings(CommonSettings):
         "default", description="Name of the batch that this run is one of; metrics carry it."
     )
     metrics_url: str = Field(
-        "", pattern=r"^(https?://[^\s?#]+)?$", description="Pushgateway that metrics are pushed to; empty: none."
+        "",
+        pattern=r"^(https?://[^\s?#]+)?$",
+        description="Pushgateway that metrics are pushed to; empty: none.",
     )
     metrics_interval: float = Field(15, gt=0, le=3600, description="Seconds between two pushes.")
     next_run: AwareDatetime | None = Field(
@@ -171,6 +173,10 @@ class ScoringSettings(ApiSettings):
         description="File of golden images, asked about before the first row; {model} in it stands for the"
         " model's name, and then the file may be missing; empty: no probe.",
     )
+    bench: bool = Field(
+        default=False,
+        description="After scoring, measure for some seconds what this machine could do: log and telemetry.",
+    )
     deadline: AwareDatetime | None = Field(
         None, description="When the run must be done, as 2026-01-31T06:00:00Z; progress says if it will be."
     )
@@ -193,7 +199,10 @@ class SampleSettings(RunSettings):
     """How many images of a run are decoded to be looked at."""
 
     image_sample: int = Field(
-        400, ge=0, le=1_000_000, description="Images to decode for checks and drift, chosen by the run id; 0: all."
+        400,
+        ge=0,
+        le=1_000_000,
+        description="Images to decode for checks and drift, chosen by the run id; 0: all.",
     )
     max_suspect_images: str = Field(
         "",
@@ -234,9 +243,13 @@ class ReportSettings(SampleSettings):
         0, ge=0, description="Images per second that this machine can do (imagebatch bench), drawn; 0: none."
     )
     tracking_uri: str = Field(
-        "", pattern=r"^(https?://[^\s?#]+)?$", description="MLflow server that runs are logged to; empty: none."
+        "",
+        pattern=r"^(https?://[^\s?#]+)?$",
+        description="MLflow server that runs are logged to; empty: none.",
     )
-    experiment: str = Field("batch-runs", min_length=1, description="MLflow experiment that runs are logged in.")
+    experiment: str = Field(
+        "batch-runs", min_length=1, description="MLflow experiment that runs are logged in."
+    )
 
 
 class BaselineSettings(SampleSettings):

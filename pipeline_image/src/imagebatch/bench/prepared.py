@@ -75,4 +75,5 @@ def prepared_run(settings: MeasuringSettings) -> Iterator[PreparedRun]:
 def score_settings(settings: MeasuringSettings, folder: Path, run_id: str) -> ScoreSettings:
     """How a copy is scored: as asked, without the golden images, which are no part of the rate."""
     asked = settings.model_dump(include=set(ScoreSettings.model_fields))
-    return ScoreSettings(**asked | {"run_id": run_id, "runs_uri": str(folder), "golden": "", "shard": -1})
+    own = {"run_id": run_id, "runs_uri": str(folder), "golden": "", "bench": False, "shard": -1}
+    return ScoreSettings(**asked | own)

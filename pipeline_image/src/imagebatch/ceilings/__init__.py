@@ -4,6 +4,7 @@ from imagebatch.ceilings.clock import Figure, Reading
 from imagebatch.ceilings.inprocess import InProcess, measure_inprocess, open_inprocess
 from imagebatch.ceilings.sample import read_sample
 from imagebatch.ceilings.server import server_ceiling
+from imagebatch.ceilings.short import short_bench
 from imagebatch.ceilings.storage import storage_ceiling
 from imagebatch.ceilings.verdict import Ceiling, Verdict, verdict
 
@@ -17,6 +18,7 @@ __all__ = [
     "open_inprocess",
     "read_sample",
     "server_ceiling",
+    "short_bench",
     "storage_ceiling",
     "verdict",
 ]

@@ -7,6 +7,7 @@ bucket, or an input larger than memory, has no such luck, and shows it.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from imagebatch.ceilings.clock import Clock, Reading
@@ -17,9 +18,9 @@ from imagebatch.storage.unavailable import ImageUnavailableError
 
 
 def storage_ceiling(
-    settings: SourceSettings, source: ImageSource, uris: list[str], readers: int, seconds: float
+    settings: SourceSettings, source: ImageSource, uris: Sequence[str], readers: int, seconds: float
 ) -> Reading:
-    """Lists the input (unless it is a manifest), then reads and hashes it again and again.
+    """Lists the input (unless it is a manifest), then reads and hashes as `read_ceiling` does.
 
     Args:
         settings: The input.
@@ -28,21 +29,24 @@ def storage_ceiling(
         readers: Threads that read at once.
         seconds: How long to read.
     """
-    clock = Clock()
+    listing = Clock()
+    each = 0.0
     if settings.input:
-        wanted = settings.limit or None
-        listing = iter(InputListing(settings.input, settings.include.split(","), source))
-        listed = sum(1 for _ in itertools.islice(listing, wanted))
-        per_image = clock.seconds / max(1, listed)
-    else:
-        per_image = 0.0
-    begun = clock.seconds
+        found = iter(InputListing(settings.input, settings.include.split(","), source))
+        listed = sum(1 for _ in itertools.islice(found, settings.limit or None))
+        each = listing.seconds / max(1, listed)
+    reading = read_ceiling(source, uris, readers, seconds)
+    return Reading(1 / (each + 1 / reading.rate), reading.cpu)
+
+
+def read_ceiling(source: ImageSource, uris: Sequence[str], readers: int, seconds: float) -> Reading:
+    """Reads and hashes the images again and again, for that many seconds."""
     images = 0
+    clock = Clock()
     with ThreadPoolExecutor(readers) as threads:
-        while clock.seconds - begun < seconds:
+        while clock.seconds < seconds:
             images += sum(threads.map(lambda uri: _read(source, uri), uris))
-    per_image += (clock.seconds - begun) / images
-    return clock.reading(images, rate=1 / per_image)
+    return clock.reading(max(1, images))
 
 
 def _read(source: ImageSource, uri: str) -> int:

@@ -20,7 +20,7 @@ from imagebatch.errors import ModelApiUnavailableError, StorageError
 from imagebatch.log import get_logger
 from imagebatch.scoring.engine import Engine
 from imagebatch.settings import TuneSettings
-from imagebatch.tune.search import LEAST_DIFFERENCE, Candidate, Search, grid
+from imagebatch.tune.search import Candidate, Search, decide, grid
 from imagebatch.tune.table import table
 from imagebatch.tune.workers import Workers, counts, reachable_workers
 
@@ -78,14 +78,13 @@ def tune(settings: TuneSettings) -> Tuned:
             search = Search(trial.rate, settings.rounds)
             best = search.run(grid(len(run.rows)))
             by_workers = _by_workers(workers, trial, best, settings.rounds)
-            chosen = _fewest_as_good(by_workers)
+            chosen = decide(by_workers, lambda count: count) if by_workers else 0
             if workers:
-                workers.scale(chosen)
                 workers.found = chosen  # this is how it stays
     rate, spread = search.rate(best), search.spread(best)
     if chosen:
-        rate = statistics.median(by_workers[chosen])
-    result = Tuned(best, rate, spread, chosen, len(search.rates), settings.output)
+        rate = statistics.median(sweep[chosen] for sweep in by_workers)
+    result = Tuned(best.for_workers(chosen), rate, spread, chosen, len(search.rates), settings.output)
     _write(Path(settings.output), _content(result, pin))
     print(table(search, best, by_workers, chosen, unknown))  # noqa: T201 (what the command is for)
     return result
@@ -128,28 +127,18 @@ def _restored(workers: Workers | None) -> Iterator[None]:
 
 def _by_workers(
     workers: Workers | None, trial: _Trial, best: Candidate, rounds: int
-) -> dict[int, list[float]]:
-    """Rates by number of workers, measured in turn; empty where it cannot be changed."""
+) -> list[dict[int, float]]:
+    """Rates by number of workers, in sweeps; empty where it cannot be changed."""
+    sweeps: list[dict[int, float]] = []
     if workers is None:
-        return {}
-    rates: dict[int, list[float]] = {count: [] for count in counts(cores(), workers.found)}
+        return sweeps
     for _ in range(rounds):
-        for count, found in rates.items():
+        sweep: dict[int, float] = {}
+        for count in counts(cores(), workers.found):
             workers.scale(count)
-            # Every worker needs a request in hand and one to come.
-            found.append(trial.rate(Candidate(max(best.in_flight, 2 * count), best.pack_size)))
-    return rates
-
-
-def _fewest_as_good(rates: dict[int, list[float]]) -> int:
-    """The fewest workers whose rate is within the spread of the best; 0 if none were tried."""
-    if not rates:
-        return 0
-    medians = {count: statistics.median(found) for count, found in rates.items()}
-    best = max(medians.values())
-    spreads = ((max(found) - min(found)) / 2 / medians[count] for count, found in rates.items())
-    tie = max(LEAST_DIFFERENCE, *spreads)
-    return min(count for count, rate in medians.items() if rate >= best * (1 - tie))
+            sweep[count] = trial.rate(best.for_workers(count))
+        sweeps.append(sweep)
+    return sweeps
 
 
 def _content(result: Tuned, pin: ModelPin) -> str:

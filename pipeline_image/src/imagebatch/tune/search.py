@@ -1,21 +1,32 @@
 """The search: a coarse grid, steps to better neighbours, then a final among those that are nearly as good.
 
-Measuring is noisy, so a difference below the spread of repeated measurements is none: among settings that
+What decides is always measured side by side, for a machine is faster now and slower then.
+Measuring is noisy, so a difference below the range of repeated measurements is none: among settings that
 are as good, the one with the fewest images under way wins, for it costs least memory and least lost work.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from imagebatch.settings import MOST_IN_FLIGHT, MOST_PER_PACK
 
+K = TypeVar("K")
+
 # Below this share of the rate two settings are a tie, however calm the machine was.
 LEAST_DIFFERENCE = 0.02
+# Above it they are none, however restless.
+MOST_DIFFERENCE = 0.1
 # At most so many go into the final; each is measured again in every round of it.
 FINALISTS = 4
+# Of the grid, what is below this share of the best is not measured twice.
+HOPELESS = 0.7
+MOST_STEPS = 8
+# Above this spread something else was at work, and the choice may be chance.
+UNREST = 0.1
 
 PACKS = (8, 32, 128)
 IN_FLIGHT = (2, 4, 8)
@@ -37,6 +48,10 @@ class Candidate:
     def images_under_way(self) -> int:
         """What is in memory at once, and lost when the scorer is killed."""
         return self.in_flight * self.pack_size
+
+    def for_workers(self, workers: int) -> Candidate:
+        """The same with at least two requests per worker: one in hand and one to come."""
+        return Candidate(max(self.in_flight, min(2 * workers, MOST_IN_FLIGHT)), self.pack_size)
 
     def neighbours(self) -> Iterator[Candidate]:
         """Half and double the pack, half as many requests more or less."""
@@ -65,21 +80,48 @@ class Search:
     rounds: int
     rates: dict[Candidate, list[float]] = field(default_factory=dict)
 
-    def run(self, grid: Iterable[Candidate]) -> Candidate:
+    def run(self, grid: Sequence[Candidate]) -> Candidate:
         """Measures the grid, climbs from its best, and decides among the finalists."""
+        best = self._climbed(self._coarse(grid))
+        finalists = self._finalists(best)
+        if len(finalists) == 1:
+            return best
+        sweeps = [{one: self._again(one) for one in finalists} for _ in range(self.rounds)]
+        return decide(sweeps, _cost)
+
+    @property
+    def unrest(self) -> float:
+        """The largest spread of any candidate: what else the machine did meanwhile."""
+        return max(map(self.spread, self.rates))
+
+    def _coarse(self, grid: Sequence[Candidate]) -> Candidate:
+        """The grid's best, measured forth and back: a machine that grows slower or faster favours none."""
         for candidate in grid:
-            self._once(candidate)
-        tried: set[Candidate] = set()
-        while (best := self._best()) not in tried:
-            tried.add(best)
-            for candidate in best.neighbours():
-                self._once(candidate)
-        finalists = sorted(self.rates, key=self.rate, reverse=True)[:FINALISTS]
-        finalists = [one for one in finalists if self.rate(one) >= self.rate(best) * (1 - self._doubt(best))]
-        for _ in range(self.rounds - 1 if len(finalists) > 1 else 0):
-            for candidate in finalists:
-                self.rates[candidate].append(self.measure(candidate))
-        return self._cheapest(finalists)
+            self._again(candidate)
+        best = self.rate(self._fastest(grid))
+        for candidate in reversed(grid):
+            if self.rate(candidate) >= best * HOPELESS:
+                self._again(candidate)
+        return self._fastest(grid)
+
+    def _climbed(self, best: Candidate) -> Candidate:
+        """Goes to a better neighbour while there is one that has won twice, measured beside the best."""
+        for _ in range(MOST_STEPS):
+            rivals = [one for one in best.neighbours() if one not in self.rates]
+            if not rivals:
+                break
+            self._again(best)
+            for rival in rivals:
+                self._again(rival)
+            rival = self._fastest(rivals)
+            if self.rate(rival) <= self.rates[best][-1]:
+                break
+            self._again(best)
+            self._again(rival)
+            if self.rate(rival) <= statistics.median(self.rates[best][-2:]) * (1 + LEAST_DIFFERENCE):
+                break
+            best = rival
+        return best
 
     def rate(self, candidate: Candidate) -> float:
         """Median of what was measured, images per second."""
@@ -90,22 +132,49 @@ class Search:
         rates = self.rates[candidate]
         return (max(rates) - min(rates)) / 2 / self.rate(candidate)
 
-    def _once(self, candidate: Candidate) -> None:
-        if candidate not in self.rates:
-            self.rates[candidate] = [self.measure(candidate)]
+    def _again(self, candidate: Candidate) -> float:
+        rate = self.measure(candidate)
+        self.rates.setdefault(candidate, []).append(rate)
+        return rate
 
-    def _best(self) -> Candidate:
-        return max(self.rates, key=self.rate)
+    def _fastest(self, candidates: Sequence[Candidate]) -> Candidate:
+        return max(candidates, key=self.rate)
+
+    def _finalists(self, best: Candidate) -> list[Candidate]:
+        """The fastest, and the cheapest of those that may be as fast."""
+        least = self.rate(best) * (1 - self._doubt(best))
+        near = [one for one in self.rates if self.rate(one) >= least]
+        fastest = sorted(near, key=self.rate, reverse=True)[: FINALISTS // 2]
+        cheapest = sorted((one for one in near if one not in fastest), key=_cost)
+        return fastest + cheapest[: FINALISTS - len(fastest)]
 
     def _doubt(self, best: Candidate) -> float:
-        # Single measurements: one may be off by twice what counts as a difference, and so may the best.
-        return 4 * max(LEAST_DIFFERENCE, self.spread(best))
+        # Few measurements each: either may be off by what counts as a difference, or by the spread.
+        return 2 * max(LEAST_DIFFERENCE, self.spread(best))
 
-    def _cheapest(self, finalists: list[Candidate]) -> Candidate:
-        best = max(finalists, key=self.rate)
-        tie = max(LEAST_DIFFERENCE, *(self.spread(one) for one in finalists))
-        as_good = [one for one in finalists if self.rate(one) >= self.rate(best) * (1 - tie)]
-        return min(as_good, key=lambda one: (one.images_under_way, one.in_flight))
+
+def decide(sweeps: Sequence[Mapping[K, float]], cost: Callable[[K], Any]) -> K:
+    """The cheapest of those that are as good as the best.
+
+    Args:
+        sweeps: Rates of the same candidates, measured side by side; each sweep is compared within itself, so
+            that a machine that is faster or slower in one of them changes nothing.
+        cost: What to spare among equals, by the order of its values.
+    """
+    shares: dict[K, list[float]] = {}
+    for sweep in sweeps:
+        mean = statistics.fmean(sweep.values())
+        for candidate, rate in sweep.items():
+            shares.setdefault(candidate, []).append(rate / mean)
+    score = {candidate: statistics.median(found) for candidate, found in shares.items()}
+    spread = max(max(found) - min(found) for found in shares.values())
+    tie = min(MOST_DIFFERENCE, max(LEAST_DIFFERENCE, spread))
+    least = max(score.values()) * (1 - tie)
+    return min((one for one in score if score[one] >= least), key=lambda one: (cost(one), -score[one]))
+
+
+def _cost(candidate: Candidate) -> tuple[int, int]:
+    return candidate.images_under_way, candidate.in_flight
 
 
 def grid(most_images: int) -> list[Candidate]:
