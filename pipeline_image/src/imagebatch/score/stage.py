@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ from imagebatch.score.threshold import Threshold
 from imagebatch.scoring.engine import Engine, Row
 from imagebatch.settings import ScoreSettings
 from imagebatch.storage.runs import RunFolder, open_run
+from imagebatch.timeline import recorded
 
 log = get_logger()
 
@@ -39,6 +41,7 @@ class ShardScore:
     resumed: int
 
 
+@recorded(lambda settings: "score" if settings.shard < 0 else f"score shard {settings.shard}")
 def score(settings: ScoreSettings) -> list[ShardScore]:
     """Scores one shard, or all of them; finished ones are left as they are.
 
@@ -61,10 +64,29 @@ def score(settings: ScoreSettings) -> list[ShardScore]:
     left = [shard for shard in wanted if shard not in outcomes]
     if left:
         stage = _Stage(run, description, plan, settings)
+        begun = time.monotonic()
         with open_listing(run) as listing:
             for outcome in stage.score_shards(left, listing):
                 outcomes[outcome.shard] = outcome
+            scored = sum(_newly(outcomes[shard]) for shard in left)
+            if settings.bench and scored:
+                _measure_ceilings(run, description, settings, listing, scored / (time.monotonic() - begun))
     return [outcomes[shard] for shard in wanted]
+
+
+def _measure_ceilings(
+    run: RunFolder, description: RunDescription, settings: ScoreSettings, listing: Listing, achieved: float
+) -> None:
+    from imagebatch.ceilings import short_bench  # noqa: PLC0415 (only where it is asked for)
+
+    shard = max(0, settings.shard)
+    name = "all" if settings.shard < 0 else f"shard-{shard:05d}"
+    uris = listing.manifest(shard)["uri"].to_pylist()
+    short_bench(run, description, settings, uris, achieved=achieved, name=name)
+
+
+def _newly(outcome: ShardScore) -> int:
+    return outcome.predicted + outcome.failed - outcome.resumed
 
 
 def _finished(run: RunFolder, shard: int) -> ShardScore | None:
