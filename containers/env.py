@@ -25,8 +25,8 @@ SECRETS = (
     "MLFLOW_ADMIN_PASSWORD",
     "MLFLOW_SECRET_KEY",
 )
-HEADER = """# Settings and secrets of docker-compose.yaml, made by `make env`. Keep it to yourself, and in your backups: without
-# AIRFLOW_FERNET_KEY what Airflow has encrypted in its database cannot be read again.
+HEADER = """# Settings and secrets of docker-compose.yaml, made by `make env`. Keep it to yourself, and in
+# your backups: without AIRFLOW_FERNET_KEY what Airflow has encrypted in its database cannot be read again.
 """
 
 
@@ -49,7 +49,9 @@ def main(path: Path = FILE) -> int:
         print(f"{path.name} is complete")
         return 0
     write(path, known | made)
-    print(f"{path.name}: {len(made)} settings added; the logins are admin and viewer, their passwords are in it")
+    print(
+        f"{path.name}: {len(made)} settings added; the logins are admin and viewer, their passwords are in it"
+    )
     return 0
 
 
@@ -81,7 +83,9 @@ def write(path: Path, content: dict[str, str]) -> None:
     part = path.with_name(f"{path.name}.part")
     part.unlink(missing_ok=True)
     mode = stat.S_IRUSR | stat.S_IWUSR
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as stream:
+    with os.fdopen(
+        os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8"
+    ) as stream:
         stream.write(HEADER)
         stream.writelines(f"{name}={value}\n" for name, value in content.items())
     part.replace(path)

@@ -1,28 +1,30 @@
 """The tracking container's main process: MLflow on PostgreSQL, behind a login.
 
-MLflow takes its administrator from a file; this writes it from the environment, where compose puts its secrets,
-and becomes the server. Standard library only.
+MLflow takes its administrator from a file; this writes it from the environment, where compose puts its
+secrets, and becomes the server. Standard library only.
 """
 
 import configparser
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
-WANTED = ("MLFLOW_DATABASE_URI", "MLFLOW_ADMIN_USERNAME", "MLFLOW_ADMIN_PASSWORD", "MLFLOW_FLASK_SERVER_SECRET_KEY")
+WANTED = (
+    "MLFLOW_DATABASE_URI",
+    "MLFLOW_ADMIN_USERNAME",
+    "MLFLOW_ADMIN_PASSWORD",
+    "MLFLOW_FLASK_SERVER_SECRET_KEY",
+)
 CONFIGURATION = 78  # exit code, docs/reference/protocol.md
 
 
-def main() -> int:
-    """Write the login's configuration and replace this process by the server.
-
-    Returns:
-        78 where a variable is missing; otherwise it does not return.
-    """
+def main() -> NoReturn:
+    """Write the login's configuration and replace this process by the server, or exit with 78."""
     missing = [name for name in WANTED if not os.environ.get(name)]
     if missing:
-        print(f"tracking_server: set {', '.join(missing)}", file=sys.stderr)  # noqa: T201 - the one line that says what to do
-        return CONFIGURATION
+        print(f"tracking_server: set {', '.join(missing)}", file=sys.stderr)
+        sys.exit(CONFIGURATION)
     database, name, password = (os.environ[wanted] for wanted in WANTED[:3])
     config = configparser.ConfigParser(interpolation=None)
     config["mlflow"] = {
@@ -38,7 +40,7 @@ def main() -> int:
         config.write(stream)
     os.environ["MLFLOW_AUTH_CONFIG_PATH"] = str(path)
     os.environ["MLFLOW_BACKEND_STORE_URI"] = database  # a variable, for arguments show in every process list
-    os.execvp("mlflow", ["mlflow", *_server()])  # noqa: S606, S607 - replaces this process, found on the image's PATH
+    os.execvp("mlflow", ["mlflow", *_server()])  # noqa: S606 - replaces this process, found on the image's PATH
 
 
 def _server() -> list[str]:
@@ -48,4 +50,4 @@ def _server() -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,9 +1,9 @@
 """The serving container's main process: TorchServe on the addresses that the container has, and its keys.
 
-TorchServe keeps three keys in one file. Whoever holds the management key decides what code runs, so clients get a
-file of their own with nothing but the inference key, which this process renews before it ends.
+TorchServe keeps three keys in one file. Whoever holds the management key decides what code runs, so
+clients get a file of their own with nothing but the inference key, which this process renews before it ends.
 
-`imagebatch_serve.py` serves; `imagebatch_serve.py health` exits 0 when every archive has all its workers ready.
+`imagebatch_serve.py` serves; `imagebatch_serve.py health` exits 0 when every archive has all its workers.
 Standard library only.
 """
 
@@ -135,7 +135,7 @@ def end_group(server: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
         while time.monotonic() < deadline:
             os.killpg(server.pid, 0)
-            # As the container's first process this one inherits the orphans: they end when they are waited for.
+            # As the container's first process this one inherits orphans: they end when they are waited for.
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(-server.pid, os.WNOHANG)
             time.sleep(0.1)

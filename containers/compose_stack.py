@@ -1,0 +1,150 @@
+"""The compose stack beside whatever else runs on this machine: a project, settings and ports of its own.
+
+`compose_stack.py up`, `compose_stack.py down` for people and tests; `--project` names it. `up` builds what is
+missing: the images, and stand-ins for PostgreSQL and HAProxy where no registry can be reached. `down` removes
+its volumes too.
+"""
+
+import argparse
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "embedded"))
+import env
+import images
+from environment import ROOT, Argv, fail, run, say, step
+
+# Variable of docker-compose.yaml, the image that it names by default, and what stands in for it.
+THIRD_PARTY = {
+    "POSTGRES_IMAGE": ("postgres:17", "postgres"),
+    "HAPROXY_IMAGE": ("haproxy:3.2", "haproxy"),
+}
+PULL_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One project of docker-compose.yaml."""
+
+    project: str
+
+    @property
+    def file(self) -> Path:
+        """Its settings, in place of `.env`."""
+        return ROOT / "var" / "compose" / f"{self.project}.env"
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What its settings say."""
+        return env.read(self.file)
+
+    @property
+    def airflow(self) -> str:
+        """The address of its Airflow."""
+        return f"http://127.0.0.1:{self.settings['AIRFLOW_PORT']}"
+
+    def compose(self, *arguments: str, quiet: bool = True) -> str:
+        """Run `docker compose` on it; ends this script if that fails."""
+        command: Argv = ["docker", "compose", "-p", self.project, "--env-file", self.file, *arguments]
+        return run(command, quiet=quiet)
+
+    def tool(self, *command: str) -> str:
+        """Run a command in the stages' image, with the stack's runs and inputs."""
+        return self.compose("run", "--rm", "--no-deps", "-T", "imagebatch", *command)
+
+    def prepare(self) -> None:
+        """Write its settings, with ports that are free now."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        env.main(self.file)
+        known = self.settings
+        made = {name: str(free_port()) for name in ("AIRFLOW_PORT", "MLFLOW_PORT") if name not in known}
+        env.write(self.file, known | made | third_party())
+
+    def up(self) -> None:
+        """Start it and wait until everything is healthy."""
+        self.compose("up", "--wait", "--quiet-pull")
+
+    def down(self) -> None:
+        """Stop it and remove all that belongs to it, volumes included."""
+        self.compose("--profile", "*", "down", "--volumes", "--remove-orphans")
+
+    def left(self) -> list[str]:
+        """List what is left of it on the engine: containers, volumes, networks."""
+        label = f"label=com.docker.compose.project={self.project}"
+        kinds = (["ps", "--all"], ["volume", "ls"], ["network", "ls"])
+        found = [run(["docker", *kind, "--quiet", "--filter", label], quiet=True).split() for kind in kinds]
+        return [name for names in found for name in names]
+
+
+def main() -> int:
+    """Run one verb."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("verb", choices=("up", "down"))
+    options.add_argument("--project", default="imagebatch-test")
+    chosen = options.parse_args()
+    stack = Stack(chosen.project)
+    if chosen.verb == "down":
+        if stack.file.exists():
+            stack.down()
+        return 0
+    missing = [image.name for image in images.IMAGES[:4] if not present(f"{image.name}:latest")]
+    for image in images.IMAGES:
+        if image.name in missing:
+            images.build(image)
+    stack.prepare()
+    with step("up"):
+        stack.up()
+    say(f"Airflow  {stack.airflow}  settings and passwords in {stack.file}")
+    return 0
+
+
+def third_party() -> dict[str, str]:
+    """Find an image for each service that is not ours.
+
+    Returns:
+        Values of the variables in docker-compose.yaml; nothing for an image that is there or can be pulled.
+    """
+    chosen = {}
+    for variable, (name, stand_in) in THIRD_PARTY.items():
+        if os.environ.get(variable):
+            chosen[variable] = os.environ[variable]
+        elif not present(name) and not pulled(name):
+            tag = f"imagebatch-standin-{stand_in}:latest"
+            run(["docker", "build", "--quiet", "-t", tag, f"tests/e2e/standins/{stand_in}"], quiet=True)
+            chosen[variable] = tag
+    return chosen
+
+
+def present(image: str) -> bool:
+    """Tell whether the engine has an image."""
+    return _succeeds(["docker", "image", "inspect", image], 30)
+
+
+def pulled(image: str) -> bool:
+    """Try to pull an image."""
+    return _succeeds(["docker", "pull", "--quiet", image], PULL_SECONDS)
+
+
+def _succeeds(argv: list[str], seconds: float) -> bool:
+    try:
+        return subprocess.run(argv, capture_output=True, timeout=seconds, check=False).returncode == 0
+    except FileNotFoundError:
+        fail("docker is not installed: the stack needs Docker Engine 25 and compose 2.24, or newer")
+    except subprocess.TimeoutExpired:
+        return False
+
+
+def free_port() -> int:
+    """Find a port of loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+if __name__ == "__main__":
+    sys.exit(main())

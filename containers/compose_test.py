@@ -1,0 +1,161 @@
+"""`make compose-test`: the compose stack from nothing to a proven table, and down again.
+
+Builds the images, starts the stack as a project of its own, scores the demo's photographs with one container
+per stage, compares the bytes with those that the process operator gives on this machine, and runs
+tests/compose against the running stack. Needs the demo's photographs and archive, and makes them where they are missing.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "embedded"))
+import demo
+import images
+from airflow_rest import Airflow
+from compose_stack import Stack, free_port
+from environment import ROOT, Argv, fail, program, run, say, step
+
+DAG = "batch_image_inference"
+IMAGES = 2624
+SECONDS = 900.0  # for one run of the DAG
+SERVED = ("imagebatch", "imagebatch-serving", "imagebatch-airflow", "imagebatch-tracking")
+PORTS = (
+    "inference",
+    "management",
+    "metrics",
+    "grpc_inference",
+    "grpc_management",
+    "airflow",
+    "mlflow",
+    "workers",
+)
+
+
+def main() -> int:
+    """Run every step, and end with the stack down whatever happens.
+
+    Returns:
+        0 if all held, else 1.
+    """
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--project", default="imagebatch-test")
+    options.add_argument("--keep", action="store_true", help="leave the stack running")
+    options.add_argument("--no-cache", action="store_true", help="build the images from their bases")
+    chosen = options.parse_args()
+    begun = time.monotonic()
+    stack = Stack(chosen.project)
+    material()
+    for image in images.IMAGES:
+        if image.name in SERVED and images.build(image, cache=not chosen.no_cache):
+            return 1
+    with step("settings and stand-ins"):
+        stack.prepare()
+        stack.down()
+    try:
+        with step("docker compose up --wait"):
+            stack.up()
+        with step("the DAG, a container per stage"):
+            run_id, product = scored(stack)
+        with step("the DAG, a process per stage"):
+            compare(product, reference())
+        with step("tests/compose"):
+            tests(stack, run_id)
+    finally:
+        if not chosen.keep:
+            with step("docker compose down"):
+                stack.down()
+    if not chosen.keep and stack.left():
+        fail(f"left on the engine: {', '.join(stack.left())}", 1)
+    say(f"compose-test passed in {time.monotonic() - begun:.0f} s")
+    return 0
+
+
+def material() -> None:
+    """Make the demo's photographs and archive where they are missing."""
+    if not (ROOT / "model_store" / "solar-cells.mar").exists():
+        for verb in demo.TRAINING:
+            with step(f"training: {verb}"):
+                demo.train(verb)
+
+
+def scored(stack: Stack) -> tuple[str, bytes]:
+    """Run the DAG on the photographs.
+
+    Returns:
+        The name of the run's folder, and its CSV.
+    """
+    airflow = Airflow(stack.airflow, "admin", stack.settings["AIRFLOW_ADMIN_PASSWORD"])
+    succeed(airflow, {})
+    (folder,) = stack.tool("sh", "-c", "ls /data/runs").split()
+    output = f"/data/runs/{folder}/output"
+    certificate = json.loads(stack.tool("cat", f"{output}/certificate.json"))
+    counts = certificate["counts"]
+    if (counts["listed"], counts["predicted"], certificate["balanced"]) != (IMAGES, IMAGES, True):
+        fail(f"the certificate says {counts}, not {IMAGES} predicted", 1)
+    say(f"certificate: {counts}")
+    stack.tool("imagebatch", "verify", f"--run-id={folder}")
+    return folder, stack.tool("cat", f"{output}/predictions.csv").encode()
+
+
+def succeed(airflow: Airflow, conf: dict[str, object]) -> str:
+    """Trigger the DAG and wait for its success; what failed is printed.
+
+    Returns:
+        The run's id in Airflow.
+    """
+    run_id = airflow.trigger(DAG, conf)
+    state = airflow.wait(DAG, run_id, SECONDS)
+    if state != "success":
+        for task in airflow.tasks(DAG, run_id):
+            say(f"{task['task_id']} [{task['map_index']}] {task['state']}")
+            if task["state"] in {"failed", "up_for_retry"}:
+                say("\n".join(airflow.log(DAG, run_id, task)[-15:]))
+        fail(f"the run {run_id} is {state}", 1)
+    return run_id
+
+
+def reference() -> bytes:
+    """Give the CSV of the same DAG on the embedded stack, where each stage is a process."""
+    folder = ROOT / "var" / "compose" / "embedded"
+    ports = {f"IMAGEBATCH_PORT_{name.upper()}": str(free_port()) for name in PORTS}
+    inputs = ROOT / "var" / "data"
+    settings = ports | {"IMAGEBATCH_VAR": str(folder), "IMAGEBATCH_ALLOWED_ROOTS": str(inputs)}
+    script: Argv = [sys.executable, ROOT / "embedded" / "stack.py"]
+    try:
+        run([*script, "up"], quiet=True, environment=settings)
+        password = json.loads((folder / "airflow" / "passwords.json").read_text())["admin"]
+        airflow = Airflow(f"http://127.0.0.1:{ports['IMAGEBATCH_PORT_AIRFLOW']}", "admin", password)
+        succeed(airflow, {"input": str(inputs / "solar-cells" / "images")})
+        newest = max((folder / "runs").iterdir(), key=lambda path: path.stat().st_mtime)
+        return (newest / "output" / "predictions.csv").read_bytes()
+    finally:
+        run([*script, "down"], quiet=True, environment=settings)
+
+
+def compare(containers: bytes, processes: bytes) -> None:
+    """Insist on the same bytes."""
+    digests = [hashlib.sha256(content).hexdigest() for content in (containers, processes)]
+    if containers != processes:
+        fail(f"predictions.csv differs: {digests[0]} from containers, {digests[1]} from processes", 1)
+    say(f"predictions.csv, {len(containers)} bytes from both: sha256 {digests[0]}")
+
+
+def tests(stack: Stack, run_id: str) -> None:
+    """Run the tests that look at the running stack and attack it from inside."""
+    python: Argv = [program("airflow", "python"), "-Im", "pytest", "-c", "airflow/pyproject.toml"]
+    told = {"IMAGEBATCH_COMPOSE_PROJECT": stack.project, "IMAGEBATCH_COMPOSE_RUN": run_id}
+    done = subprocess.run(
+        [*python, "--rootdir", ".", "tests/compose"], cwd=ROOT, env=os.environ | told, check=False
+    )
+    if done.returncode:
+        fail("tests/compose failed", 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
