@@ -137,7 +137,7 @@ def keys_expire(ground: Ground) -> Result:
         return _REFUSED if expired else None
 
     def after(_: Asked, reply: Wrong) -> Wrong:
-        reply.pause = 3.2
+        reply.pause = 4.5
         return reply
 
     with Relay(ground.server.inference, before=before, after=after) as relay:

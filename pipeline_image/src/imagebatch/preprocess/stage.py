@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from imagebatch import __version__
@@ -14,30 +10,24 @@ from imagebatch.backends.patience import patiently
 from imagebatch.contracts import (
     LISTING,
     LISTING_SCHEMA,
-    MANIFEST_SCHEMA,
     PLAN,
-    REJECTS_SCHEMA,
     RUN_JSON,
     Plan,
     RunDescription,
-    manifest_path,
-    rejects_path,
 )
 from imagebatch.errors import ConfigurationError, NothingToDoError, RunMismatchError
-from imagebatch.inspection import inspect
 from imagebatch.log import get_logger
 from imagebatch.metrics_stage import current
 from imagebatch.preprocess.listing import limited, shards_of, sorted_rows
+from imagebatch.preprocess.manifests import write_manifests
 from imagebatch.preprocess.sources import Asked
 from imagebatch.progress import Progress
 from imagebatch.settings import PreprocessSettings
 from imagebatch.storage.inputs import ImageSource, image_source, to_uri
-from imagebatch.storage.runs import RunFolder, open_run, parquet_bytes
+from imagebatch.storage.runs import RunFolder, open_run
 from imagebatch.timeline import recorded
 
 log = get_logger()
-
-_READERS = 4
 
 
 @recorded(lambda _: "preprocess")
@@ -120,35 +110,15 @@ def _list_input(run: RunFolder, description: RunDescription, asked: Asked) -> No
 
 
 def _inspect_all(run: RunFolder, description: RunDescription, source: ImageSource) -> Plan:
-    with run.reading(LISTING) as stream, ThreadPoolExecutor(_READERS) as readers:
+    rejected = 0
+    with run.reading(LISTING) as stream:
         listing = pq.ParquetFile(stream)
-        rejected = 0
-        with Progress("preprocess", listing.metadata.num_rows) as progress:
-            for shard in range(listing.num_row_groups):
-                if not run.exists(manifest_path(shard)):
-                    rows = listing.read_row_group(shard).to_pylist()
-                    inspected = readers.map(
-                        lambda row: inspect(row, source, description.max_image_pixels), rows
-                    )
-                    table = pa.Table.from_pylist(list(inspected), MANIFEST_SCHEMA)
-                    run.create_table(manifest_path(shard), table)
-                rejects = _write_rejects(run, shard)
+        listed, shards = listing.metadata.num_rows, listing.num_row_groups
+        with Progress("preprocess", listed) as progress:
+            for images, rejects in write_manifests(run, listing, source, description.max_image_pixels):
                 rejected += rejects
-                progress.advance(listing.metadata.row_group(shard).num_rows, failed=rejects)
-        listed = listing.metadata.num_rows
-        shards = listing.num_row_groups
+                progress.advance(images, failed=rejects)
     plan = Plan(listed=listed, accepted=listed - rejected, rejected=rejected, shards=shards)
     run.create(PLAN, (plan.model_dump_json(indent=1) + "\n").encode())
     current().planned(plan, description.model, description.backend)
     return plan
-
-
-def _write_rejects(run: RunFolder, shard: int) -> int:
-    """The manifest's rejected rows as a file of their own, for people; returns how many."""
-    manifest = run.read_table(manifest_path(shard))
-    rejects = manifest.filter(pc.is_valid(manifest["reason"]))
-    stage = pa.array(["preprocess"] * rejects.num_rows, pa.string())
-    run.write(
-        rejects_path(shard), parquet_bytes(rejects.append_column("stage", stage).select(REJECTS_SCHEMA.names))
-    )
-    return int(rejects.num_rows)

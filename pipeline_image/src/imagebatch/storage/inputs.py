@@ -88,7 +88,9 @@ class ImageSource:
 
     def allows_path(self, path: str) -> bool:
         """Whether a local path, links followed, lies under an allowed root."""
-        real = os.path.realpath(path)
+        return self._inside(os.path.realpath(path))
+
+    def _inside(self, real: str) -> bool:
         return any(real == root or real.startswith(root.rstrip("/") + "/") for root in self._local_roots)
 
     def _read_local(self, path: str) -> bytes:
@@ -101,17 +103,32 @@ class ImageSource:
             ) from error
         except OSError as error:
             raise ImageUnavailableError(Reason.UNREADABLE, error.strerror) from error
-        if not self.allows_path(real):
+        if not self._inside(real):
             raise ImageUnavailableError(Reason.OUTSIDE_ALLOWED_ROOTS, "leads outside; see --allowed-roots")
         try:
             self._require_regular(os.stat(real))
             # Not blocking, in case the name has become a FIFO since.
             descriptor = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-            with open(descriptor, "rb") as stream:
-                self._require_regular(os.fstat(descriptor))
-                return stream.read(self._max_bytes + 1)
+            try:
+                status = os.fstat(descriptor)
+                self._require_regular(status)
+                return self._content(descriptor, status.st_size)
+            finally:
+                os.close(descriptor)
         except OSError as error:
             raise ImageUnavailableError(Reason.UNREADABLE, error.strerror) from error
+
+    def _content(self, descriptor: int, size: int) -> bytes:
+        """A file's bytes, in one system call unless it is being written to."""
+        data = os.read(descriptor, size + 1)
+        while len(data) != size and (more := os.read(descriptor, self._max_bytes + 1 - len(data))):
+            data += more
+            size = -1
+        if len(data) > self._max_bytes:
+            raise ImageUnavailableError(
+                Reason.TOO_MANY_BYTES, f"more than {self._max_bytes} bytes, and growing"
+            )
+        return data
 
     def _require_regular(self, status: os.stat_result) -> None:
         if not stat.S_ISREG(status.st_mode):
