@@ -8,6 +8,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from airflow.timetables.trigger import CronTriggerTimetable
 
 from imagebatch_dags.alerts import deadlines
+from imagebatch_dags.links import ResultLink
 from imagebatch_dags.pipeline import Pipeline
 from imagebatch_dags.stage import mapped_stage, stage, stage_run_id
 
@@ -132,6 +133,7 @@ def _tasks(pipeline: Pipeline) -> None:
         ],
         doc_md="Writes predictions.csv, failures.csv and the certificate. The asset event names them.",
     )
+    postprocess.operator_extra_links = (ResultLink(),)
     preprocess >> check_manifest >> shards >> score >> check_predictions >> postprocess
     check_manifest >> check_predictions
 

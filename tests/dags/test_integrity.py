@@ -126,3 +126,11 @@ def test_the_plan_is_one_task_per_shard_up_to_airflows_limit() -> None:
     assert len(plan.function({"shards": 1024, "accepted": 5000})) == 1024
     with pytest.raises(AirflowFailException, match="shard size of at least 1954"):
         plan.function({"shards": 3907, "accepted": 2_000_000})
+
+
+def test_the_example_needs_no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the inputs are at their usual place, as in containers, every DAG file parses all the same."""
+    monkeypatch.delenv("IMAGEBATCH_INPUTS", raising=False)
+    bag = DagBag(dag_folder=str(ROOT / "dags" / "pipelines_from_yaml.py"))
+    assert bag.import_errors == {}
+    assert bag.dags["solar_cells_weekly"].params["input"] == "/data/inputs/solar-cells/images"

@@ -1,0 +1,228 @@
+"""`make operations-test`, first part: kill each piece of the compose stack in the middle of a run.
+
+A run that nobody disturbs comes first. Then, for each scenario, the same input is scored again, a piece is
+killed with SIGKILL while shards are being scored, and the run must end with the same bytes: by itself, or
+after one clear of its failed tasks. The table goes into docs/reference/reliability-containers.md.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from stack import ROOT, Stack, folder_name, own_stack
+
+PAGE = ROOT / "docs" / "reference" / "reliability-containers.md"
+ASKED = {"limit": 512, "shard_size": 64}
+BEFORE_THE_KILL = 1  # shards done; eight in all, four at a time
+PATIENCE = 1500.0  # seconds: a dead worker is noticed by its missing heartbeats, after five minutes
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One way to disturb a run.
+
+    Attributes:
+        name: what is killed.
+        kill: does it, and whatever a machine's own supervision would do next.
+        then: what is expected to happen, for the table.
+    """
+
+    name: str
+    kill: Callable[[Stack], None]
+    then: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a disturbed run.
+
+    Attributes:
+        scenario: which.
+        ended: `by itself` or `after one clear`.
+        seconds: from the kill to the end.
+        attempts: the most tries that one task took.
+        same: whether the CSV has the undisturbed run's bytes.
+        orphans: stage containers left at its end.
+    """
+
+    scenario: str
+    ended: str
+    seconds: float
+    attempts: int
+    same: bool
+    orphans: int
+
+
+def service(name: str) -> Callable[[Stack], None]:
+    """Kill the first process of a service, as the kernel would for want of memory; the engine restarts it."""
+
+    def kill(stack: Stack) -> None:
+        os.kill(stack.pid(name), signal.SIGKILL)
+
+    return kill
+
+
+def stage_container(stack: Stack) -> None:
+    """Kill one container that is scoring."""
+    stack.run("docker", "kill", "--signal", "KILL", stack.stages()[0])
+
+
+def worker(stack: Stack) -> None:
+    """Kill the processes that run tasks, and leave their scheduler and their containers alone."""
+    listing = stack.run(
+        "docker", "top", stack.compose("ps", "-q", "airflow-scheduler").strip(), "-eo", "pid,args"
+    )
+    for line in listing.splitlines()[1:]:
+        pid, _, command = line.strip().partition(" ")
+        if "airflow worker" in command and "<idle>" not in command:
+            os.kill(int(pid), signal.SIGKILL)
+
+
+def engine(stack: Stack) -> None:
+    """Kill the container engine, and start it again by the command in ENGINE_START."""
+    pid = int(Path(os.environ.get("ENGINE_PID_FILE", "/var/run/docker.pid")).read_text())
+    os.kill(pid, signal.SIGKILL)
+    time.sleep(3)
+    subprocess.run(os.environ["ENGINE_START"], shell=True, check=True)  # noqa: S602 - the tester's own command
+    stack.up()
+
+
+SCENARIOS = [
+    Scenario("a container that scores a shard", stage_container, "the task is retried, the shard continues"),
+    Scenario(
+        "the processes that run tasks, not their containers",
+        worker,
+        "their heartbeats stop; the tasks are retried",
+    ),
+    Scenario(
+        "the scheduler with its executor",
+        service("airflow-scheduler"),
+        "it restarts and takes its tasks up again",
+    ),
+    Scenario("PostgreSQL", service("postgres"), "it recovers from its log; Airflow reconnects"),
+    Scenario("TorchServe", service("torchserve"), "it restarts; the scorer waits for it"),
+    Scenario("the container engine", engine, "everything restarts with it; see below"),
+]
+
+
+def main(argv: list[str]) -> int:
+    """Run the scenarios, print the table, and write the page if all ran.
+
+    Args:
+        argv: parts of scenario names; none = all.
+
+    Returns:
+        0 if every run ended with the same bytes, else 1.
+    """
+    chosen = [each for each in SCENARIOS if not argv or any(part in each.name for part in argv)]
+    if "ENGINE_START" not in os.environ:
+        chosen = [each for each in chosen if each.kill is not engine]
+    with own_stack("imagebatch-kills") as stack:
+        expected = undisturbed(stack)
+        outcomes = [disturb(stack, each, expected) for each in chosen]
+    text = table(outcomes)
+    print(text)
+    if len(chosen) == len(SCENARIOS):
+        write_page(text)
+    return 0 if all(each.same for each in outcomes) else 1
+
+
+def undisturbed(stack: Stack) -> str:
+    """Give the digest of the CSV that nobody disturbs.
+
+    Raises:
+        RuntimeError: that run did not succeed.
+    """
+    begun = time.monotonic()
+    run = stack.trigger(**ASKED)
+    if stack.wait(run, PATIENCE) != "success":
+        raise RuntimeError(f"the undisturbed run did not succeed: {stack.tasks(run)}")
+    print(f"undisturbed: {time.monotonic() - begun:.0f} s", flush=True)
+    return digest(stack, run)
+
+
+def disturb(stack: Stack, scenario: Scenario, expected: str) -> Outcome:
+    """Run one scenario."""
+    run = stack.trigger(**ASKED)
+    wait_until_scoring(stack, run)
+    begun = time.monotonic()
+    scenario.kill(stack)
+    state, ended = stack.wait(run, PATIENCE), "by itself"
+    if state != "success":
+        failed = {each["task_id"] for each in stack.tasks(run) if each["state"] == "failed"}
+        ended = f"after one clear of {', '.join(sorted(failed))}"
+        stack.clear_failed(run)
+        state = stack.wait(run, PATIENCE)
+    seconds = time.monotonic() - begun
+    same = state == "success" and digest(stack, run) == expected
+    attempts = max((each["try_number"] for each in stack.tasks(run)), default=0)
+    outcome = Outcome(
+        scenario.name, ended if state == "success" else state, seconds, attempts, same, orphans(stack)
+    )
+    print(outcome, flush=True)
+    return outcome
+
+
+def wait_until_scoring(stack: Stack, run: str) -> None:
+    """Wait until some shards are done and others are being scored.
+
+    Raises:
+        RuntimeError: the run went too fast, or not at all.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        done = [
+            each for each in stack.tasks(run) if each["task_id"] == "score" and each["state"] == "success"
+        ]
+        if len(done) >= BEFORE_THE_KILL and stack.stages():
+            return
+        if stack.state(run) in {"success", "failed"}:
+            break
+        time.sleep(0.3)
+    raise RuntimeError(f"{run} is {stack.state(run)}: there was no middle to kill in")
+
+
+def digest(stack: Stack, run: str) -> str:
+    """Digest a run's CSV, after its certificate has been proven again."""
+    name = folder_name(run)
+    stack.in_runs("imagebatch", "verify", "--runs-uri=/data/runs", f"--run-id={name}")
+    return stack.in_runs("sha256sum", f"/data/runs/{name}/output/predictions.csv").split()[0]
+
+
+def orphans(stack: Stack) -> int:
+    """Count the stage containers that are left."""
+    label = f"label=imagebatch.installation={stack.project}"
+    return len(stack.run("docker", "ps", "-aq", "--filter", label).split())
+
+
+def table(outcomes: list[Outcome]) -> str:
+    """Write the outcomes as a Markdown table."""
+    expected = {each.name: each.then for each in SCENARIOS}
+    rows = [
+        f"| {each.scenario} | {expected[each.scenario]} | {each.ended} | {each.seconds:.0f} "
+        f"| {each.attempts} | {'yes' if each.same else '**no**'} | {each.orphans} |"
+        for each in outcomes
+    ]
+    columns = (
+        "killed, what happens, the run ended, seconds after, most tries of a task, same CSV, containers left"
+    )
+    names = columns.split(", ")
+    return "\n".join([f"| {' | '.join(names)} |", "|---" * len(names) + "|", *rows])
+
+
+def write_page(text: str) -> None:
+    """Put the table between the page's markers."""
+    before, marker, rest = PAGE.read_text(encoding="utf-8").partition("<!-- kills: generated -->\n")
+    _, end, after = rest.partition("<!-- end -->")
+    if not (marker and end):
+        raise SystemExit(f"{PAGE.name} has no place for the table")
+    PAGE.write_text(f"{before}{marker}{text}\n{end}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
