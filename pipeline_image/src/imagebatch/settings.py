@@ -173,12 +173,17 @@ class ScoringSettings(ApiSettings):
         description="File of golden images, asked about before the first row; {model} in it stands for the"
         " model's name, and then the file may be missing; empty: no probe.",
     )
+    deadline: AwareDatetime | None = Field(
+        None, description="When the run must be done, as 2026-01-31T06:00:00Z; progress says if it will be."
+    )
+
+
+class WholeScoringSettings(ScoringSettings):
+    """Scoring from the first image to the last."""
+
     bench: bool = Field(
         default=False,
         description="After scoring, measure for some seconds what this machine could do: log and telemetry.",
-    )
-    deadline: AwareDatetime | None = Field(
-        None, description="When the run must be done, as 2026-01-31T06:00:00Z; progress says if it will be."
     )
 
 
@@ -218,7 +223,7 @@ class CheckSettings(SampleSettings):
     suite: Literal["manifest", "predictions", "images"] = Field(description="Which data to check.")
 
 
-class ScoreSettings(RunSettings, ScoringSettings):
+class ScoreSettings(RunSettings, WholeScoringSettings):
     """Ask the model API about every image of a shard."""
 
     shard: int = Field(-1, ge=-1, description="Number of the shard; -1: all, one after the other.")
@@ -292,7 +297,7 @@ class RedriveSettings(RunSettings, ScoringSettings):
     reasons: str = Field("", description="Comma-separated reasons to redrive; empty: all of failures.csv.")
 
 
-class WholeRunSettings(InputSettings, ScoringSettings, ReportSettings):
+class WholeRunSettings(InputSettings, WholeScoringSettings, ReportSettings):
     """All stages in one process, without an orchestrator."""
 
 
