@@ -41,10 +41,11 @@ def main() -> int:
     parser.add_argument(
         "--publish", action="store_true", help="keep the figures, write the page and the plot"
     )
+    parser.add_argument("--store", type=Path, help="folder with all archives: make none")
     asked = parser.parse_args()
-    store = ROOT / "var" / "benchmarks" / "engines"
+    store = asked.store or ROOT / "var" / "benchmarks" / "engines"
     try:
-        settings = make_archives(store)
+        settings = load_settings(CONFIG_DIR, []) if asked.store else make_archives(store)
     except TrainingError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -52,6 +53,7 @@ def main() -> int:
     result: dict[str, Any] = json.loads(kept.read_text("utf-8")) if kept.is_file() else {}
     with tempfile.TemporaryDirectory(prefix="imagebatch-engines-") as folder:
         if asked.part in (None, "process"):
+            print("one process: decode, then every engine, in rounds", flush=True)
             result |= engines_process.measure(settings, store, Path(folder), asked.rounds, asked.images)
         if asked.part in (None, "served"):
             result["served"] = engines_served.measure(

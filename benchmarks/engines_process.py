@@ -7,6 +7,7 @@ import time
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,8 @@ def measure(settings: Any, store: Path, folder: Path, rounds: int, images: int) 
     ]
     decode = _spread(times["decode"])
     counts = {name: len(one["wanted"]) for name, one in sets.items()}
-    batches = _batches(folder, [models["solar-cells"].decode(data) for data in sample][:96], rounds)
+    pixels = [models["solar-cells"].decode(data) for data in islice(cycle(sample), 3 * max(BATCHES))]
+    batches = _batches(folder, pixels, rounds)
     return {
         "images": len(sample),
         "rounds": rounds,
