@@ -63,10 +63,14 @@ COMMANDS = {
     "postprocess": Command(
         settings.PostprocessSettings, "imagebatch.postprocess", "postprocess", _certificate
     ),
+    "report": Command(settings.ReportSettings, "imagebatch.report", "report", _plain),
     "run": Command(settings.WholeRunSettings, "imagebatch.run", "run", _certificate),
     "redrive": Command(settings.RedriveSettings, "imagebatch.redrive", "redrive", _certificate),
     "verify": Command(settings.VerifySettings, "imagebatch.verify", "verify", _certificate),
     "prune": Command(settings.PruneSettings, "imagebatch.prune", "prune", _plain),
+    "baseline": Command(settings.BaselineSettings, "imagebatch.drift.make", "baseline", _plain),
+    "history": Command(settings.HistorySettings, "imagebatch.history", "history", _plain),
+    "trends": Command(settings.TrendsSettings, "imagebatch.trends", "trends", _plain),
     "bench": Command(settings.BenchSettings, "imagebatch.bench", "bench", lambda _, r: r.as_json()),
     "tune": Command(settings.TuneSettings, "imagebatch.tune", "tune", lambda _, r: r.as_json()),
     "models": Command(settings.ModelsSettings, "imagebatch.models", "models", lambda _, r: {"answer": r}),

@@ -7,29 +7,35 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from imagebatch.certificate import Certificate
+from imagebatch.log import get_logger
 from imagebatch.metrics_push import measured
 from imagebatch.postprocess import postprocess
 from imagebatch.preprocess import preprocess
-from imagebatch.quality import check
+from imagebatch.quality.process import CheckProcess
+from imagebatch.report import report
 from imagebatch.score import score
 from imagebatch.settings import (
     CheckSettings,
     CommonSettings,
     PostprocessSettings,
     PreprocessSettings,
+    ReportSettings,
     ScoreSettings,
     WholeRunSettings,
 )
+
+log = get_logger()
 
 S = TypeVar("S", bound=CommonSettings)
 
 
 def run(settings: WholeRunSettings) -> Certificate:
     """Does what the DAG does, in the same order and with the same files."""
-    measured("preprocess", _part(settings, PreprocessSettings), preprocess)
-    measured("check", _part(settings, CheckSettings, suite="manifest"), check)
-    measured("score", _part(settings, ScoreSettings, shard=-1), score)
-    measured("check", _part(settings, CheckSettings, suite="predictions"), check)
+    with CheckProcess(settings.log_level) as checks:
+        measured("preprocess", _part(settings, PreprocessSettings), preprocess)
+        checks.check(_part(settings, CheckSettings, suite="manifest"))
+        measured("score", _part(settings, ScoreSettings, shard=-1), score)
+        checks.check(_part(settings, CheckSettings, suite="predictions"))
     return measured("postprocess", _part(settings, PostprocessSettings), postprocess)
 
 

@@ -65,14 +65,19 @@ def image_sample(run: RunFolder, description: RunDescription, images: int) -> pa
             return found
     except (FileNotFoundError, NotProvenError):
         pass
+    table = measured_sample(run, description, images).replace_schema_metadata({"asked": asked})
+    run.write(IMAGE_SAMPLE, parquet_bytes(table))
+    return table
+
+
+def measured_sample(run: RunFolder, description: RunDescription, images: int) -> pa.Table:
+    """`image_sample`, always made anew and not kept."""
     rows = chosen_rows(run, description.run_id, images)
     source = image_source(description)
     with Decoders() as decoders:
         looked_at = list(decoders.map(lambda row: row | _look(row, source, decoders), rows))
-    table = pa.Table.from_pylist(looked_at, SAMPLE_SCHEMA).replace_schema_metadata({"asked": asked})
-    run.write(IMAGE_SAMPLE, parquet_bytes(table))
-    log.info("images looked at", images=table.num_rows)
-    return table
+    log.info("images looked at", images=len(rows))
+    return pa.Table.from_pylist(looked_at, SAMPLE_SCHEMA)
 
 
 def chosen_rows(run: RunFolder, seed: str, images: int) -> list[Row]:

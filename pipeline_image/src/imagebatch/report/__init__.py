@@ -1,0 +1,5 @@
+"""Pages to look at: report.html of a run, history.html of all of them."""
+
+from imagebatch.report.stage import ReportResult, report
+
+__all__ = ["ReportResult", "report"]

@@ -1,0 +1,85 @@
+"""Facts into HTML: one file, no script, nothing fetched. Every text is escaped by the template engine."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from imagebatch import __version__
+from imagebatch.report.facts import Facts
+from imagebatch.report.pictures import with_thumbnails
+
+def report_page(facts: Facts) -> str:
+    """report.html, less than 2 MB however large the run."""
+    queue = facts.predictions.least_confident
+    groups = [facts.failures, facts.slowest, queue, *(check["rows"] for check in facts.checks)]
+    with_thumbnails(facts.run, facts.description, groups)
+    return render(
+        "report.html.j2",
+        facts=facts,
+        certificate=facts.certificate,
+        counts=facts.certificate.counts,
+        model=facts.certificate.model,
+        summary=facts.summary,
+        drift=facts.drift,
+        queue=queue,
+        version=__version__,
+    )
+
+
+def render(template: str, **content: Any) -> str:
+    """A page of one of the templates."""
+    return _environment().get_template(template).render(**content)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("imagebatch.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"count": count, "duration": duration, "percent": percent, "shorten": shorten}
+    style = files("imagebatch.report").joinpath("templates", "style.css").read_text("utf-8")
+    environment.globals["style"] = Markup(style)  # noqa: S704 (a file of this package)
+    return environment
+
+
+def count(number: float) -> str:
+    """A count as people read it: 2,624."""
+    return f"{number:,.0f}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as `0.4 s`, `12 s`, `3 min 05 s` or `2 h 10 min`."""
+    if seconds is None:
+        return "–"
+    if seconds < 9.95:  # noqa: PLR2004 (where one decimal stops helping)
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if not minutes:
+        return f"{rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def percent(share: float | None) -> str:
+    """A share of 1 with as many digits as say something."""
+    if share is None:
+        return "–"
+    text = f"{share * 100:.2f}" if 0 < share < 0.0995 else f"{share * 100:.1f}"  # noqa: PLR2004 (below 10 %)
+    return f"{text.rstrip('0').rstrip('.') if '.' in text else text} %"
+
+
+def shorten(text: str, length: int = 48) -> str:
+    """The two ends of a long text, which is where names differ."""
+    if len(text) <= length:
+        return text
+    half = (length - 1) // 2
+    return f"{text[:half]}…{text[-half:]}"

@@ -1,0 +1,154 @@
+"""The verb: looks at the sample, judges drift, writes the page, keeps the run's figures.
+
+It comes after the certificate and changes nothing of it. What fails here never makes a finished run fail:
+whoever calls it in the chain of stages ignores its exit code, and `imagebatch run` logs it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from imagebatch.certificate import Certificate, recorded_certificate
+from imagebatch.contracts import DRIFT, REPORT, RunDescription, quality_path
+from imagebatch.drift.baseline import as_text, read_baseline
+from imagebatch.drift.judge import judge
+from imagebatch.drift.observations import observe
+from imagebatch.imagery.checks import findings, suspects
+from imagebatch.imagery.sample import image_sample
+from imagebatch.ledger import read_description
+from imagebatch.log import get_logger
+from imagebatch.report.facts import Facts
+from imagebatch.report.page import report_page
+from imagebatch.report.predictions import Predictions
+from imagebatch.settings import ReportSettings
+from imagebatch.storage.runs import RunFolder, open_run
+from imagebatch.summary import RunSummary, busy_seconds, keep_summary
+from imagebatch.timeline import StageRecord, read_timeline, recorded
+from imagebatch.tracking import log_run
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class ReportResult:
+    """Where the page is, and what it says first."""
+
+    report: str
+    bytes: int
+    drifting: bool | None
+    suspect: int
+
+
+@recorded(lambda _: "report")
+def report(settings: ReportSettings) -> ReportResult:
+    """Writes report.html and quality/drift.json of a finished run, and its figures for history.
+
+    Raises:
+        ConfigurationError: The run has not finished, or the baseline is not one.
+        NotProvenError: The run's files are damaged.
+        StorageError: Reading the inputs or writing the run failed.
+    """
+    run = open_run(settings.runs_uri, settings.run_id)
+    certificate, description = recorded_certificate(run), read_description(run)
+    timeline = read_timeline(run)
+    sample = image_sample(run, description, settings.image_sample)
+    found = findings(sample)
+    keep_findings(run, sample, found)
+    predictions = Predictions(run, description)
+    drift = _drift(run, description, sample, settings)
+    summary = _summary(settings.pipeline, certificate, timeline, predictions, sample, found, drift)
+    facts = Facts(
+        run=run,
+        description=description,
+        certificate=certificate,
+        timeline=timeline,
+        predictions=predictions,
+        sample=sample,
+        findings=found,
+        drift=drift,
+        summary=summary,
+        ceiling=settings.ceiling,
+    )
+    page = report_page(facts).encode()
+    run.write(REPORT, page)
+    keep_summary(settings.runs_uri, summary)
+    if settings.tracking_uri:
+        log_run(settings.tracking_uri, settings.experiment, summary, description, f"{run.uri}/{REPORT}")
+    log.info("report written", bytes=len(page), drifting=summary.drifting, suspect=summary.suspect)
+    return ReportResult(f"{run.uri}/{REPORT}", len(page), summary.drifting, summary.suspect)
+
+
+def keep_findings(run: RunFolder, sample: pa.Table, found: list[dict[str, Any]]) -> None:
+    """Writes quality/images.json."""
+    content = {"looked_at": sample.num_rows, "suspect": suspects(found), "findings": found}
+    run.write(quality_path("images"), (json.dumps(content, indent=1) + "\n").encode())
+
+
+def _drift(
+    run: RunFolder, description: RunDescription, sample: pa.Table, settings: ReportSettings
+) -> dict[str, Any] | None:
+    name = description.model.name
+    baseline = read_baseline(settings.baseline, name) if settings.baseline else None
+    if baseline is None:
+        return None
+    result = judge(
+        baseline,
+        observe(run, description, sample),
+        run_id=description.run_id,
+        digest=description.model.digest,
+        alpha=settings.drift_alpha,
+    )
+    result["baseline"]["classes"] = baseline.about.classes
+    run.write(DRIFT, as_text(result))
+    if result["drifting"]:
+        certain = [test["name"] for test in result["tests"] if test["drifting"]]
+        log.warning("the run has drifted from its baseline", tests=", ".join(certain))
+    return result
+
+
+def _summary(
+    pipeline: str,
+    certificate: Certificate,
+    timeline: list[StageRecord],
+    predictions: Predictions,
+    sample: pa.Table,
+    found: list[dict[str, Any]],
+    drift: dict[str, Any] | None,
+) -> RunSummary:
+    scoring = [record for record in timeline if record.stage.startswith("score") and record.images]
+    seconds = busy_seconds(scoring)
+    scored = sum(record.images for record in scoring if record.outcome == "done")
+    model = certificate.model
+    return RunSummary(
+        run_id=certificate.run_id,
+        pipeline=pipeline,
+        started=timeline[0].started if timeline else datetime.now(UTC),
+        model=f"{model.name} {model.version} {model.digest}",
+        **certificate.counts.model_dump(),
+        reasons=certificate.reasons,
+        seconds=round(busy_seconds(timeline), 3) if timeline else None,
+        cpu_seconds=round(sum(record.cpu_seconds for record in timeline), 3) if timeline else None,
+        images_per_second=round(scored / seconds, 2) if seconds and scored else None,
+        classes=dict(predictions.classes),
+        confidence=predictions.mean("confidence"),
+        entropy=predictions.mean("entropy"),
+        unsure=predictions.mean("unsure"),
+        brightness=_mean(sample, "brightness"),
+        sharpness=_mean(sample, "sharpness"),
+        suspect=suspects(found),
+        looked_at=sample.num_rows,
+        drifting=drift["drifting"] if drift else None,
+        drift=max((test["effect"] for test in drift["tests"]), default=None) if drift else None,
+        estimated_accuracy=(drift["estimated_accuracy"] or {}).get("accuracy") if drift else None,
+    )
+
+
+def _mean(sample: pa.Table, column: str) -> float | None:
+    values = sample[column].drop_null().to_numpy()
+    return round(float(np.mean(values)), 4) if len(values) else None
