@@ -2,7 +2,8 @@
 
 Builds the images, starts the stack as a project of its own, scores the demo's photographs with one container
 per stage, compares the bytes with those that the process operator gives on this machine, and runs
-tests/compose against the running stack. Needs the demo's photographs and archive, and makes them where they are missing.
+tests/compose against the running stack. Needs the demo's photographs and archive, and makes them where they
+are missing.
 """
 
 import argparse

@@ -1,10 +1,11 @@
 """What each container may do, read from `docker inspect` of the running stack."""
 
+import os
 from typing import Any
 
 import pytest
 from compose_stack import Stack
-from security_table import PAGE, PASSAGE, capabilities, mounts, networks, published, table
+from security_table import PAGE, PASSAGE, capabilities, mounts, networks, published, table, written
 
 SERVICES = {
     "airflow-api-server",
@@ -110,6 +111,8 @@ def test_a_stage_sees_its_files_and_the_model_api(stage: dict[str, Any], stack: 
 
 def test_the_documented_table_is_the_truth(everything: dict[str, dict[str, Any]], stack: Stack) -> None:
     """docs/reference/security.md says what the engine says."""
+    if os.environ.get("IMAGEBATCH_WRITE_DOCS"):
+        written(PAGE, table(everything, stack.project))
     found = PASSAGE.search(PAGE.read_text(encoding="utf-8"))
     assert found
     assert found[0].split("\n", 1)[1].removesuffix("<!-- end -->").strip() == table(everything, stack.project)

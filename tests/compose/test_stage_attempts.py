@@ -112,9 +112,7 @@ def test_only_the_inference_key_is_there(python_in_stage: Callable[[str], Any]) 
     assert python_in_stage(script) == ["inference"]
 
 
-@pytest.mark.parametrize(
-    "name", ["../{run}", "..%2f{run}", "/data/runs/{run}", "x/../{run}", "{run}\x00", "."]
-)
+@pytest.mark.parametrize("name", ["../{run}", "..%2f{run}", "/data/runs/{run}", "x/../{run}", "{run}/", "."])
 def test_a_run_id_cannot_leave_its_folder(in_stage: Callable[..., Any], run_folder: str, name: str) -> None:
     """A run id that is a path is wrong usage, before anything is read or written."""
     assert in_stage("imagebatch", "verify", f"--run-id={name.format(run=run_folder)}").code == 2
