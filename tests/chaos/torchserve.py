@@ -30,6 +30,7 @@ class TorchServe:
         inference: URL of the inference API.
         management: URL of the management API.
         key_file: Its `key_file.json`.
+        metrics_port: Where it exposes its metrics.
     """
 
     def __init__(self, folder: Path, store: Path, **settings: object) -> None:
@@ -37,6 +38,7 @@ class TorchServe:
         self._store = store
         self._settings = settings
         self._ports = free_ports(6)
+        self.metrics_port = self._ports[2]
         self._starts = 0
         self.inference, self.management = (f"http://127.0.0.1:{port}" for port in self._ports[:2])
         self.key_file = folder / "key_file.json"

@@ -1,0 +1,102 @@
+"""`make monitoring-test`: break the platform, and see the right alert arrive, and no other."""
+
+import argparse
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+sys.path[1:1] = [str(ROOT / "tests/chaos"), str(ROOT / "tests/pipeline_image"), str(ROOT / "embedded")]
+
+import children  # noqa: E402 - the folders above hold what these import
+import runs_at_fault  # noqa: E402 - the same
+import servers_at_fault  # noqa: E402 - the same
+from environment import say  # noqa: E402 - the same
+from fault import ALL, Fault, Seen, play  # noqa: E402 - the same
+from panels import silent_panels  # noqa: E402 - the same
+from platform_under_watch import Platform  # noqa: E402 - the same
+from table import write_page  # noqa: E402 - the same
+
+AT_ONCE = 6  # runs that share two cores without becoming late by that alone
+
+
+def main(argv: list[str]) -> int:
+    """Make every fault.
+
+    Args:
+        argv: As after the program's name; see `--help`.
+
+    Returns:
+        0 if each alert arrived and no other, every receiver heard of it, and every panel has data.
+    """
+    parser = argparse.ArgumentParser(prog="make monitoring-test")
+    parser.add_argument("--only", nargs="*", metavar="NAME", help="make these faults only")
+    asked = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    wanted = [one for one in ALL if not asked.only or one.name in asked.only]
+    folder = Path(tempfile.mkdtemp(prefix="imagebatch-monitoring-"))
+    begun = time.time()
+    try:
+        platform = Platform(folder)
+        say(f"all programs are up after {time.time() - begun:.0f} s")
+        begun = time.time()
+        seen = _play(platform, wanted)
+        complaints = [f"{one.fault.name}: {one.error}" for one in seen if one.error]
+        if not asked.only:
+            complaints += _receivers(platform) + silent_panels(platform, begun, time.time())
+        platform.close()
+    finally:
+        children.end_all()
+    for complaint in complaints:
+        say(f"FAILED {complaint}")
+    if complaints:
+        say(f"{len(complaints)} complaints; logs are in {folder}")
+        return 1
+    shutil.rmtree(folder, ignore_errors=True)
+    if not asked.only:
+        write_page(seen)
+    say(f"each of {len(seen)} faults brought its alert and no other, in {time.time() - begun:.0f} s")
+    return 0
+
+
+def _play(platform: Platform, wanted: list[Fault]) -> list[Seen]:
+    lock = threading.Lock()
+
+    def one_of(one: Fault) -> Seen:
+        seen = play(platform, one)
+        with lock:
+            outcome = seen.error or f"after {seen.fired:.1f} s, all clear after {seen.resolved:.1f} s"
+            say(f"{one.name:<18}{one.alert:<30}{outcome}")
+        return seen
+
+    own = [one for one in wanted if one.breaking.__module__ == runs_at_fault.__name__]
+    shared = [one for one in wanted if one.breaking.__module__ == servers_at_fault.__name__]
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        return [*threads.map(one_of, own), *map(one_of, shared)]
+
+
+def _receivers(platform: Platform) -> list[str]:
+    """What Slack, the pager, the mailbox and the dead man's switch did not hear."""
+    posts = platform.webhooks.posts
+    told = {name: len(posts.get(f"/{name}", [])) for name in ("slack", "on-call", "deadman")}
+    told["mailbox"] = len(platform.mailbox.mails)
+    complaints = [f"{name} heard nothing" for name, count in told.items() if not count]
+    say(f"messages: {told}")
+    for headers, _ in posts.get("/on-call", []):
+        if headers.get("Authorization") != "Bearer token-of-the-pager":
+            complaints.append("the pager was called without its token")
+    texts = [str(body["attachments"][0].get("text")) for _, body in posts.get("/slack", [])]
+    texts += [str(mail.get_payload(decode=True)) for mail in platform.mailbox.mails]
+    complaints += [f"no runbook in {text[:80]}" for text in texts if "runbook.md#imagebatch" not in text]
+    if platform.webhooks.firing("", 0):
+        complaints.append("an alert was about nothing")
+    return complaints
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,28 @@
+"""docs/reference/alerts.md: what was done, what was told, and how soon."""
+
+from environment import ROOT
+from fault import Seen
+from render import HASTE
+
+PAGE = ROOT / "docs" / "reference" / "alerts.md"
+
+
+def write_page(seen: list[Seen]) -> None:
+    """Write the table of a complete run."""
+    rows = [
+        f"| {one.fault.text} | [{one.fault.alert}](../how-to/runbook.md#{one.fault.alert.lower()})"
+        f" | {one.fired:.0f} | {one.resolved:.0f} |"
+        for one in seen
+    ]
+    PAGE.write_text(
+        "# Faults and alerts\n\n"
+        "Written by `make monitoring-test`: each fault is made on real programs (Prometheus, Alertmanager,"
+        " Pushgateway, collectd, TorchServe, the product's stages),\nand the alert beside it, and no other,"
+        " arrives at a webhook. The rules are those of `monitoring/rules/` with every duration divided by"
+        f" {HASTE}\n(`tests/monitoring/live/render.py`), so five minutes there are ten seconds here:"
+        " in an installation the figures are about"
+        " that much larger.\n\n"
+        "| fault | alert | seconds to the notification | seconds from the repair to the all-clear |\n"
+        "|---|---|---|---|\n" + "\n".join(rows) + "\n",
+        encoding="utf-8",
+    )
