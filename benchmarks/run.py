@@ -35,6 +35,8 @@ BENCHMARKS = {
     "memory": Benchmark(["memory.py", "--publish"], "pipeline_image"),
     "peers": Benchmark(["peers.py", "--publish", "--fresh"], peers=EVERY_PEER),
     "solar-cells": Benchmark(["peers.py", "--data", "solar-cells", "--publish", "--fresh"], peers=EVERY_PEER),
+    "engines": Benchmark(["engines.py", "--publish"], "training"),
+    "wire": Benchmark(["wire.py", "--publish"], "training"),
     "growth": Benchmark(["growth.py", "--publish"]),
     "whole-run": Benchmark(["whole_run.py", "--publish"], alone=True),
     "dag-overhead": Benchmark(["dag_overhead.py", "--publish"], alone=True),
