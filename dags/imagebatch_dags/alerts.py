@@ -1,24 +1,22 @@
 """Deadlines: being told in time that a night's table will not be ready.
 
-Each DAG has two, counted from the moment its run was queued: `warn` (somebody may still help) and `late` (the
-table is missed). Both call `report_missed_deadline`, which writes to the log and, where
-`IMAGEBATCH_ALERT_WEBHOOK` names a URL, posts one JSON object there.
+Each DAG has three, counted from the moment its run was queued: `warn` (somebody may still help), `late` (the table
+is missed) and `escalation` (it is still not there). They call `report_missed_deadline`, which writes to the log
+and tells the receivers of this installation (`notifiers.py`).
 """
 
-import json
 import logging
 import os
 from datetime import timedelta
 from typing import Any
-from urllib.request import Request, urlopen
 
 # Not from airflow.sdk, which has them too: its type stub lacks them.
 from airflow.sdk.definitions.callback import SyncCallback
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
-log = logging.getLogger(__name__)
+from imagebatch_dags.notifiers import ESCALATION, Notice, notify
 
-WEBHOOK_SECONDS = 10.0
+log = logging.getLogger(__name__)
 
 
 def deadlines(warn: timedelta, late: timedelta) -> list[DeadlineAlert]:
@@ -26,15 +24,16 @@ def deadlines(warn: timedelta, late: timedelta) -> list[DeadlineAlert]:
 
     Args:
         warn: time after queueing at which a run that is not done is worth a look.
-        late: time after queueing at which the table is missed.
+        late: time after queueing at which the table is missed. The escalation follows as long after it as it
+            is after `warn`.
 
     Returns:
-        Two deadlines, or none unless `IMAGEBATCH_DEADLINES` is 1: with deadlines `dag.test()` and
+        Three deadlines, or none unless `IMAGEBATCH_DEADLINES` is 1: with deadlines `dag.test()` and
         `airflow dags test` report failure for a run that succeeded (apache/airflow#73428).
     """
     if os.environ.get("IMAGEBATCH_DEADLINES") != "1":
         return []
-    return [_deadline("warn", warn), _deadline("late", late)]
+    return [_deadline("warn", warn), _deadline("late", late), _deadline(ESCALATION, late + (late - warn))]
 
 
 def report_missed_deadline(context: dict[str, Any], severity: str, minutes: float) -> str:
@@ -42,7 +41,7 @@ def report_missed_deadline(context: dict[str, Any], severity: str, minutes: floa
 
     Args:
         context: Airflow's, with `dag_run`: the REST API's picture of the run at that moment.
-        severity: `warn` or `late`.
+        severity: `warn`, `late` or `escalation`.
         minutes: the deadline, after queueing.
 
     Returns:
@@ -50,7 +49,7 @@ def report_missed_deadline(context: dict[str, Any], severity: str, minutes: floa
         its table will not come either.
 
     Raises:
-        OSError: the webhook could not be reached; Airflow shows the callback as failed.
+        OSError: a receiver could not be told; Airflow shows the callback as failed.
     """
     run = context.get("dag_run") or {}
     state = str(run.get("state") or "unknown")
@@ -58,10 +57,8 @@ def report_missed_deadline(context: dict[str, Any], severity: str, minutes: floa
     if state == "success":
         return f"{name} succeeded: nothing to report"
     text = f"imagebatch {severity}: {name} is {state}, {minutes:g} minutes after it was queued"
-    log.log(logging.ERROR if severity == "late" else logging.WARNING, "%s", text)
-    webhook = os.environ.get("IMAGEBATCH_ALERT_WEBHOOK")
-    if webhook:
-        _post(webhook, {"text": text, "severity": severity, "state": state, "run": name})
+    log.log(logging.WARNING if severity == "warn" else logging.ERROR, "%s", text)
+    notify(Notice(text, severity, state, name, key=f"{name} {severity}"))
     return text
 
 
@@ -75,11 +72,3 @@ def _deadline(severity: str, after: timedelta) -> DeadlineAlert:
             kwargs={"severity": severity, "minutes": after.total_seconds() / 60},
         ),
     )
-
-
-def _post(url: str, body: dict[str, str]) -> None:
-    if not url.startswith(("https://", "http://")):
-        raise ValueError("IMAGEBATCH_ALERT_WEBHOOK must be an http or https URL")
-    request = Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})  # noqa: S310 - checked above
-    with urlopen(request, timeout=WEBHOOK_SECONDS):  # noqa: S310 - checked above
-        log.info("Posted to the alert webhook")

@@ -13,6 +13,7 @@ from imagebatch_dags.pipeline import Pipeline
 from imagebatch_dags.stage import mapped_stage, stage, stage_run_id
 
 POOL = "model_api"  # airflow/pools.json: requests of all DAGs to the model server, in slots
+MAY_BE_EMPTY = ["null", "string"]  # the form refuses an empty field of type string alone
 MOST_SHARDS = 1024  # Airflow's core.max_map_length: one task instance per shard
 
 DOCS = """
@@ -87,7 +88,7 @@ def _tasks(pipeline: Pipeline) -> None:
             "preprocess",
             "--{{ 'manifest' if params.manifest else 'input' }}={{ params.manifest or params.input }}",
             "--model={{ params.model }}",
-            "--model-version={{ params.model_version }}",
+            "--model-version={{ params.model_version or '' }}",
             "--shard-size={{ params.shard_size }}",
             "--limit={{ params.limit }}",
             "--top-k={{ params.top_k }}",
@@ -171,15 +172,15 @@ def _params(pipeline: Pipeline) -> dict[str, Param]:
     name = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
     return {
         "input": Param(
-            pipeline.input,
-            type="string",
+            pipeline.input or None,
+            type=MAY_BE_EMPTY,
             maxLength=4096,
             title="Input",
             description="Folder, single image or fsspec URI to list. Not used where a manifest is given.",
         ),
         "manifest": Param(
-            pipeline.manifest,
-            type="string",
+            pipeline.manifest or None,
+            type=MAY_BE_EMPTY,
             maxLength=4096,
             title="Manifest",
             description="CSV or Parquet file with a column `uri` and, optionally, `image_id`.",
@@ -192,8 +193,8 @@ def _params(pipeline: Pipeline) -> dict[str, Param]:
             description="Name of the served model.",
         ),
         "model_version": Param(
-            pipeline.model_version,
-            type="string",
+            pipeline.model_version or None,
+            type=MAY_BE_EMPTY,
             pattern=r"^[A-Za-z0-9._-]{0,64}$",
             title="Model version",
             description="Empty: the server's default version.",

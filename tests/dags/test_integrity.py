@@ -134,3 +134,11 @@ def test_the_example_needs_no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     bag = DagBag(dag_folder=str(ROOT / "dags" / "pipelines_from_yaml.py"))
     assert bag.import_errors == {}
     assert bag.dags["solar_cells_weekly"].params["input"] == "/data/inputs/solar-cells/images"
+
+
+def test_the_form_can_be_sent_as_it_stands(bag: Any) -> None:
+    """The UI refuses an empty field unless its type allows null: no default is such a field."""
+    for dag in bag.dags.values():
+        for name, param in dag.params.dump().items():
+            kinds = dag.params.get_param(name).schema["type"]
+            assert param not in ("", None) or "null" in kinds, (dag.dag_id, name)

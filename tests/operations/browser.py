@@ -63,10 +63,10 @@ class Walk:
         before = self.last_run()
         page.get_by_role("button", name=re.compile("^Trigger")).first.click()
         page.get_by_text("Single Run").first.wait_for()
-        field = page.locator("#element_limit")
+        field = page.locator("input[name=element_limit]")
         field.scroll_into_view_if_needed()
         field.fill(str(limit))
-        page.locator("#element_input").scroll_into_view_if_needed()
+        page.locator("input[name=element_input]").scroll_into_view_if_needed()
         self.picture("trigger-form")
         page.get_by_role("button", name=re.compile("^Trigger$")).last.click()
         deadline = time.monotonic() + 60

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,9 @@ from typing import Any
 from urllib.parse import quote
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "containers"))
+import compose_stack  # noqa: E402 - found on the path that the line above adds
+
 DAG = "batch_image_inference"
 ENDED = ("success", "failed")
 
@@ -110,8 +112,7 @@ class Stack:
             OSError: Airflow does not answer.
         """
         if not self._token:
-            login = {"username": "admin", "password": self.settings["AIRFLOW_ADMIN_PASSWORD"]}
-            self._token = str(self._fetch("/auth/token", login, None, {})["access_token"])
+            self.log_in(self.settings["AIRFLOW_ADMIN_PASSWORD"])
         try:
             return self._fetch(f"/api/v2{path}", body, method, {"Authorization": f"Bearer {self._token}"})
         except urllib.error.HTTPError as error:
@@ -120,6 +121,19 @@ class Stack:
             raise RuntimeError(
                 f"{path}: {error.code} {error.read().decode(errors='replace')[:300]}"
             ) from error
+
+    def log_in(self, password: str) -> None:
+        """Get a token for `admin`.
+
+        Raises:
+            urllib.error.HTTPError: refused, with 401 for a wrong password.
+        """
+        login = {"username": "admin", "password": password}
+        self._token = str(self._fetch("/auth/token", login, None, {})["access_token"])
+
+    def forget_login(self) -> None:
+        """Log in anew at the next call."""
+        self._token = ""
 
     def trigger(self, **conf: Any) -> str:
         """Start a run of the batch DAG, and give its id."""
@@ -196,7 +210,7 @@ def own_stack(project: str, *, keep: bool = False) -> Iterator[Stack]:
         if name and source.is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, folder / name)
-    stack = Stack(folder, project, free_port())
+    stack = Stack(folder, project, compose_stack.free_port())
     _write_settings(stack)
     try:
         stack.up()
@@ -212,21 +226,11 @@ def _write_settings(stack: Stack) -> None:
     own = {
         "COMPOSE_PROJECT_NAME": stack.project,
         "AIRFLOW_PORT": str(stack.port),
-        "MLFLOW_PORT": str(free_port()),
+        "MLFLOW_PORT": str(compose_stack.free_port()),
         "IMAGEBATCH_DOCKER_INPUTS": str(ROOT / "var" / "data"),
         "IMAGEBATCH_DOCKER_MODELS": str(ROOT / "model_store"),
     }
-    # Images, and stand-ins where nothing can be pulled, are those of the checkout's own stack.
-    here = ROOT / ".env"
-    lines = here.read_text().splitlines() if here.exists() else []
-    known = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
-    images = {name: value for name, value in known.items() if name.endswith("_IMAGE")}
-    images |= {name: value for name, value in os.environ.items() if name.endswith("_IMAGE")}
+    images = {name: value for name, value in os.environ.items() if name.endswith("_IMAGE")}
+    images = compose_stack.third_party() | images
     with (stack.folder / ".env").open("a") as stream:
         stream.writelines(f"{name}={value}\n" for name, value in (images | own).items())
-
-
-def free_port() -> int:
-    """Find a port of loopback that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])

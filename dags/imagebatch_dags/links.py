@@ -1,0 +1,37 @@
+"""The way from a finished run in the UI to its result."""
+
+import os
+from typing import Any
+from urllib.parse import quote
+
+from airflow.configuration import conf
+from airflow.sdk import BaseOperatorLink
+
+from imagebatch_dags.stage import stage_run_id
+
+
+class ResultLink(BaseOperatorLink):
+    """A button `Result` on the task that writes the product.
+
+    It leads to what `IMAGEBATCH_RESULTS_URL` says, such as `https://files.example/{run}/output/`, with the
+    name of the run's folder in place of `{run}`; without it to the task's own page of counts and paths.
+    """
+
+    name = "Result"
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:  # noqa: ARG002 - the interface is Airflow's
+        """Build the address, once the task has ended.
+
+        Args:
+            operator: the task.
+            ti_key: its instance: `dag_id`, `run_id`, `task_id`.
+
+        Returns:
+            An absolute URL.
+        """
+        template = os.environ.get("IMAGEBATCH_RESULTS_URL")
+        if template:
+            return template.replace("{run}", stage_run_id(ti_key.run_id))
+        base = conf.get("api", "base_url", fallback="").rstrip("/")
+        run = quote(ti_key.run_id, safe="")
+        return f"{base}/dags/{ti_key.dag_id}/runs/{run}/tasks/{ti_key.task_id}/xcom"
