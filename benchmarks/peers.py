@@ -21,6 +21,7 @@ sys.path[:0] = [str(HERE.parent / "embedded"), str(HERE / "peers")]
 
 import photographs  # noqa: E402 - found beside this file
 import standings  # noqa: E402 - the same
+from bars import plot  # noqa: E402 - the same
 from contestants import STOCK_GRID, chosen  # noqa: E402 - found through the lines above
 from environment import ROOT, VAR, say  # noqa: E402 - the same
 from ground import Ground  # noqa: E402 - the same
@@ -104,7 +105,7 @@ def report(asked: argparse.Namespace, record: Record) -> int:
         keep(name, result)
         show(name, table)
         if name == "peers":
-            standings.plot(result, PLOT)
+            plot(result, PLOT)
     return 0
 
 

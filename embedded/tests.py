@@ -13,6 +13,7 @@ from environment import ROOT, UV, Argv, say
 UNIT = (
     ("pipeline_image", "pipeline_image"),
     ("pipeline_image", "chaos"),
+    ("pipeline_image", "benchmarks"),
     ("handlers", "handlers"),
     ("training", "training"),
     ("airflow", "dags"),

@@ -1,0 +1,73 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import standings
+from contestants import CONTESTANTS, chosen
+from record import Record, check
+
+ANSWER = (["a", "b"], [0.75, 0.25])
+
+
+def entry(name: str, rate: float, cpu: float = 1.0) -> dict[str, Any]:
+    return {"name": name, "images": 100, "seconds": 100 / rate, "cpu": cpu, "startup": 2.0, "agreement": 1.0}
+
+
+def test_ratios_compare_medians_with_the_best_of_each_group() -> None:
+    """An outlier does not move a median, and the best peer counts, not the first."""
+    rates = {
+        "ours": [190, 200, 900],
+        "ceiling": [250],
+        "stock-tuned": [50],
+        "fastapi": [60],
+        "kserve": [80],
+        "kserve-ours": [210],
+        "fastapi-ours": [100],
+    }
+    result = standings.summary([entry(name, rate) for name, found in rates.items() for rate in found])
+    assert result["ratio_to_ceiling"] == pytest.approx(0.8)
+    assert result["ratio_to_stock"] == pytest.approx(4.0)
+    assert result["ratio_to_best_server"] == pytest.approx(2.5)
+    assert result["ratio_to_best_with_our_engine"] == pytest.approx(0.952)
+
+
+def test_the_table_holds_a_row_per_contestant_with_cpu_per_image() -> None:
+    """CPU seconds are shown per image, in milliseconds, beside the factor of ours."""
+    table = standings.table(standings.summary([entry("ours", 200, cpu=0.5), entry("litserve", 50, cpu=2.5)]))
+    (row,) = [line for line in table.splitlines() if line.startswith("| LitServe")]
+    assert [cell.strip() for cell in row.split("|")[2:6]] == ["50", "50 to 50", "25.0", "4.00 x"]
+
+
+def test_our_engine_must_give_our_very_probabilities() -> None:
+    """A difference in the last digit is another answer; eager torch is held to the class alone."""
+    other = {"x": (["a", "b"], [0.7500001, 0.2499999])}
+    (ours,), (eager,) = chosen(["fastapi-ours"]), chosen(["fastapi"])
+    assert check(ours, {"x": ANSWER}, {"x": ANSWER}) == 1
+    assert check(eager, other, {"x": ANSWER}) == 1
+    with pytest.raises(SystemExit, match="fastapi-ours answers otherwise on 1 images"):
+        check(ours, other, {"x": ANSWER})
+    with pytest.raises(SystemExit, match="another model"):
+        check(eager, {"x": (["b", "a"], [0.75, 0.25])}, {"x": ANSWER})
+
+
+def test_a_record_without_measurements_is_an_error(tmp_path: Path) -> None:
+    """Nothing is published out of nothing."""
+    record = Record(tmp_path / "none.jsonl")
+    with pytest.raises(SystemExit, match="no measurements"):
+        record.entries()
+    (tmp_path / "none.jsonl").write_text(json.dumps(entry("ours", 1)) + "\n")
+    assert [each["name"] for each in record.entries()] == ["ours"]
+    record.forget()
+    with pytest.raises(SystemExit, match="no measurements"):
+        record.entries()
+
+
+def test_every_contestant_has_an_environment_and_a_program() -> None:
+    """A name that is listed can be started: its folder and its script are in the repository."""
+    names = [each.name for each in CONTESTANTS]
+    assert len(names) == len(set(names))
+    for each in CONTESTANTS:
+        assert (each.programs.parent.parent / "uv.lock").is_file(), each.name
+        scripts = [part for part in each.program if part.endswith(".py")]
+        assert all((each.folder / script).is_file() for script in scripts), each.name
