@@ -65,7 +65,8 @@ def main() -> int:
     if asked.publish:
         published.keep("engines", {name: value for name, value in result.items() if name != "machine"})
         write_page(table(result))
-        plot(result, PLOT)
+        if "engines" in result:
+            plot(result, PLOT)
     return 0
 
 

@@ -20,7 +20,7 @@ from imagebatch_model import ImageModel, Settings
 from imagebatch_training.data import require_data
 from imagebatch_training.reference import reference_logits
 
-MARGINS = (0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.1, 1.5)
+MARGINS = (0.1, 0.25, 0.45, 0.9, 1.4)
 BATCHES = (1, 8, 32)
 THRESHOLD = 0.995
 Sets = dict[str, Any]

@@ -22,7 +22,7 @@ sys.path[:0] = [str(ROOT / "embedded"), str(ROOT / "benchmarks" / "peers")]
 
 from torchserve import TorchServe  # noqa: E402 (finds its modules through the line above)
 
-MODELS = ("solar-cells", "solar-cells-bf16-cascade", "solar-cells-int8-cascade", "solar-cells-onnxruntime")
+MODELS = ("solar-cells", "solar-cells-bf16-cascade", "solar-cells-int8-cascade")
 PYTHON = ROOT / "pipeline_image" / ".venv" / "bin" / "python"
 _WARM = 128
 
