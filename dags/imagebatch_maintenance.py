@@ -35,12 +35,12 @@ def stop_orphans() -> dict[str, int]:
     Returns:
         Containers `seen` and `stopped`.
     """
-    from airflow.providers.docker.hooks.docker import DockerHook  # noqa: PLC0415 - it costs every parse of this file
-    from imagebatch_dags.container import installation  # noqa: PLC0415 - the same
-    from imagebatch_dags.orphans import end, orphans, stage_containers  # noqa: PLC0415 - the same
+    # Here, for the docker SDK would cost every parse of this file.
+    from imagebatch_dags.container import installation  # noqa: PLC0415 - see above
+    from imagebatch_dags.orphans import end, engine_client, orphans, stage_containers  # noqa: PLC0415 - see above
 
     instance: Any = get_current_context()["ti"]
-    client = DockerHook(base_url=os.environ.get("DOCKER_HOST") or "unix://var/run/docker.sock").api_client
+    client = engine_client()
     seen = stage_containers(client, installation())
     found = orphans(seen, instance.get_dr_count, instance.get_ti_count)
     return {"seen": len(seen), "stopped": sum(end(client, each, reason) for each, reason in found)}

@@ -5,10 +5,12 @@ fenced (docs/adr/0002), but it holds memory and asks the model server.
 """
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from airflow.providers.docker.hooks.docker import DockerHook
 from docker import APIClient
 from docker.errors import APIError, NotFound
 
@@ -56,6 +58,13 @@ class StageContainer:
         shard = f"[{self.map_index}]" if self.map_index >= 0 else ""
         task = f"{self.dag} {self.dag_run} {self.task}{shard}, attempt {self.attempt}"
         return f"{self.id} ({task}, {self.status})"
+
+
+def engine_client() -> APIClient:
+    """Connect to the engine that the stages run on: `DOCKER_HOST`, else this machine's."""
+    # No connection of Airflow's: DockerOperator takes the engine's address from the same variable.
+    address = os.environ.get("DOCKER_HOST") or "unix://var/run/docker.sock"
+    return DockerHook(docker_conn_id=None, base_url=address).api_client
 
 
 def stage_containers(client: APIClient, installation: str) -> list[StageContainer]:

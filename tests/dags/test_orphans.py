@@ -1,5 +1,8 @@
+import runpy
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -96,6 +99,27 @@ def test_an_orphan_is_stopped_removed_and_named(
         client.inspect_container(name)
     assert not end(client, orphan, "again")
     assert f"{name} (batch r1 score[0], attempt 1, running): its run has ended" in caplog.text
+
+
+def test_the_task_of_the_dag_ends_orphans(
+    client: docker.APIClient, own: str, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the DAG runs finds this machine's engine by itself, asks Airflow, and tells how many it ended."""
+    kept, orphan = start(run="r1"), start(run="r0")
+    count_runs, count_tasks = airflow({"r1"}, {("r1", "score")})
+    instance = SimpleNamespace(get_dr_count=count_runs, get_ti_count=count_tasks)
+    monkeypatch.setenv("IMAGEBATCH_OPERATOR", "docker")
+    monkeypatch.setenv("IMAGEBATCH_INSTALLATION", own)
+    path = Path(__file__).resolve().parents[2] / "dags" / "imagebatch_maintenance.py"
+    module = runpy.run_path(str(path))
+    function = module["stop_orphans"].function
+    function.__globals__["get_current_context"] = lambda: {
+        "ti": instance
+    }  # a task's context is Airflow's to make
+    assert function() == {"seen": 2, "stopped": 1}
+    assert client.inspect_container(kept)["State"]["Running"]
+    with pytest.raises(NotFound):
+        client.inspect_container(orphan)
 
 
 def test_another_installations_containers_are_not_seen(
