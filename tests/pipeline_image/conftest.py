@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import random
@@ -70,6 +71,8 @@ def call(
     monkeypatch.setenv("IMAGEBATCH_RETRY_SECONDS", "3")
 
     def run(*arguments: object) -> Outcome:
+        if arguments[0] == "run":  # loaded once for all tests, and not by a process of each run
+            importlib.import_module("imagebatch.quality.validation")
         capsys.readouterr()
         code = cli.call([str(argument) for argument in arguments])
         out, err = capsys.readouterr()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -158,3 +160,36 @@ def test_check_needs_the_stage_before(call: Call, images: Path) -> None:
     call("preprocess", "--run-id", "r", "--input", images)
     outcome = call("check", "--run-id", "r", "--suite", "predictions")
     assert (outcome.code, "finish imagebatch score --shard 0 first" in outcome.err) == (78, True)
+
+
+def test_a_process_of_its_own_gives_the_same(call: Call, images: Path, runs: Path, tmp_path: Path) -> None:
+    """It returns and raises what a check in this process does, and ends with its block."""
+    assert call("preprocess", "--run-id", "r", "--input", images).code == 0
+    program = f"""
+import multiprocessing
+from imagebatch import log
+from imagebatch.quality.process import CheckProcess
+from imagebatch.settings import CheckSettings
+
+def settings(run_id):
+    return CheckSettings(run_id=run_id, runs_uri={str(runs)!r}, suite="manifest")
+
+if __name__ == "__main__":
+    log.configure("error")
+    with CheckProcess("error") as checks:
+        (process,) = multiprocessing.active_children()
+        print(checks.check(settings("r")).expectations)
+        try:
+            checks.check(settings("missing"))
+        except Exception as error:
+            print(type(error).__name__)
+        process.kill()
+        process.join()
+        print(checks.check(settings("r")).failed_expectations)  # in the parent
+    print(multiprocessing.active_children())
+"""
+    (tmp_path / "program.py").write_text(program)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "program.py"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split("\n")[:4] == ["13", "ConfigurationError", "0", "[]"]

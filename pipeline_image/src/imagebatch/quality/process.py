@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import signal
+import sys
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Self
@@ -20,11 +21,18 @@ _log = log.get_logger()
 class CheckProcess:
     """Checks in another process, which ends with the block, or with this process.
 
+    Where Great Expectations is loaded already, there is no other process: the checks are done in this one.
+
     Args:
         log_level: Of its log.
     """
 
     def __init__(self, log_level: str) -> None:
+        self._loaded = "great_expectations" in sys.modules
+        if not self._loaded:
+            self._start(log_level)
+
+    def _start(self, log_level: str) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, log_level), daemon=True)
@@ -33,6 +41,8 @@ class CheckProcess:
 
     def check(self, settings: CheckSettings) -> CheckResult:
         """What `quality.check` does, returns and raises."""
+        if self._loaded:
+            return measured("check", settings, check)
         try:
             self._connection.send(settings)
             outcome = self._connection.recv()
@@ -50,9 +60,10 @@ class CheckProcess:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._connection.close()
-        self._process.kill()  # it may be loading still, and holds nothing
-        self._process.join()
+        if not self._loaded:
+            self._connection.close()
+            self._process.kill()  # it may be loading still, and holds nothing
+            self._process.join()
 
 
 def _serve(connection: Connection, log_level: str) -> None:

@@ -7,6 +7,7 @@ Each line carries its checksum, because a machine that loses power may keep half
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import re
 import zlib
@@ -35,10 +36,7 @@ class Journal:
         self._folder = scores_folder(shard)
         self._attempt = attempt
         self._kept: set[int] = set()
-        self._earlier: dict[int, list[str]] = {}
-        for path in run.list(self._folder):
-            if match := _JOURNAL.search(path):
-                self._earlier.setdefault(int(match[1]), []).append(path)
+        self._earlier = self._found()
 
     def keep(self, part: int, rows: list[Row]) -> None:
         """Keeps rows of SCORES_SCHEMA until `drop`, whatever happens to this process."""
@@ -60,6 +58,18 @@ class Journal:
         for path in self._earlier.pop(part, []) + own:
             self._run.remove(path)
         self._kept.discard(part)
+
+    def clear(self) -> None:
+        """Removes all journals of a shard that is finished, those of attempts that it has overtaken too."""
+        for path in itertools.chain(*self._found().values()):
+            self._run.remove(path)
+
+    def _found(self) -> dict[int, list[str]]:
+        found: dict[int, list[str]] = {}
+        for path in self._run.list(self._folder):
+            if match := _JOURNAL.search(path):
+                found.setdefault(int(match[1]), []).append(path)
+        return found
 
     def _path(self, part: int) -> str:
         return f"{self._folder}/journal-{part:05d}-attempt-{self._attempt:05d}.jsonl"

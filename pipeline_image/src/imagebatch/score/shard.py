@@ -94,6 +94,10 @@ class ShardInProgress:
             del self._rows[part]
             self._threshold.add(table["reason"].to_pylist())
 
+    def require_newest(self) -> None:
+        """Raises RunHeldError if a newer attempt has taken the shard over."""
+        self._files.require_newest()
+
     @property
     def complete(self) -> bool:
         """Whether every part is written."""
@@ -114,6 +118,7 @@ class ShardInProgress:
             failed=failed,
         )
         self._files.finish(done)
+        self._journal.clear()
         return done
 
     def _adopt(self) -> None:

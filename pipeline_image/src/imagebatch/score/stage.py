@@ -130,6 +130,9 @@ class _Stage:
         self, shards: list[int], listing: Listing, progress: Progress
     ) -> Iterator[tuple[_Key, list[Row]]]:
         for shard in shards:
+            # Two scorers could supersede each other, at two shards: who has lost one begins no more.
+            for held in self._begun.values():
+                held.require_newest()
             begun = ShardInProgress(
                 self._run, shard, listing.manifest(shard), digest=self._digest, threshold=self._threshold
             )
