@@ -1,8 +1,8 @@
 """Deadlines: being told in time that a night's table will not be ready.
 
-Each DAG has three, counted from the moment its run was queued: `warn` (somebody may still help), `late` (the table
-is missed) and `escalation` (it is still not there). They call `report_missed_deadline`, which writes to the log
-and tells the receivers of this installation (`notifiers.py`).
+Each DAG has three, counted from the moment its run was queued: `warn` (somebody may still help), `late` (the
+table is missed) and `escalation` (it is still not there). They call `report_missed_deadline`, which writes to
+the log and tells the receivers of this installation (`notifiers.py`).
 """
 
 import logging

@@ -13,6 +13,7 @@ from docker.types import LogConfig
 
 from imagebatch_dags.container import NAME, confinement
 from imagebatch_dags.container_logs import ContainerLogs, EngineAwayError
+from imagebatch_dags.lineage import StageLineage
 from imagebatch_dags.orphans import GRACE_SECONDS, stop_earlier_attempts
 from imagebatch_dags.outcome import last_result, raise_for_exit
 from imagebatch_dags.process_operator import announce
@@ -21,7 +22,7 @@ PROGRAM = "imagebatch"
 OUT_OF_MEMORY = 137
 
 
-class DockerStageOperator(DockerOperator):
+class DockerStageOperator(StageLineage, DockerOperator):
     """Run one `imagebatch` command in a container that is gone when the task ends.
 
     The engine's client, its connection and its arguments are DockerOperator's. What it does not offer is done
@@ -78,6 +79,7 @@ class DockerStageOperator(DockerOperator):
         raise_for_exit(stage, code, logs.last[-1] if logs.last else "")
         result = last_result(logs.last)
         announce(self.outlets, context, result)
+        self.result = result
         return result
 
     def on_kill(self) -> None:

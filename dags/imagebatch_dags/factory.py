@@ -1,11 +1,13 @@
 """A batch DAG from a `Pipeline`: the graph that every batch shares."""
 
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from airflow.sdk import DAG, Asset, Param, task
 from airflow.sdk.exceptions import AirflowFailException
 from airflow.timetables.trigger import CronTriggerTimetable
+from croniter import croniter
 
 from imagebatch_dags.alerts import deadlines
 from imagebatch_dags.links import ResultLink
@@ -60,7 +62,11 @@ def build_dag(pipeline: Pipeline) -> DAG:
             timedelta(minutes=pipeline.warn_after_minutes), timedelta(minutes=pipeline.late_after_minutes)
         )
         or None,
-        user_defined_macros={"stage_run_id": stage_run_id, "deadline_of": deadline_of},
+        user_defined_macros={
+            "stage_run_id": stage_run_id,
+            "deadline_of": deadline_of,
+            "next_run": partial(next_run_of, pipeline.schedule),
+        },
         render_template_as_native_obj=False,
     ) as dag:
         _tasks(pipeline)
@@ -79,6 +85,22 @@ def deadline_of(dag_run: Any, minutes: float) -> str:
     """
     due: datetime = dag_run.run_after
     return (due + timedelta(minutes=minutes)).isoformat()
+
+
+def next_run_of(cron: str, dag_run: Any) -> str:
+    """Tell when the run after this one is due, so that its absence is noticed.
+
+    Args:
+        cron: the schedule, in UTC.
+        dag_run: of the task's context.
+
+    Returns:
+        ISO 8601, with its offset; empty where runs are made by hand only.
+    """
+    if not cron:
+        return ""
+    due: datetime = croniter(cron, dag_run.run_after).get_next(datetime)
+    return due.isoformat()
 
 
 def _tasks(pipeline: Pipeline) -> None:

@@ -1,15 +1,13 @@
 """Ways to tell people: e-mail, a Slack-compatible webhook, a webhook of any kind. Each message once.
 
-An installation chooses by variables; what is secret is read from files.
+An installation chooses by variables, all beginning with `IMAGEBATCH_ALERT_`; what is secret is read from files.
 
-| variable | |
-|---|---|
-| `IMAGEBATCH_ALERT_WEBHOOK`, `IMAGEBATCH_ALERT_WEBHOOK_TOKEN_FILE` | address for one JSON object per alert; file of a bearer token |
-| `IMAGEBATCH_ALERT_SLACK_FILE` | file with the address of an incoming webhook (Slack, Mattermost, Rocket.Chat) |
-| `IMAGEBATCH_ALERT_EMAIL`, `IMAGEBATCH_ALERT_ESCALATION_EMAIL` | comma-separated addresses; the second ones hear of escalations too |
-| `IMAGEBATCH_ALERT_SMTP`, `IMAGEBATCH_ALERT_FROM` | `host:port` of the mail server; sender |
-| `IMAGEBATCH_ALERT_SMTP_USER`, `IMAGEBATCH_ALERT_SMTP_PASSWORD_FILE` | login, after STARTTLS |
-| `IMAGEBATCH_ALERT_STATE` | folder that remembers what was sent; default `alerts` in Airflow's home |
+    WEBHOOK, WEBHOOK_TOKEN_FILE      address for one JSON object per alert; file of a bearer token
+    SLACK_FILE                       file with the address of an incoming webhook (Slack, Mattermost, …)
+    EMAIL, ESCALATION_EMAIL          comma-separated addresses; the second ones hear of escalations only
+    SMTP, FROM                       host:port of the mail server; sender
+    SMTP_USER, SMTP_PASSWORD_FILE    login, after STARTTLS
+    STATE                            folder that remembers what was sent; default: alerts in Airflow's home
 """
 
 import hashlib
@@ -87,7 +85,9 @@ def _receivers(notice: Notice) -> dict[str, Callable[[], None]]:
     env = os.environ.get
     found: dict[str, Callable[[], None]] = {}
     if webhook := env("IMAGEBATCH_ALERT_WEBHOOK"):
-        found["webhook"] = lambda: _post(webhook, asdict(notice), _secret("IMAGEBATCH_ALERT_WEBHOOK_TOKEN_FILE"))
+        found["webhook"] = lambda: _post(
+            webhook, asdict(notice), _secret("IMAGEBATCH_ALERT_WEBHOOK_TOKEN_FILE")
+        )
     if env("IMAGEBATCH_ALERT_SLACK_FILE"):
         found["slack"] = lambda: _post(_secret("IMAGEBATCH_ALERT_SLACK_FILE"), {"text": notice.text})
     addresses = env("IMAGEBATCH_ALERT_EMAIL", "")

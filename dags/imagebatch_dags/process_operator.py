@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from airflow.sdk import BaseOperator, Context
 
+from imagebatch_dags.lineage import StageLineage
 from imagebatch_dags.outcome import last_result, raise_for_exit
 
 # Airflow's own settings hold its signing keys and its database's address: no business of a stage.
@@ -18,7 +19,7 @@ WITHHELD = ("AIRFLOW", "_AIRFLOW", "__AIRFLOW", "PYTHONPATH", "VIRTUAL_ENV")
 LONGEST_LINE = 65_536  # bytes of one log line; the rest of a longer one becomes the next line
 
 
-class ProcessStageOperator(BaseOperator):
+class ProcessStageOperator(StageLineage, BaseOperator):
     """Run one `imagebatch` command as a process group of its own.
 
     Args:
@@ -98,6 +99,7 @@ class ProcessStageOperator(BaseOperator):
         raise_for_exit(self.command[0], code, complaints[-1] if complaints else "")
         result = last_result(answers)
         announce(self.outlets, context, result)
+        self.result = result
         return result
 
     def on_kill(self) -> None:

@@ -21,7 +21,13 @@ INSTALLATION = (
     "IMAGEBATCH_KEY_FILE",
     "IMAGEBATCH_GOLDEN",
     "IMAGEBATCH_ALLOWED_ROOTS",
+    "IMAGEBATCH_METRICS_URL",
 )
+# What metrics say about the run: its DAG, and when the next one is due.
+METRICS = {
+    "IMAGEBATCH_PIPELINE": "{{ dag.dag_id }}",
+    "IMAGEBATCH_NEXT_RUN": "{{ next_run(dag_run) }}",
+}
 RETRIES: dict[str, Any] = {
     "retries": 3,
     "retry_delay": timedelta(seconds=15),
@@ -68,6 +74,7 @@ def stage(task_id: str, command: list[str], **kwargs: Any) -> BaseOperator:
         ValueError: `IMAGEBATCH_OPERATOR` is neither `process` nor `docker`.
     """
     cls, arguments = _operator()
+    arguments["environment"] |= METRICS
     return cls(task_id=task_id, command=_with_run(command), **arguments, **RETRIES, **kwargs)
 
 
@@ -84,6 +91,7 @@ def mapped_stage(task_id: str, command: list[str], shards: Any, **kwargs: Any) -
         The mapped operator.
     """
     cls, arguments = _operator()
+    arguments["environment"] |= METRICS
     partial = cls.partial(task_id=task_id, command=_with_run(command), **arguments, **RETRIES, **kwargs)
     return partial.expand(shard=shards)
 

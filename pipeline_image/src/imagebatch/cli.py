@@ -53,7 +53,9 @@ def _check(_: Any, result: Any) -> dict[str, Any]:
 def _certificate(asked: Any, result: Any) -> dict[str, Any]:
     base = f"{asked.runs_uri.rstrip('/')}/{asked.run_id}"
     paths = {"predictions": f"{base}/{PREDICTIONS_CSV}", "certificate": f"{base}/{CERTIFICATE}"}
-    return {**result.counts.model_dump(), "balanced": result.balanced, **paths}
+    model = {"model": result.model.name, "model_version": result.model.version}
+    model["model_digest"] = result.model.digest
+    return {**result.counts.model_dump(), "balanced": result.balanced, **model, **paths}
 
 
 COMMANDS = {

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from platform_under_watch import Platform
 
-# A generator: it breaks something and yields the moment; when the alert has arrived it is resumed, and repairs.
+# Breaks something and yields the moment; resumed when the alert has arrived, it repairs and yields again.
 Breaking = Callable[[Platform, str], Iterator[float]]
 PATIENCE = 60.0  # seconds for an alert to arrive, and to be resolved
 
@@ -34,7 +34,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Seen:
-    """What came of a fault: seconds from the fault to its notification and from the repair to the all-clear."""
+    """What came of a fault: seconds to its notification, and from the repair to the all-clear."""
 
     fault: Fault
     fired: float = 0.0
@@ -45,9 +45,7 @@ class Seen:
 ALL: list[Fault] = []
 
 
-def fault(
-    alert: str, *, subject: str = "", also: tuple[str, ...] = ()
-) -> Callable[[Breaking], Breaking]:
+def fault(alert: str, *, subject: str = "", also: tuple[str, ...] = ()) -> Callable[[Breaking], Breaking]:
     """Register a function as a fault; its docstring is the text."""
 
     def register(breaking: Breaking) -> Breaking:
@@ -59,7 +57,7 @@ def fault(
 
 
 def play(platform: Platform, one: Fault) -> Seen:
-    """Make a fault, wait for its alert, repair it, wait for the all-clear; nothing else may have been told."""
+    """Make a fault, wait for its alert, repair it, wait for the all-clear; nothing else may be told."""
     subject = one.subject or one.name
     began = time.time()
     try:

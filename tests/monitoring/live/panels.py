@@ -1,4 +1,5 @@
 """Every panel of every dashboard has data."""
+
 from platform_under_watch import Platform
 
 

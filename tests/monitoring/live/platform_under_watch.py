@@ -1,4 +1,4 @@
-"""The real programs on loopback: Prometheus, Alertmanager, Pushgateway, collectd, and a TorchServe of their own."""
+"""The real programs on loopback: Prometheus, Alertmanager, Pushgateway, collectd and a TorchServe."""
 
 import contextlib
 import json
@@ -85,7 +85,9 @@ class Platform:
         groups = json.loads(ask(f"{self.url['pushgateway']}/api/v1/metrics"))["data"]
         for labels in [group["labels"] for group in groups]:
             if labels.get("pipeline") == pipeline:
-                rest = "".join(f"/{name}/{labels[name]}" for name in ("pipeline", "shard", "stage") if name in labels)
+                rest = "".join(
+                    f"/{name}/{labels[name]}" for name in ("pipeline", "shard", "stage") if name in labels
+                )
                 ask(f"{self.url['pushgateway']}/metrics/job/{labels['job']}{rest}", method="DELETE")
 
     def query(self, expression: str, start: float, end: float) -> list[Any]:
@@ -141,6 +143,8 @@ class Platform:
 def _require() -> None:
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
     if missing:
-        fail(f"no {', '.join(missing)}: install Debian's packages of these names (collectd: collectd-core libprotobuf-c1 libmicrohttpd12)")
+        fail(
+            f"no {', '.join(missing)}: install Debian's packages of these names (collectd: collectd-core libprotobuf-c1 libmicrohttpd12)"
+        )
     if not (ROOT / "model_store" / "solar-cells.mar").exists() or not IMAGES.exists():
         fail("no archive or no images: run `make demo` first")

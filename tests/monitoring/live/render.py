@@ -1,6 +1,6 @@
 """The shipped configuration on loopback and in a hurry: the same rules and routes, every duration divided.
 
-Nothing else is changed in `monitoring/rules/`: what is seen to fire here is what fires in an installation, later.
+Nothing else is changed in `monitoring/rules/`: what is seen to fire here fires in an installation too, later.
 """
 
 import re
@@ -109,6 +109,8 @@ def _collectd(folder: Path, ports: dict[str, int]) -> None:
     text = (MONITORING / "collectd.conf").read_text()
     text = text.replace("0.0.0.0", "127.0.0.1").replace("Interval 10", "Interval 1")  # noqa: S104 - replaced
     text = text.replace("8125", str(ports["statsd"])).replace("9103", str(ports["collectd"]))
-    text = text.replace("/var/lib/collectd", str(folder)).replace("/run/collectd.pid", f"{folder}/collectd.pid")
+    text = text.replace("/var/lib/collectd", str(folder)).replace(
+        "/run/collectd.pid", f"{folder}/collectd.pid"
+    )
     (folder / "collectd.conf").write_text(text)
     shutil.copytree(MONITORING / "templates", folder / "templates")

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 from fault import fault
 from platform_under_watch import Platform
-from runs_at_fault import Slowness, ended, finish, prepare
 from relay import Relay
+from runs_at_fault import Slowness, ended, finish, prepare
 
 _HEADERS = {"Content-Type": "multipart/form-data; boundary=b"}
 
@@ -62,7 +62,8 @@ def _ask_on_and_on(platform: Platform, stop: threading.Event) -> None:
     key = json.loads(platform.server.key_file.read_text())["inference"]["key"]
     images = [path.read_bytes() for path in sorted(platform.photographs.iterdir())[:24]]
     parts = [
-        b'--b\r\nContent-Disposition: form-data; name="%d"; filename="%d"\r\n\r\n%s\r\n' % (number, number, data)
+        b'--b\r\nContent-Disposition: form-data; name="%d"; filename="%d"\r\n\r\n%s\r\n'
+        % (number, number, data)
         for number, data in enumerate(images)
     ]
     body = b"".join(parts) + b"--b--\r\n"
