@@ -36,7 +36,12 @@ def run(settings: WholeRunSettings) -> Certificate:
         checks.check(_part(settings, CheckSettings, suite="manifest"))
         measured("score", _part(settings, ScoreSettings, shard=-1), score)
         checks.check(_part(settings, CheckSettings, suite="predictions"))
-    return measured("postprocess", _part(settings, PostprocessSettings), postprocess)
+    certificate = measured("postprocess", _part(settings, PostprocessSettings), postprocess)
+    try:
+        report(_part(settings, ReportSettings))
+    except Exception as error:  # noqa: BLE001 (the run is finished and proven, whatever its page lacks)
+        log.warning("the run has no report", error=str(error), kind=type(error).__name__)
+    return certificate
 
 
 def _part(settings: BaseModel, kind: type[S], **more: object) -> S:
