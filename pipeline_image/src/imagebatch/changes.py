@@ -1,0 +1,193 @@
+"""Changes in a series of one figure per run: of level, of slope, by weekday. Statistics only, no words.
+
+A change counts when a permutation test says that shuffled runs hardly ever show one as large. Shuffling takes
+runs to be independent of each other; the measured false alarms are in docs/reference/drift.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import numpy.typing as npt
+import ruptures
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+# Fewer runs than this carry no trend; for weekdays, three of each.
+LEAST_RUNS = 14
+_LEAST_PER_WEEKDAY = 3
+_LEAST_SEGMENT = 4
+_MOST_CHANGES = 3
+_PERMUTATIONS = 4999
+_WEEK = 7
+
+
+@dataclass(frozen=True, slots=True)
+class LevelChange:
+    """The mean goes from `before` to `after`, first seen in run number `at` (from 0)."""
+
+    at: int
+    before: float
+    after: float
+    p: float
+
+
+@dataclass(frozen=True, slots=True)
+class Slope:
+    """A steady change: from `first` to `last` over the whole series."""
+
+    first: float
+    last: float
+    p: float
+
+
+@dataclass(frozen=True, slots=True)
+class Weekly:
+    """Weekdays (0: Monday) whose mean is `difference` away from that of the other days."""
+
+    weekdays: tuple[int, ...]
+    difference: float
+    mean: float
+    p: float
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What was found in one series."""
+
+    levels: tuple[LevelChange, ...]
+    slope: Slope | None
+    weekly: Weekly | None
+
+
+def changes(values: Floats, days: Sequence[datetime], alpha: float, seed: int = 0) -> Changes:
+    """Finds what has changed in a series.
+
+    Args:
+        values: One per run, oldest first; shape (runs,).
+        days: When each run began.
+        alpha: Probability of finding anything in a series without a change.
+        seed: Of the permutations.
+    """
+    nothing = Changes((), None, None)
+    if len(values) < LEAST_RUNS or np.ptp(values) == 0:
+        return nothing
+    each = alpha / 3  # level, slope and weekday: any of them is an alarm
+    chance = np.random.default_rng(seed)
+    weekdays = np.array([day.weekday() for day in days])
+    levels, weekly = _levels(values, each, chance), None
+    # A weekly pattern hides a change of level and the other way round: each is sought in what the other leaves.
+    for _ in range(2):
+        weekly = _weekly(values - _step(values, levels) + values.mean(), weekdays, each, chance)
+        levels = _levels(values - _pattern(weekly, weekdays), each, chance)
+    rest = values - _pattern(weekly, weekdays)
+    slope = _slope(rest, each, chance)
+    if slope and levels:
+        # One of the two explains it: the one that leaves less; a step takes two parameters more.
+        if _unexplained(rest, levels) * 1.1 < _unexplained_by_line(rest):
+            slope = None
+        else:
+            levels = ()
+    return Changes(tuple(levels), slope, weekly)
+
+
+def _levels(values: Floats, alpha: float, chance: np.random.Generator) -> tuple[LevelChange, ...]:
+    """Binary segmentation places the changes, one after the other; a test accepts each."""
+    accepted: list[int] = []
+    p_of: dict[int, float] = {}
+    open_segments = [(0, len(values))]
+    while open_segments and len(accepted) < _MOST_CHANGES:
+        start, end = open_segments.pop(0)
+        segment = values[start:end]
+        if len(segment) < 2 * _LEAST_SEGMENT or np.ptp(segment) == 0:
+            continue
+        found = ruptures.Binseg(model="l2", min_size=_LEAST_SEGMENT, jump=1).fit(segment).predict(n_bkps=1)
+        p = _level_p(segment, chance)
+        if p <= alpha:
+            at = start + int(found[0])
+            accepted.append(at)
+            p_of[at] = p
+            open_segments += [(start, at), (at, end)]
+    edges = [0, *sorted(accepted), len(values)]
+    means = [float(values[a:b].mean()) for a, b in zip(edges, edges[1:], strict=False)]
+    return tuple(
+        LevelChange(at, means[index], means[index + 1], p_of[at]) for index, at in enumerate(edges[1:-1])
+    )
+
+
+def _level_p(segment: Floats, chance: np.random.Generator) -> float:
+    """How often a shuffled segment has a two-level fit that is as good."""
+    shuffled = chance.permuted(np.tile(segment, (_PERMUTATIONS, 1)), axis=1)
+    null = _best_gain(shuffled)
+    return float((1 + (null >= _best_gain(segment[None])[0] - 1e-12).sum()) / (1 + _PERMUTATIONS))
+
+
+def _best_gain(rows: Floats) -> Floats:
+    """Largest reduction of the squared error by two levels instead of one: shape (rows,)."""
+    size = rows.shape[1]
+    left = np.arange(1, size)
+    sums = np.cumsum(rows - rows.mean(axis=1, keepdims=True), axis=1)[:, :-1]
+    gain = sums**2 * size / (left * (size - left))
+    best: Floats = gain[:, _LEAST_SEGMENT - 1 : size - _LEAST_SEGMENT].max(axis=1)
+    return best
+
+
+def _slope(values: Floats, alpha: float, chance: np.random.Generator) -> Slope | None:
+    time = np.arange(len(values)) - (len(values) - 1) / 2
+    shuffled = chance.permuted(np.tile(values, (_PERMUTATIONS, 1)), axis=1)
+    seen = abs(float(time @ values))
+    p = float((1 + (np.abs(shuffled @ time) >= seen - 1e-12).sum()) / (1 + _PERMUTATIONS))
+    if p > alpha:
+        return None
+    slope = float(time @ values / (time @ time))
+    mean = float(values.mean())
+    return Slope(mean + slope * time[0], mean + slope * time[-1], p)
+
+
+def _weekly(values: Floats, weekdays: Integers, alpha: float, chance: np.random.Generator) -> Weekly | None:
+    present = [day for day in range(_WEEK) if (weekdays == day).sum() >= _LEAST_PER_WEEKDAY]
+    if len(present) < 2:  # noqa: PLR2004 (a pattern needs another day to differ from)
+        return None
+    groups = np.stack([(weekdays == day) / (weekdays == day).sum() for day in present])
+    sizes = np.array([(weekdays == day).sum() for day in present])
+    shuffled = chance.permuted(np.tile(values - values.mean(), (_PERMUTATIONS, 1)), axis=1)
+    null = ((shuffled @ groups.T) ** 2 * sizes).sum(axis=1)
+    means = groups @ (values - values.mean())
+    seen = float((means**2 * sizes).sum())
+    p = float((1 + (null >= seen - 1e-12).sum()) / (1 + _PERMUTATIONS))
+    if p > alpha:
+        return None
+    # The days that stand out: the largest gap between the sorted means parts them from the others.
+    order = np.argsort(means)
+    cut = int(np.argmax(np.diff(means[order]))) + 1
+    low, high = order[:cut], order[cut:]
+    odd = low if len(low) <= len(high) else high
+    days = tuple(sorted(present[int(at)] for at in odd))
+    inside = np.isin(weekdays, days)
+    difference = float(values[inside].mean() - values[~inside].mean())
+    return Weekly(days, difference, float(values[~inside].mean()), p)
+
+
+def _pattern(weekly: Weekly | None, weekdays: Integers) -> Floats:
+    if weekly is None:
+        return np.zeros(len(weekdays))
+    return np.where(np.isin(weekdays, weekly.weekdays), weekly.difference, 0.0)
+
+
+def _step(values: Floats, levels: Sequence[LevelChange]) -> Floats:
+    edges = [0, *(level.at for level in levels), len(values)]
+    parts = [np.full(b - a, values[a:b].mean()) for a, b in zip(edges, edges[1:], strict=False)]
+    return np.concatenate(parts)
+
+
+def _unexplained(values: Floats, levels: Sequence[LevelChange]) -> float:
+    return float(((values - _step(values, levels)) ** 2).sum())
+
+
+def _unexplained_by_line(values: Floats) -> float:
+    time = np.arange(len(values))
+    return float(((values - np.polyval(np.polyfit(time, values, 1), time)) ** 2).sum())
