@@ -121,5 +121,5 @@ def _rows(table: pa.Table, column: str) -> Floats:
 
 def _mix(texts: list[str]) -> str:
     names, counts = np.unique(np.array(texts, str), return_counts=True)
-    order = np.argsort(-counts)[:4]
+    order = np.argsort(-counts)[:3]
     return ", ".join(f"{names[at]} {counts[at] / max(len(texts), 1):.0%}" for at in order)

@@ -37,7 +37,7 @@ def write_frame(stream: IO[bytes], kind: bytes, content: bytes) -> None:
 
 def main() -> None:
     """Answers requests until standard input ends."""
-    from PIL import Image  # noqa: PLC0415 (heavy, and only this process needs it)
+    from PIL import Image, ImageFile  # noqa: PLC0415 (heavy, and only this process needs it)
 
     from imagebatch.imagery.measure import measure, thumbnail  # noqa: PLC0415 (the same)
 
@@ -56,10 +56,13 @@ def main() -> None:
         if kind == b"m":
             write_frame(replies, b"j", json.dumps(measure(data)).encode())
         else:
+            ImageFile.LOAD_TRUNCATED_IMAGES = True  # half a picture says more than none
             try:
                 small = thumbnail(data)
             except Exception:  # noqa: BLE001 (decoders raise what they like: no picture then)
                 small = b""
+            finally:
+                ImageFile.LOAD_TRUNCATED_IMAGES = False
             write_frame(replies, b"b", small)
         signal.alarm(0)
 

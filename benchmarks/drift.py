@@ -1,0 +1,268 @@
+"""False alarms and detections of the drift tests, on real images and a real model: docs/reference/drift.md.
+
+    pipeline_image/.venv/bin/python benchmarks/drift.py --archive model_store/solar-cells.mar \
+        --images var/data/solar-cells/images --labels var/data/solar-cells/labels.csv --other FOLDER [--publish]
+
+Every trial draws a baseline and a batch anew, without an image in common. Quiet batches are batches as they are;
+shifted ones are the same photographs darkened, blurred, compressed, turned, drawn in another class mix, or mixed
+with those of another product. Needs the extra `local`: the archive's own handler answers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import math
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import published
+from imagebatch.backends import local
+from imagebatch.backends.base import ImagePayload
+from imagebatch.drift.accuracy import calibrate, estimate
+from imagebatch.drift.judge import compare
+from imagebatch.drift.observations import OBSERVATION_SCHEMA, entropy
+from imagebatch.drift.two_sample import holm
+from imagebatch.imagery.decoders import Decoders
+from imagebatch.settings import ApiSettings
+from PIL import Image, ImageFilter
+import pyarrow as pa
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference" / "drift.md"
+ALPHA = 0.01
+QUIET = 200
+TRIALS = 20
+BASELINE = 1200
+SIZES = (100, 400)
+SHIFTED = 420
+PACK = 16
+
+Integers = npt.NDArray[np.int64]
+Change = Callable[[Image.Image], Image.Image]
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """One kind of shift at one size; `accuracy` and `estimated` are None where there is no truth."""
+
+    kind: str
+    size: str
+    detected: dict[int, int]
+    accuracy: float | None
+    estimated: float | None
+
+
+def main() -> int:
+    """Measures, prints, publishes; exits 1 if more than 5 % of the quiet batches alarm."""
+    asked = _arguments()
+    truth = {row["image_id"]: row["label"] for row in csv.DictReader(asked.labels.open(encoding="utf-8"))}
+    paths = sorted(path for path in asked.images.iterdir() if path.name in truth)[: asked.limit or None]
+    chance = np.random.default_rng(20261122)
+    with Judge(asked.archive) as judge:
+        plain = judge.observe((path.name, path.read_bytes()) for path in paths)
+        print(f"{plain.num_rows} images observed", flush=True)
+        quiet = {size: _quiet(plain, size, chance) for size in SIZES}
+        print("quiet", quiet, flush=True)
+        shifts = list(_shifts(judge, plain, paths, truth, asked.other, chance))
+    result = {"alpha": ALPHA, "images": plain.num_rows, "baseline": BASELINE, "quiet_batches": QUIET}
+    result |= {"quiet_alarms": quiet, "trials": TRIALS, "shifts": [_as_json(shift) for shift in shifts]}
+    page = table(quiet, shifts)
+    print(page)
+    if asked.publish:
+        published.keep("drift", result)
+        _show(page)
+    return 0 if max(quiet.values()) <= 0.05 * QUIET else 1
+
+
+class Judge:
+    """Observes images as a run does: statistics in confined processes, answers by the archive's handler."""
+
+    def __init__(self, archive: Path) -> None:
+        settings = ApiSettings(model_archive=str(archive), request_timeout=600)
+        self._model = local.connect(settings, archive.stem, "")
+        self._labels = self._model.describe().labels
+        self._decoders = Decoders()
+
+    def __enter__(self) -> Judge:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._model.close()
+        self._decoders.__exit__(None, None, None)
+
+    def observe(self, images: Iterable[tuple[str, bytes]]) -> pa.Table:
+        """OBSERVATION_SCHEMA of (name, file) pairs."""
+        packs = _packs(list(images), PACK)
+        rows = [row for pack in self._decoders.map(self._pack, packs) for row in pack]
+        return pa.Table.from_pylist(rows, OBSERVATION_SCHEMA)
+
+    def _pack(self, pack: list[tuple[str, bytes]]) -> list[dict[str, Any]]:
+        reply = self._model.predict([ImagePayload(str(at), data) for at, (_, data) in enumerate(pack)], 64)
+        rows = []
+        for (name, data), answer in zip(pack, reply.answers, strict=True):
+            with Image.open(io.BytesIO(data)) as header:
+                size = {"format": header.format, "width": header.width, "height": header.height}
+            by_label = dict(zip(answer.labels, answer.probabilities, strict=True))
+            vector = [by_label[label] for label in self._labels]
+            rows.append(
+                {"image_id": name, "size": len(data), "label": answer.labels[0]}
+                | {"confidence": answer.probabilities[0], "entropy": float(entropy(np.array([vector]))[0])}
+                | {"answer": vector, **size, **self._decoders.measure(data)}
+            )
+        return rows
+
+
+def alarms(before: pa.Table, now: pa.Table, seed: int) -> bool:
+    """Whether a run would be called drifting."""
+    return min(holm([test.p for test in compare(before, now, seed)])) <= ALPHA
+
+
+def _quiet(plain: pa.Table, size: int, chance: np.random.Generator) -> int:
+    found = 0
+    for trial in range(QUIET):
+        order = chance.permutation(plain.num_rows)
+        baseline = min(BASELINE, plain.num_rows - size)
+        found += alarms(plain.take(order[size : size + baseline]), plain.take(order[:size]), trial)
+    return found
+
+
+def _shifts(
+    judge: Judge,
+    plain: pa.Table,
+    paths: list[Path],
+    truth: dict[str, str],
+    other: Path,
+    chance: np.random.Generator,
+) -> Iterator[Shift]:
+    chosen = chance.permutation(len(paths))[:SHIFTED]
+    rest = np.setdiff1d(np.arange(len(paths)), chosen)
+    for kind, size, change in _changes():
+        changed = judge.observe((paths[at].name, _changed(paths[at], change)) for at in chosen)
+        yield _judged(kind, size, plain.take(rest), changed, truth, chance)
+    for factor in (1.25, 1.5, 2.0):
+        mixed = plain.take(_more_defective(plain.take(chosen), truth, factor, chance, chosen))
+        yield _judged("more defective cells", f"x {factor:g}", plain.take(rest), mixed, truth, chance)
+    photographs = sorted(other.glob("*.jpg"))[:SHIFTED]
+    foreign = judge.observe((path.name, path.read_bytes()) for path in photographs)
+    for share in (0.02, 0.1, 0.5):
+        count = round(SHIFTED * share)
+        mixed = pa.concat_tables([plain.take(chosen[count:]), foreign.slice(0, count)])
+        yield _judged("another product among them", f"{share:.0%}", plain.take(rest), mixed, {}, chance)
+
+
+def _judged(
+    kind: str, size: str, before: pa.Table, now: pa.Table, truth: dict[str, str], chance: np.random.Generator
+) -> Shift:
+    detected = dict.fromkeys(SIZES, 0)
+    for batch in SIZES:
+        for trial in range(TRIALS):
+            baseline = before.take(chance.choice(before.num_rows, min(BASELINE, before.num_rows), replace=False))
+            rows = now.take(chance.choice(now.num_rows, min(batch, now.num_rows), replace=False))
+            detected[batch] += alarms(baseline, rows, trial)
+    accuracy = estimated = None
+    if truth:
+        calibration = calibrate(*_answers(before, truth))
+        confidence, right = _answers(now, truth)
+        accuracy, estimated = float(right.mean()), estimate(calibration, confidence)["accuracy"]
+    print(kind, size, detected, accuracy, estimated, flush=True)
+    return Shift(kind, size, detected, accuracy, estimated)
+
+
+def _answers(table: pa.Table, truth: dict[str, str]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """Confidence, and whether the answer was right, of the images whose truth is known."""
+    names, labels = table["image_id"].to_pylist(), table["label"].to_pylist()
+    known = [at for at, name in enumerate(names) if truth[name]]
+    right = np.array([truth[names[at]] == labels[at] for at in known])
+    return table["confidence"].to_numpy()[known].astype(np.float64), right
+
+
+def _changes() -> Iterator[tuple[str, str, Change]]:
+    for factor in (0.95, 0.85, 0.6):
+        yield "darker", f"x {factor:g}", lambda image, f=factor: image.point(lambda v: v * f)
+    for sigma in (0.5, 1.0, 2.0):
+        yield "blurred", f"sigma {sigma:g} px", lambda image, s=sigma: image.filter(ImageFilter.GaussianBlur(s))
+    for quality in (85, 50, 20):
+        yield "compressed as JPEG, stored as before", f"quality {quality}", lambda image, q=quality: _jpeg(image, q)
+    for angle in (1, 3, 90):
+        yield "camera turned", f"{angle} degrees", lambda image, a=angle: _turned(image, a)
+
+
+def _changed(path: Path, change: Change) -> bytes:
+    stream = io.BytesIO()
+    with Image.open(path) as image:
+        # The same format as before: a change of format alone would be seen at once.
+        change(image).save(stream, image.format)
+    return stream.getvalue()
+
+
+def _jpeg(image: Image.Image, quality: int) -> Image.Image:
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=quality)
+    return Image.open(stream)
+
+
+def _turned(image: Image.Image, angle: float) -> Image.Image:
+    """Turned, and cut so that no corner is empty."""
+    if angle % 90 == 0:
+        return image.rotate(angle, expand=True)
+    turned = image.rotate(angle, Image.Resampling.BICUBIC)
+    lost = math.ceil(max(image.size) / 2 * math.sin(math.radians(angle)))
+    return turned.crop((lost, lost, image.width - lost, image.height - lost)).resize(image.size)
+
+
+def _more_defective(
+    table: pa.Table, truth: dict[str, str], factor: float, chance: np.random.Generator, positions: Integers
+) -> Integers:
+    weights = np.array([factor if "defective" in truth[n] else 1.0 for n in table["image_id"].to_pylist()])
+    return positions[chance.choice(len(positions), SHIFTED, p=weights / weights.sum())]
+
+
+def _packs(items: list[tuple[str, bytes]], size: int) -> list[list[tuple[str, bytes]]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def table(quiet: dict[int, int], shifts: list[Shift]) -> str:
+    """What is published."""
+    head = ["| | size of the shift | " + " | ".join(f"alarms, {size} images" for size in SIZES)]
+    head[0] += " | accuracy | estimated without labels |"
+    lines = [*head, "|---|---|" + "---|" * (len(SIZES) + 2)]
+    rates = " | ".join(f"**{quiet[size]} of {QUIET}** ({quiet[size] / QUIET:.1%})" for size in SIZES)
+    lines.append(f"| **no shift** | | {rates} | | |")
+    for shift in shifts:
+        cells = [f"{shift.detected[size]} of {TRIALS}" for size in SIZES]
+        cells += ["" if value is None else f"{value:.1%}" for value in (shift.accuracy, shift.estimated)]
+        lines.append(f"| {shift.kind} | {shift.size} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _as_json(shift: Shift) -> dict[str, Any]:
+    return {name: getattr(shift, name) for name in shift.__slots__}
+
+
+def _show(content: str) -> None:
+    begin, end = "<!-- begin drift -->", "<!-- end drift -->"
+    before, _, rest = PAGE.read_text("utf-8").partition(begin)
+    _, closed, after = rest.partition(end)
+    if not closed:
+        raise SystemExit(f"{PAGE} lacks the marks {begin} and {end}")
+    said = f"{content}\n\nMade by `benchmarks/drift.py`, on: {published.machine()}."
+    PAGE.write_text(f"{before}{begin}\n{said}\n{end}{after}", encoding="utf-8")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    for name in ("archive", "images", "labels", "other"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--limit", type=int, default=0, help="only the first images; 0: all")
+    parser.add_argument("--publish", action="store_true")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
