@@ -66,7 +66,7 @@ class Counts(BaseModel):
 
 
 class Certificate(BaseModel):
-    """output/certificate.json."""
+    """output/certificate.json; `cached` of the predicted images were not asked about in this run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -77,6 +77,7 @@ class Certificate(BaseModel):
     balanced: bool
     reasons: dict[str, int]
     input_digest: str
+    cached: int = 0
     redrives: list[RedriveDone]
     files: list[FileProof]
 
@@ -127,6 +128,7 @@ class Audit:
             balanced=counts.balanced,
             reasons=dict(sorted(self._reasons.items())),
             input_digest=f"sha256:{self._digest.hexdigest()}",
+            cached=sum(done_of(self._run, shard).cached for shard in range(shard_count(self._run))),
             redrives=finished_redrives(self._run),
             files=[prove(self._run, path) for path in certified_paths(self._run)],
         )

@@ -148,7 +148,10 @@ class DonePart(BaseModel):
 
 
 class ShardDone(BaseModel):
-    """scores/shard-…/_DONE.json: a finished shard's parts, in the order of their rows."""
+    """scores/shard-…/_DONE.json: a finished shard's parts, in the order of their rows.
+
+    `cached` of its predictions came out of the cache (--cache).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -156,6 +159,7 @@ class ShardDone(BaseModel):
     parts: list[DonePart]
     predicted: int
     failed: int
+    cached: int = 0
 
 
 class RedriveDone(BaseModel):

@@ -27,6 +27,7 @@ class Metric(StrEnum):
     OUTAGES = "outages"
     OUTAGE_SECONDS = "outage_seconds"
     PROBES = "probes"
+    CACHED = "cached"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ RUN_MODEL = _gauge(
 LAST_SUCCESS = _gauge("last_success_timestamp_seconds", "When a certificate was last written.")
 NEXT_RUN = _gauge("next_run_timestamp_seconds", "When the next run is expected to begin.")
 
-# Of the newest attempt at a stage; their group is the pipeline, the stage and, where it is one shard's, the shard.
+# Of the newest attempt at a stage; their group: the pipeline, the stage and, where it is one shard, the shard.
 STAGE_START = _gauge("stage_start_timestamp_seconds", "When it began.")
 STAGE_END = _gauge("stage_end_timestamp_seconds", "When it ended; absent while it works.")
 STAGE_EXIT_CODE = _gauge("stage_exit_code", "How it ended; absent while it works.")
@@ -102,6 +103,7 @@ SCORING = {
     Metric.OUTAGES: _counter("scoring_outages", "Times that the model API was away."),
     Metric.OUTAGE_SECONDS: _counter("scoring_outage_seconds", "Time until it was back."),
     Metric.PROBES: _counter("scoring_probes", "Times that it was asked whether it is ready."),
+    Metric.CACHED: _counter("scoring_cached_images", "Images answered out of the cache."),
 }
 
 RUN_FAMILIES = (RUN_START, RUN_DEADLINE, RUN_IMAGES, RUN_UNPREDICTED, RUN_MODEL, LAST_SUCCESS, NEXT_RUN)

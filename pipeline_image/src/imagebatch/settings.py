@@ -185,6 +185,9 @@ class WholeScoringSettings(ScoringSettings):
         default=False,
         description="After scoring, measure for some seconds what this machine could do: log and telemetry.",
     )
+    cache: str = Field(
+        "", description="Folder of predictions kept from run to run; an unchanged image is not asked about."
+    )
 
 
 class MeasuringSettings(SourceSettings, ScoringSettings):

@@ -35,7 +35,11 @@ class CheckResult:
     result: str
 
 
-@recorded(lambda settings: f"check {settings.suite}")
+def _name(settings: CheckSettings) -> str:
+    return f"check {settings.suite}"
+
+
+@recorded(_name)
 def check(settings: CheckSettings) -> CheckResult:
     """Runs a suite and keeps its results in the run, whether it passes or not.
 

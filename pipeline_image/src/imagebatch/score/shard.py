@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from imagebatch.contracts import SCORES_SCHEMA, DonePart, ShardDone, sha256_hex
 from imagebatch.log import get_logger
 from imagebatch.score.attempts import Attempt
+from imagebatch.score.cache import PredictionCache
 from imagebatch.score.journal import Journal
 from imagebatch.score.threshold import Threshold
 from imagebatch.storage.runs import RunFolder, parquet_rows
@@ -22,6 +23,8 @@ Row = dict[str, Any]
 
 # Fixed: an attempt can adopt the parts and journals of an earlier one only if both cut a shard alike.
 PART_ROWS = 256
+# Under this key a part's file says how many of its rows came out of the cache.
+_CACHED = b"imagebatch.cached"
 
 
 class ShardInProgress:
@@ -33,20 +36,31 @@ class ShardInProgress:
         manifest: Its images.
         digest: The model that all its rows must be of.
         threshold: Counts its failures.
+        cache: Predictions of other runs.
 
     Attributes:
         number: Of the shard.
         attempt: Number of this attempt.
         rejected: Images that preprocess has rejected.
         resumed: Images that an earlier attempt has scored.
+        cached: Images that this attempt has found in the cache.
     """
 
     def __init__(
-        self, run: RunFolder, number: int, manifest: pa.Table, *, digest: str, threshold: Threshold
+        self,
+        run: RunFolder,
+        number: int,
+        manifest: pa.Table,
+        *,
+        digest: str,
+        threshold: Threshold,
+        cache: PredictionCache | None = None,
     ) -> None:
         self._run = run
         self._digest = digest
         self._threshold = threshold
+        self._cache = cache
+        self.cached = 0
         self._files = Attempt(run, number)
         self.number, self.attempt = number, self._files.number
         self._journal = Journal(run, number, self.attempt)
@@ -56,6 +70,7 @@ class ShardInProgress:
         self._parts = [accepted.slice(start, PART_ROWS) for start in range(0, self._images, PART_ROWS)]
         self._written: dict[int, tuple[DonePart, int]] = {}
         self._rows: dict[int, dict[str, Row]] = {}
+        self._from_cache: dict[int, int] = {}
         self._adopt()
         self.resumed = sum(part.rows for part, _ in self._written.values())
         self.resumed += sum(map(len, self._rows.values()))
@@ -68,6 +83,12 @@ class ShardInProgress:
             if number not in self._written:
                 known = self._rows.setdefault(number, {})
                 rows = [row for row in part.to_pylist() if row["image_id"] not in known]
+                if self._cache:
+                    found = {row["image_id"]: row for row in self._cache.find(rows)}
+                    self._from_cache[number] = len(found)
+                    self.cached += len(found)
+                    known |= found
+                    rows = [row for row in rows if row["image_id"] not in found]
                 if rows:
                     yield number, rows
                 else:
@@ -86,9 +107,12 @@ class ShardInProgress:
         """
         known = self._rows[part]
         known |= {row["image_id"]: row for row in rows}
+        if self._cache and rows:
+            self._cache.add(rows)
         wanted = self._parts[part]["image_id"].to_pylist()
         if len(known) == len(wanted):
             table = pa.Table.from_pylist([known[image_id] for image_id in wanted], SCORES_SCHEMA)
+            table = table.replace_schema_metadata({_CACHED: str(self._from_cache.get(part, 0))})
             self._written[part] = (self._files.write_part(part, table), _failures_in(table))
             self._journal.drop(part)
             del self._rows[part]
@@ -116,6 +140,7 @@ class ShardInProgress:
             parts=[part for part, _ in ordered],
             predicted=self._images - failed,
             failed=failed,
+            cached=sum(self._from_cache.values()),
         )
         self._files.finish(done)
         self._journal.clear()
@@ -132,6 +157,7 @@ class ShardInProgress:
                     part = DonePart(path=path, sha256=sha256_hex(data), rows=table.num_rows)
                     self._written[number] = (part, _failures_in(table))
                     tables[number] = table
+                    self._from_cache[number] = int((table.schema.metadata or {}).get(_CACHED, 0))
         self._adopt_journals()
         kept = [row["reason"] for rows in self._rows.values() for row in rows.values()]
         if not self._threshold.tolerates(itertools.chain(*map(_reasons, tables.values()), kept)):
@@ -145,7 +171,7 @@ class ShardInProgress:
         log.info("images that failed are scored again", shard=self.number, attempt=self.attempt)
         for number, table in tables.items():
             if self._written[number][1]:
-                del self._written[number]
+                del self._written[number], self._from_cache[number]
                 self._rows[number] = {row["image_id"]: row for row in table.to_pylist()}
         for number, rows in self._rows.items():
             self._rows[number] = {name: row for name, row in rows.items() if not row["reason"]}

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from imagebatch.contracts import (
     Plan,
@@ -18,7 +19,9 @@ from imagebatch.contracts import (
 from imagebatch.errors import ConfigurationError
 from imagebatch.ledger import Listing, open_listing, read_description, read_plan
 from imagebatch.log import get_logger
+from imagebatch.metrics import Metric
 from imagebatch.progress import Progress
+from imagebatch.score.cache import PredictionCache
 from imagebatch.score.shard import ShardInProgress
 from imagebatch.score.threshold import Threshold
 from imagebatch.scoring.engine import Engine, Row
@@ -41,7 +44,11 @@ class ShardScore:
     resumed: int
 
 
-@recorded(lambda settings: "score" if settings.shard < 0 else f"score shard {settings.shard}")
+def _name(settings: ScoreSettings) -> str:
+    return "score" if settings.shard < 0 else f"score shard {settings.shard}"
+
+
+@recorded(_name)
 def score(settings: ScoreSettings) -> list[ShardScore]:
     """Scores one shard, or all of them; finished ones are left as they are.
 
@@ -114,17 +121,26 @@ class _Stage:
         )
         self._begun: dict[int, ShardInProgress] = {}
         self._reported: dict[str, float] = {}
+        self._outcomes: list[ShardScore] = []
+        self._cache = (
+            PredictionCache(Path(settings.cache), description.model, description.top_k)
+            if settings.cache
+            else None
+        )
 
-    def score_shards(self, shards: list[int], listing: Listing) -> Iterator[ShardScore]:
-        """Yields each shard's outcome as soon as it is finished."""
+    def score_shards(self, shards: list[int], listing: Listing) -> list[ShardScore]:
+        """Finishes each shard as soon as it is complete; gives their outcomes."""
         name = f"score shard {shards[0]}" if len(shards) == 1 else "score"
         with Progress(name, listing.images_in(shards), self._deadline) as progress:
             pieces = self._engine.scored(self._left(shards, listing, progress), self._keep)
             for (shard, part), rows in pieces:
                 progress.advance(len(rows), failed=sum(row["reason"] is not None for row in rows))
                 self._begun[shard].add(part, rows)
-                yield from self._finish_complete()
-            yield from self._finish_complete()
+                self._finish_complete()
+            self._finish_complete()
+        if self._cache:
+            self._cache.close()
+        return self._outcomes
 
     def _left(
         self, shards: list[int], listing: Listing, progress: Progress
@@ -134,24 +150,32 @@ class _Stage:
             for held in self._begun.values():
                 held.require_newest()
             begun = ShardInProgress(
-                self._run, shard, listing.manifest(shard), digest=self._digest, threshold=self._threshold
+                self._run,
+                shard,
+                listing.manifest(shard),
+                digest=self._digest,
+                threshold=self._threshold,
+                cache=self._cache,
             )
             self._begun[shard] = begun
             progress.advance(begun.rejected + begun.resumed, earlier=True)
             for part, rows in begun.left():
                 yield (shard, part), rows
+            progress.advance(begun.cached)
+            self._engine.telemetry.add(Metric.CACHED, begun.cached)
+            self._finish_complete()  # nothing may have been left to ask
 
     def _keep(self, key: _Key, rows: list[Row]) -> None:
         shard, part = key
         self._begun[shard].keep(part, rows)
 
-    def _finish_complete(self) -> Iterator[ShardScore]:
+    def _finish_complete(self) -> None:
         for begun in [begun for begun in self._begun.values() if begun.complete]:
             self._engine.require_model()
             done = begun.finish()
             del self._begun[begun.number]
             self._report(begun)
-            yield ShardScore(begun.number, done.predicted, done.failed, begun.resumed)
+            self._outcomes.append(ShardScore(begun.number, done.predicted, done.failed, begun.resumed))
 
     def _report(self, shard: ShardInProgress) -> None:
         """Writes what was counted since the shard before this one was finished."""
