@@ -45,7 +45,7 @@ class Platform:
         self.photographs = folder / "photographs"
         self.photographs.mkdir()
         for path in sorted(IMAGES.glob("*.png"))[:600]:
-            (self.photographs / path.name).symlink_to(path)
+            shutil.copy(path, self.photographs)
         render(folder, self.ports, self.webhooks.url)
         self.url = {name: f"http://127.0.0.1:{port}" for name, port in self.ports.items()}
         self._start_all()
@@ -144,7 +144,10 @@ def _require() -> None:
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
     if missing:
         fail(
-            f"no {', '.join(missing)}: install Debian's packages of these names (collectd: collectd-core libprotobuf-c1 libmicrohttpd12)"
+            fail(
+                f"no {', '.join(missing)}: install Debian's packages of these names"
+                " (for collectd: collectd-core, libprotobuf-c1, libmicrohttpd12)"
+            )
         )
     if not (ROOT / "model_store" / "solar-cells.mar").exists() or not IMAGES.exists():
         fail("no archive or no images: run `make demo` first")

@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
-sys.path[1:1] = [str(ROOT / "tests/chaos"), str(ROOT / "tests/pipeline_image"), str(ROOT / "embedded")]
+FOLDERS = ("tests/chaos", "tests/pipeline_image", "embedded", "monitoring")
+sys.path[1:1] = [str(ROOT / folder) for folder in FOLDERS]
 
 import children  # noqa: E402 - the folders above hold what these import
 import runs_at_fault  # noqa: E402 - the same

@@ -46,6 +46,13 @@ def finish(platform: Platform, pipeline: str, run: str) -> None:
     ended(platform.stage(pipeline, "postprocess", "--run-id", run))
 
 
+def under_way(scoring: Child, relay: Relay) -> None:
+    """Wait until a stage has asked a few times."""
+    while relay.requests < 4:
+        assert scoring.running, f"scoring has ended: {last_line(scoring.err)}"
+        time.sleep(0.1)
+
+
 def within(seconds: float) -> str:
     """A deadline, as a flag."""
     when = datetime.now(UTC) + timedelta(seconds=seconds)
@@ -178,8 +185,7 @@ def killed(platform: Platform, name: str) -> Iterator[float]:
         prepare(platform, name, f"{name}-1")
         flags = ["--pack-size", 4, "--in-flight", 1]
         scoring = platform.stage(name, "score", "--run-id", f"{name}-1", *flags, api_url=relay.url)
-        while relay.requests < 4:
-            time.sleep(0.1)
+        under_way(scoring, relay)
         scoring.signal(signal.SIGKILL)
         yield time.time()
     score(platform, name, f"{name}-1")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from fault import fault
 from platform_under_watch import Platform
 from relay import Relay
-from runs_at_fault import Slowness, ended, finish, prepare
+from runs_at_fault import Slowness, ended, finish, prepare, under_way
 
 _HEADERS = {"Content-Type": "multipart/form-data; boundary=b"}
 
@@ -101,8 +101,7 @@ def server_killed(platform: Platform, name: str) -> Iterator[float]:
         scoring = platform.stage(
             name, "score", "--run-id", f"{name}-1", "--pack-size", 4, "--in-flight", 1, api_url=relay.url
         )
-        while relay.requests < 4:
-            time.sleep(0.1)
+        under_way(scoring, relay)
         platform.server.kill()
         yield time.time()
         platform.server.start()
