@@ -10,14 +10,14 @@ import time
 import urllib.error
 from collections.abc import Callable
 
-from stack import ROOT, Stack, folder_name, own_stack
+from stack import DAG, ROOT, Stack, folder_name, own_stack
 
 HOW_TO = ROOT / "docs" / "how-to"
 ASKED = {"limit": 64, "shard_size": 64}
 PATIENCE = 900.0
 PARTS = ("imagebatch", "imagebatch-airflow", "imagebatch-serving", "imagebatch-tracking")
 SETTINGS = ("IMAGE", "AIRFLOW_IMAGE", "SERVING_IMAGE", "TRACKING_IMAGE")
-AGE = "touch -d '40 days ago' $(find /data/runs/{run} -type f)"
+AGE = "find /data/runs/{run} -type f -exec touch -d '40 days ago' {{}} +"
 
 
 def commands(page: str) -> dict[str, str]:
@@ -64,6 +64,14 @@ def score(stack: Stack) -> str:
     return run
 
 
+def score_at_once(stack: Stack, name: str) -> str:
+    """Score a few photographs in one process, without Airflow."""
+    source = ["--input=/data/inputs/solar-cells/images", f"--limit={ASKED['limit']}"]
+    tool = ["run", "--rm", "--no-deps", "-T", "imagebatch", "imagebatch", "run"]
+    stack.compose(*tool, *source, f"--run-id={name}")
+    return name
+
+
 def operate(stack: Stack) -> None:
     """The newest result is fetched, whole."""
     score(stack)
@@ -73,8 +81,9 @@ def operate(stack: Stack) -> None:
 
 
 def backup(stack: Stack) -> None:
-    """Everything is lost, restored, and proven; Airflow knows the run again, and scores another."""
-    run = score(stack)
+    """Everything is lost, restored, and proven, and Airflow knows the run again."""
+    runs = stack.api(f"/dags/{DAG}/dagRuns?order_by=-run_after&limit=1")["dag_runs"]
+    run = str(runs[0]["dag_run_id"]) if runs else score(stack)
     follow(stack, "backup", "Back up")
     stack.compose("--profile", "tools", "down", "--volumes")
     (stack.folder / ".env").unlink()
@@ -83,7 +92,6 @@ def backup(stack: Stack) -> None:
     require(folder_name(run) in said, f"{run} is not among what was proven")
     stack.forget_login()
     require(stack.state(run) == "success", "Airflow does not know the run any more")
-    score(stack)
 
 
 def upgrade(stack: Stack) -> None:
@@ -102,7 +110,6 @@ def upgrade(stack: Stack) -> None:
     stack.forget_login()
     require(stack.state(later) == "away", "the database is not the one of before")
     stack.run("docker", "image", "rm", *(f"{part}:operations-test" for part in PARTS), check=False)
-    score(stack)
 
 
 def secrets(stack: Stack) -> None:
@@ -126,18 +133,16 @@ def secrets(stack: Stack) -> None:
 
 def disk_full(stack: Stack) -> None:
     """Of two runs that are old the newer success stays, and the bytes of the other are told."""
-    old, newest = score(stack), score(stack)
+    old, newest = score_at_once(stack, "old"), score_at_once(stack, "newest")
     for run in (old, newest):
-        stack.compose(
-            "run", "--rm", "--no-deps", "-T", "imagebatch", "sh", "-c", AGE.format(run=folder_name(run))
-        )
+        stack.compose("run", "--rm", "--no-deps", "-T", "imagebatch", "sh", "-c", AGE.format(run=run))
     said = ""
     for heading in commands("disk-full"):
         said += follow(stack, "disk-full", heading)
     require('"removed": 1, ' in said, f"prune said {said[-500:]}")
     left = stack.in_runs("ls", "/data/runs").split()
-    require(folder_name(old) not in left, "the old run is still there")
-    require(folder_name(newest) in left, "the newest success is gone")
+    require(old not in left, "the old run is still there")
+    require(newest in left, "the newest success is gone")
 
 
 PAGES: dict[str, Callable[[Stack], None]] = {
