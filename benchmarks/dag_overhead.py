@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,11 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "embedded"), str(HERE / "peers")]
 
 import photographs  # noqa: E402 - found beside this file
-from airflow_api import FINISHED, AirflowApi, Run  # noqa: E402 - found through the line above
-from environment import VAR, fail, say  # noqa: E402 - the same
+from airflow_api import AirflowApi, Run  # noqa: E402 - found through the line above
+from environment import VAR, say  # noqa: E402 - the same
+from orchestrated import finished, warm_up  # noqa: E402 - the same
 from published import keep, show  # noqa: E402 - the same
 
-DAG = "batch_image_inference"
 BAR = 15.0  # seconds
 
 
@@ -35,8 +34,8 @@ def main() -> int:
     images = photographs.ensure(VAR / "bench" / "photographs")[: asked.images]
     folder = photographs.link(images, VAR / "data" / f"bench-{asked.images}", asked.images)
     api = AirflowApi()
-    api.wait_for_dag(DAG)
-    runs = [measured(api, folder) for _ in range(asked.rounds + 1)][1:]  # the first warms the stack up
+    warm_up(api, folder)
+    runs = [measured(api, folder) for _ in range(asked.rounds)]
     result = summary(asked.images, runs)
     say(table(result))
     if asked.publish:
@@ -47,12 +46,8 @@ def main() -> int:
 
 def measured(api: AirflowApi, folder: Path) -> dict[str, Any]:
     """One run of the DAG, taken apart."""
-    triggered = time.time()
-    started = api.trigger(DAG, {"input": str(folder), "max_failures": "0"})
-    while (state := api.state(started)) not in FINISHED:
-        time.sleep(0.1)
-    if state != "success":
-        fail(f"the run {started.run_id} ended as {state}; see {started.page}", 1)
+    done = finished(api, folder)
+    started, triggered = done.run, done.triggered
     tasks = [task for task in api.tasks(started) if task["start_date"]]
     tasks.sort(key=lambda task: (task["start_date"], task["end_date"]))
     ends = max(_seconds(task["end_date"]) for task in tasks)
@@ -133,7 +128,7 @@ def _seconds(text: str) -> float:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--images", type=int, default=100, help="photographs")
-    parser.add_argument("--rounds", type=int, default=3, help="runs that count, after one that does not")
+    parser.add_argument("--rounds", type=int, default=3, help="runs that count, after one that warms up")
     parser.add_argument("--publish", action="store_true", help="keep the result in results/ and in docs/")
     return parser.parse_args()
 

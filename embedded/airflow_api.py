@@ -72,6 +72,10 @@ class AirflowApi:
         found: dict[str, Any] = self._call(run.path)
         return found
 
+    def under_way(self, dag: str) -> int:
+        """Count the runs of a DAG that are queued or running."""
+        return int(self._call(f"/dags/{dag}/dagRuns?state=queued&state=running&limit=1")["total_entries"])
+
     def tasks(self, run: Run) -> list[dict[str, Any]]:
         """List the task instances of a run (1,100 at most: six and 1,024 shards)."""
         found: list[dict[str, Any]] = []
