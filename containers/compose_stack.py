@@ -56,6 +56,16 @@ class Stack:
         """Run a command in the stages' image, with the stack's runs and inputs."""
         return self.compose("run", "--rm", "--no-deps", "-T", "imagebatch", *command)
 
+    def read(self, path: str) -> bytes:
+        """Read a file of its runs, byte for byte."""
+        argv: Argv = ["docker", "compose", "-p", self.project, "--env-file", self.file, "run", "--rm"]
+        done = subprocess.run(
+            [*argv, "--no-deps", "-T", "imagebatch", "cat", path], cwd=ROOT, capture_output=True, check=False
+        )
+        if done.returncode:
+            fail(f"{path}: {done.stderr.decode(errors='replace').strip()[-300:]}", 1)
+        return done.stdout
+
     def prepare(self) -> None:
         """Write its settings, with ports that are free now."""
         self.file.parent.mkdir(parents=True, exist_ok=True)

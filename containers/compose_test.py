@@ -56,8 +56,10 @@ def main() -> int:
         if image.name in SERVED and images.build(image, cache=not chosen.no_cache):
             return 1
     with step("settings and stand-ins"):
+        if stack.file.exists():
+            stack.down()
+            stack.file.unlink()
         stack.prepare()
-        stack.down()
     try:
         with step("docker compose up --wait"):
             stack.up()
@@ -95,13 +97,13 @@ def scored(stack: Stack) -> tuple[str, bytes]:
     succeed(airflow, {})
     (folder,) = stack.tool("sh", "-c", "ls /data/runs").split()
     output = f"/data/runs/{folder}/output"
-    certificate = json.loads(stack.tool("cat", f"{output}/certificate.json"))
+    certificate = json.loads(stack.read(f"{output}/certificate.json"))
     counts = certificate["counts"]
     if (counts["listed"], counts["predicted"], certificate["balanced"]) != (IMAGES, IMAGES, True):
         fail(f"the certificate says {counts}, not {IMAGES} predicted", 1)
     say(f"certificate: {counts}")
     stack.tool("imagebatch", "verify", f"--run-id={folder}")
-    return folder, stack.tool("cat", f"{output}/predictions.csv").encode()
+    return folder, stack.read(f"{output}/predictions.csv")
 
 
 def succeed(airflow: Airflow, conf: dict[str, object]) -> str:
@@ -143,7 +145,9 @@ def compare(containers: bytes, processes: bytes) -> None:
     """Insist on the same bytes."""
     digests = [hashlib.sha256(content).hexdigest() for content in (containers, processes)]
     if containers != processes:
-        fail(f"predictions.csv differs: {digests[0]} from containers, {digests[1]} from processes", 1)
+        for name, content in (("containers", containers), ("processes", processes)):
+            (ROOT / "var" / "compose" / f"{name}.csv").write_bytes(content)
+        fail("predictions.csv differs: compare var/compose/containers.csv and processes.csv", 1)
     say(f"predictions.csv, {len(containers)} bytes from both: sha256 {digests[0]}")
 
 

@@ -14,6 +14,10 @@ TYPED = (
     ("training", "training/src"),
     ("airflow", "dags"),
     ("airflow", "embedded"),
+    ("airflow", "containers"),
+)
+DOCKERFILES = sorted(
+    path for part in ("*", "tests/e2e/standins/*") for path in ROOT.glob(f"{part}/Dockerfile")
 )
 PARTS = {"pipeline_image": ".", "handlers": ".", "training": ".", "airflow": "../dags"}
 
@@ -34,10 +38,13 @@ def _checks() -> list[tuple[str, Argv, Path]]:
     checks: list[tuple[str, Argv, Path]] = [
         ("ruff check", [*tools, "ruff", "check", "."], ROOT),
         ("ruff format", [*tools, "ruff", "format", "--check", "."], ROOT),
+        ("hadolint", [*tools, "hadolint", *DOCKERFILES], ROOT),
     ]
     for part, folder in TYPED:
         python = f"--python-executable={program(part, 'python')}"
-        checks.append((f"mypy {folder}", ["env", f"MYPYPATH={folder}", *tools, "mypy", python, folder], ROOT))
+        checks.append(
+            (f"mypy {folder}", ["env", f"MYPYPATH={folder}:embedded", *tools, "mypy", python, folder], ROOT)
+        )
     linter = program("pipeline_image", "lint-imports")
     checks.append(("import-linter", [linter], ROOT / "pipeline_image"))
     for part, folder in PARTS.items():

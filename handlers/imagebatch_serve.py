@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Mapping
@@ -24,7 +25,7 @@ from typing import Any
 
 TEMPLATE = Path(__file__).with_name("config.properties")
 PORTS = {"inference": 8080, "management": 8081, "metrics": 8082}
-RENEW_BEFORE = 3600.0  # seconds of life left in the inference key
+RENEWED_IN = 4  # the last quarter of the inference key's life is for getting a new one
 PAUSE = 1.0  # seconds between two looks at the keys
 GRACE = 15.0  # seconds for TorchServe to end by itself; the engine kills after 30
 CONFIGURATION = 78  # exit code, docs/reference/protocol.md
@@ -103,7 +104,8 @@ def serve(config: Path, private: Path, clients: Path) -> int:
     private.unlink(missing_ok=True)  # keys of a server that is gone
     argv = ["torchserve", "--start", "--foreground", "--ncs", "--ts-config", str(config)]
     # Its logs go to standard output; the files that it insists on go where everything is forgotten.
-    logs = {"LOG_LOCATION": "/tmp/logs", "METRICS_LOCATION": "/tmp/logs"}  # noqa: S108 - the container's own
+    logs = dict.fromkeys(("LOG_LOCATION", "METRICS_LOCATION"), str(Path(tempfile.gettempdir(), "logs")))
+    minutes = float(_settings(config)["token_expiration_min"])
     server = subprocess.Popen(argv, cwd=private.parent, env=os.environ | logs, process_group=0)  # noqa: S603 - no shell
 
     def stop(_: int, __: FrameType | None) -> None:
@@ -114,7 +116,7 @@ def serve(config: Path, private: Path, clients: Path) -> int:
     try:
         while server.poll() is None:
             publish(private, clients)
-            renew(private)
+            renew(private, minutes * 60 / RENEWED_IN)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 server.wait(PAUSE)
     finally:
@@ -154,11 +156,16 @@ def publish(private: Path, clients: Path) -> None:
     part.replace(clients)
 
 
-def renew(private: Path) -> None:
-    """Ask for a new inference key when the current one ends soon; TorchServe puts it into its own file."""
+def renew(private: Path, seconds: float) -> None:
+    """Ask for a new inference key when the current one ends soon; TorchServe puts it into its own file.
+
+    Args:
+        private: TorchServe's keys.
+        seconds: of life left that are too few.
+    """
     known = keys(private)
     ends = known.get("inference", {}).get("expiration time")
-    if not ends or (datetime.fromisoformat(ends) - datetime.now(UTC)).total_seconds() > RENEW_BEFORE:
+    if not ends or (datetime.fromisoformat(ends) - datetime.now(UTC)).total_seconds() > seconds:
         return
     with contextlib.suppress(OSError):  # tried again a second later
         _ask(private, "/token?type=inference", known["API"]["key"])
@@ -200,9 +207,12 @@ def keys(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def _settings(config: Path) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in config.read_text(encoding="utf-8").splitlines())
+
+
 def _ask(private: Path, path: str, key: str) -> bytes:
-    lines = private.with_name("config.properties").read_text().splitlines()
-    address = dict(line.split("=", 1) for line in lines)["management_address"]
+    address = _settings(private.with_name("config.properties"))["management_address"]
     request = urllib.request.Request(f"{address}{path}", headers={"Authorization": f"Bearer {key}"})  # noqa: S310 - http, from configuration()
     with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 - the same
         content: bytes = answer.read()

@@ -1,0 +1,128 @@
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import imagebatch_serve as serve
+import pytest
+
+TEMPLATE = serve.TEMPLATE.read_text(encoding="utf-8")
+MAIN = (
+    "import sys, imagebatch_serve as s; from pathlib import Path; sys.exit(s.serve(*map(Path, sys.argv[1:])))"
+)
+
+
+def until(true: Callable[[], object], seconds: float = 30) -> None:
+    """Wait for something to become true."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it does not become true"
+        time.sleep(0.1)
+
+
+def ports(count: int) -> list[int]:
+    """Find free ports of loopback."""
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    found = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return found
+
+
+@pytest.fixture
+def private(tmp_path: Path) -> Iterator[Path]:
+    """Serve an empty model store the way the container does, and give TorchServe's key file."""
+    folder, store, clients = tmp_path / "server", tmp_path / "store", tmp_path / "clients"
+    for each in (folder, store, clients):
+        each.mkdir()
+    config = serve.configuration(TEMPLATE, {}, store)
+    chosen = ports(6)
+    for api, port in zip(serve.PORTS, chosen, strict=False):
+        config[f"{api}_address"] = f"http://127.0.0.1:{port}"
+    names = ("grpc_inference_port", "grpc_management_port", "initial_worker_port")
+    config |= dict(zip(names, map(str, chosen[3:]), strict=True))
+    path = folder / "config.properties"
+    path.write_text("".join(f"{name}={value}\n" for name, value in config.items()))
+    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    process = subprocess.Popen(
+        [sys.executable, "-c", MAIN, path, folder / "key_file.json", clients / "key_file.json"],
+        env=os.environ | {"PATH": programs, "TMPDIR": str(tmp_path), "TEMP": str(tmp_path)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    yield folder / "key_file.json"
+    process.send_signal(signal.SIGTERM)
+    # Its end is part of what is proven: by itself, with nothing left, the clients' key withdrawn.
+    process.wait(serve.GRACE + 10)
+    assert not (clients / "key_file.json").exists()
+    assert listening(chosen[:3]) == []
+
+
+def listening(numbers: list[int]) -> list[int]:
+    """Pick the ports that somebody answers on."""
+    found = []
+    for number in numbers:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", number)) == 0:
+                found.append(number)
+    return found
+
+
+def test_clients_get_the_inference_key_alone_and_every_new_one(private: Path) -> None:
+    """The file that clients read holds one key, privately, and follows a renewal; the server is healthy when
+    every archive of its store is served, and says what is missing.
+    """
+    clients = private.parent.parent / "clients" / "key_file.json"
+    store = private.parent.parent / "store"
+    until(clients.exists)
+    assert set(json.loads(private.read_text())) == {"inference", "management", "API"}
+    first = json.loads(clients.read_text())
+    assert first == {"inference": json.loads(private.read_text())["inference"]}
+    assert clients.stat().st_mode & 0o777 == 0o600
+    until(lambda: serve.unhealthy(private, store) == "")
+
+    serve.renew(private, 0)  # still young: nothing is asked for
+    assert json.loads(private.read_text())["inference"] == first["inference"]
+    serve.renew(private, float("inf"))
+    until(lambda: json.loads(private.read_text())["inference"] != first["inference"])
+    until(lambda: serve.keys(clients) == {"inference": json.loads(private.read_text())["inference"]})
+
+    (store / "new.mar").touch()
+    assert serve.unhealthy(private, store) == "0 of 1 archives are loaded"
+
+
+def test_an_api_listens_where_its_name_leads(tmp_path: Path) -> None:
+    """Each API gets the address of its own name; what is not named stays on loopback."""
+    found = serve.configuration(TEMPLATE, {"IMAGEBATCH_INFERENCE_HOST": "0.0.0.0"}, tmp_path)  # noqa: S104 - not bound
+    assert found["inference_address"] == "http://0.0.0.0:8080"
+    assert found["management_address"] == "http://127.0.0.1:8081"
+    assert found["metrics_address"] == "http://127.0.0.1:8082"
+    assert found["model_store"] == str(tmp_path)
+    assert found["allowed_urls"] == f"file://{tmp_path}/.*"
+    assert found["enable_envvars_config"] == "false"
+
+
+def test_workers_are_one_per_core_unless_told(tmp_path: Path) -> None:
+    """An empty variable, as compose passes it, counts as none."""
+    cores = str(len(os.sched_getaffinity(0)))
+    told = [{}, {"IMAGEBATCH_WORKERS": ""}, {"IMAGEBATCH_WORKERS": "7"}]
+    found = [serve.configuration(TEMPLATE, each, tmp_path)["default_workers_per_model"] for each in told]
+    assert found == [cores, cores, "7"]
+
+
+def test_an_unknown_name_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 78 and the variable to correct, before anything is started."""
+    monkeypatch.setenv("IMAGEBATCH_MANAGEMENT_HOST", "no-such-name.invalid")
+    monkeypatch.setenv("IMAGEBATCH_SERVER_FOLDER", str(tmp_path))
+    assert serve.main([]) == 78
+    assert "IMAGEBATCH_MANAGEMENT_HOST=no-such-name.invalid" in capfd.readouterr().err
