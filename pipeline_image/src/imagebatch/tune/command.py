@@ -78,8 +78,9 @@ def tune(settings: TuneSettings) -> Tuned:
             search = Search(trial.rate, settings.rounds)
             best = search.run(grid(len(run.rows)))
             by_workers = _by_workers(workers, trial, best, settings.rounds)
-            chosen = decide(by_workers, lambda count: count) if by_workers else 0
+            chosen = 0
             if workers:
+                chosen = decide(by_workers, workers.change)
                 workers.found = chosen  # this is how it stays
     rate, spread = search.rate(best), search.spread(best)
     if chosen:

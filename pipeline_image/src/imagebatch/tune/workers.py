@@ -39,6 +39,10 @@ class Workers:
             self.now = workers
             log.info("workers scaled", workers=workers)
 
+    def change(self, workers: int) -> tuple[int, int]:
+        """How far a number is from what was found: where several are as good, nothing is changed."""
+        return abs(workers - self.found), workers
+
     def _count(self) -> int:
         return len(self._management.describe(self._pin.name, self._pin.version)["workers"])
 
