@@ -13,7 +13,7 @@ ARCHIVE = ROOT / "model_store" / "solar-cells.mar"
 PHOTOGRAPHS = 200
 MARK = b"this image makes the worker exit"
 
-_HANDLER = f'''
+_HANDLER = f"""
 import os
 
 from imagebatch_handler import ImageBatchHandler
@@ -25,7 +25,7 @@ class ExitingHandler(ImageBatchHandler):
             if {MARK!r} in content:
                 os._exit(1)
         return super().inference(request)
-'''
+"""
 
 
 def run(stack: Any, tmp_path: Path, run_id: str, *flags: str) -> Path:
