@@ -103,7 +103,8 @@ def report(asked: argparse.Namespace, record: Record) -> int:
     if asked.publish:
         name = "peers" if asked.data == "photographs" else f"peers-{asked.data}"
         keep(name, result)
-        show(name, table)
+        picture = "\n\n![images per second of imagebatch and its peers](../img/peers.svg)"
+        show(name, table + (picture if name == "peers" else ""))
         if name == "peers":
             plot(result, PLOT)
     return 0
