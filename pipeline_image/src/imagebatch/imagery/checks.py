@@ -6,6 +6,7 @@ baseline is known, an image is also compared with what the model was trained on.
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from enum import StrEnum
 from typing import Any
@@ -72,6 +73,12 @@ def findings(sample: pa.Table) -> list[Row]:
 def suspects(found: list[Row]) -> int:
     """Images with a finding that counts for the gate."""
     return len({row["image_id"] for row in found if row["check"] not in HARMLESS})
+
+
+def findings_json(looked_at: int, found: list[Row]) -> bytes:
+    """quality/images.json: `looked_at`, `suspect`, `findings`."""
+    content = {"looked_at": looked_at, "suspect": suspects(found), "findings": found}
+    return (json.dumps(content, indent=1) + "\n").encode()
 
 
 def _of_one(row: Row, usual: str | None) -> list[tuple[Check, str]]:

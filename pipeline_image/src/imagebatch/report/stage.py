@@ -6,7 +6,6 @@ whoever calls it in the chain of stages ignores its exit code, and `imagebatch r
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -19,7 +18,7 @@ from imagebatch.contracts import DRIFT, REPORT, RunDescription, quality_path
 from imagebatch.drift.baseline import as_text, read_baseline
 from imagebatch.drift.judge import judge
 from imagebatch.drift.observations import observe
-from imagebatch.imagery.checks import findings, suspects
+from imagebatch.imagery.checks import findings, findings_json, suspects
 from imagebatch.imagery.sample import image_sample
 from imagebatch.ledger import read_description
 from imagebatch.log import get_logger
@@ -59,7 +58,7 @@ def report(settings: ReportSettings) -> ReportResult:
     timeline = read_timeline(run)
     sample = image_sample(run, description, settings.image_sample)
     found = findings(sample)
-    keep_findings(run, sample, found)
+    run.write(quality_path("images"), findings_json(sample.num_rows, found))
     predictions = Predictions(run, description)
     drift = _drift(run, description, sample, settings)
     summary = _summary(settings.pipeline, certificate, timeline, predictions, sample, found, drift)
@@ -82,12 +81,6 @@ def report(settings: ReportSettings) -> ReportResult:
         log_run(settings.tracking_uri, settings.experiment, summary, description, f"{run.uri}/{REPORT}")
     log.info("report written", bytes=len(page), drifting=summary.drifting, suspect=summary.suspect)
     return ReportResult(f"{run.uri}/{REPORT}", len(page), summary.drifting, summary.suspect)
-
-
-def keep_findings(run: RunFolder, sample: pa.Table, found: list[dict[str, Any]]) -> None:
-    """Writes quality/images.json."""
-    content = {"looked_at": sample.num_rows, "suspect": suspects(found), "findings": found}
-    run.write(quality_path("images"), (json.dumps(content, indent=1) + "\n").encode())
 
 
 def _drift(
