@@ -18,6 +18,7 @@ UNIT = (
     ("training", "training"),
     ("airflow", "dags"),
     ("airflow", "embedded"),
+    ("airflow", "containers"),
     ("monitoring", "monitoring"),
 )
 E2E = (("pipeline_image", "endurance"), ("airflow", "e2e"))
