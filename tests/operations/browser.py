@@ -4,7 +4,6 @@ Needs playwright (environment of airflow/) and a Chromium (Debian: chromium). Th
 """
 
 import argparse
-import json
 import os
 import re
 import shutil
@@ -91,14 +90,13 @@ class Walk:
             The text of the page that it leads to.
         """
         page = self._page
-        page.goto(f"{self._address}/dags/{self._dag}/runs/{run}/tasks/postprocess")
-        link = page.get_by_role("link", name="Result")
-        link.wait_for()
-        target = link.get_attribute("href") or ""
-        page.goto(target)
+        page.goto(f"{self._address}/dags/{self._dag}/runs/{run}/tasks/postprocess/details")
+        page.locator("a", has_text=re.compile("^Result$")).click()
+        page.wait_for_url("**/xcom")
+        page.get_by_role("button", name=re.compile("expand", re.IGNORECASE)).first.click()
         page.get_by_text("predictions.csv").first.wait_for()
         self.picture("result")
-        return page.locator("body").inner_text()
+        return page.locator("body").inner_text().replace("\u00a0", " ")
 
     def last_run(self) -> str:
         """Name the newest run of the DAG."""
@@ -158,9 +156,8 @@ def main() -> int:
         print(f"triggered {unquote(run)}", flush=True)
         walk.watch(run)
         text = walk.follow_the_result(run)
-    counts = json.loads(text[text.index("{") : text.rindex("}") + 1]) if "{" in text else {}
-    if counts and counts["predicted"] != asked.limit:
-        raise SystemExit(f"the result page shows {counts}")
+    if f'"predicted": {asked.limit}' not in text:
+        raise SystemExit(f"the result page does not show {asked.limit} predictions: {text[-500:]}")
     print("logged in, triggered, watched, followed the link")
     return 0
 
