@@ -1,0 +1,118 @@
+"""Drift: the tests, their correction, baselines, and a run that has drifted."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Call
+from imagebatch.drift import two_sample
+from imagebatch.drift.accuracy import calibrate, estimate
+from PIL import Image
+from test_imagery import encoded, photograph
+
+
+def test_holm_rejects_what_the_published_example_rejects() -> None:
+    """Proves the correction on the textbook example of four hypotheses."""
+    assert two_sample.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def test_p_values_of_equal_distributions_are_not_small_too_often() -> None:
+    """Proves that each test keeps its level: of 100 quiet pairs at most 12 are below 0.05."""
+    chance = np.random.default_rng(4)
+    found = {"numbers": 0, "categories": 0, "vectors": 0}
+    for trial in range(100):
+        found["numbers"] += two_sample.numbers(chance.normal(size=300), chance.normal(size=100))[0] < 0.05
+        texts = [[f"c{value}" for value in chance.integers(0, 4, size)] for size in (300, 100)]
+        found["categories"] += two_sample.categories(*texts)[0] < 0.05
+        pair = chance.normal(size=(40, 5)), chance.normal(size=(40, 5))
+        found["vectors"] += two_sample.vectors(*pair, trial)[0] < 0.05
+    assert max(found.values()) <= 12, found
+
+
+def test_vectors_see_a_difference_that_no_single_column_shows() -> None:
+    """Proves that two columns with equal margins and another dependence are told apart."""
+    chance = np.random.default_rng(1)
+    one = chance.normal(size=(250, 2))
+    other = one[:, :1] * [[1.0, 1.0]] + chance.normal(size=(250, 2)) * [[0.0, 0.05]]
+    assert two_sample.vectors(one, other, 0)[0] < 0.005
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [([], ["a"]), (["a"] * 5, ["a"] * 5), (["a"], ["b"]), (["a"] * 50, [])],
+)
+def test_categories_survive_what_has_too_little_in_it(before: list[str], now: list[str]) -> None:
+    """Proves that empty, single and rare categories give a p-value and no alarm."""
+    p, effect = two_sample.categories(before, now)
+    assert 0.01 < p <= 1
+    assert 0 <= effect <= 1
+
+
+def test_a_new_category_alarms() -> None:
+    """Proves that a format never seen before is noticed when it is more than a few."""
+    assert two_sample.categories(["PNG"] * 400, ["PNG"] * 80 + ["JPEG"] * 20)[0] < 1e-4
+
+
+def test_the_estimate_follows_confidence() -> None:
+    """Proves that calibrated confidences give back the accuracy, and fall when confidence falls."""
+    chance = np.random.default_rng(2)
+    confidence = chance.uniform(0.3, 1, 4000)
+    right = chance.random(4000) < confidence**2  # an overconfident model
+    calibration = calibrate(confidence, right)
+    same = estimate(calibration, chance.uniform(0.3, 1, 4000))
+    assert same["accuracy"] == pytest.approx(right.mean(), abs=0.03)
+    assert same["low"] < same["accuracy"] < same["high"]
+    assert estimate(calibration, chance.uniform(0.3, 0.6, 400))["accuracy"] < same["accuracy"] - 0.15
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for seed in range(80):
+        (folder / f"{seed:03}.png").write_bytes(encoded(photograph(seed, (96, 80))))
+    return folder
+
+
+def test_a_run_is_compared_with_its_baseline(call: Call, photographs: Path, runs: Path) -> None:
+    """Proves the whole way: baseline with labels, a quiet run, a dark run that alarms and still succeeds."""
+    baseline = runs / "baseline.parquet"
+    assert call("run", "--run-id", "good", "--input", photographs).code == 0
+    predictions = csv.DictReader((runs / "good/output/predictions.csv").read_text().splitlines())
+    labels = photographs.parent / "labels.csv"
+    rows = [f"{row['image_id']},{row['label_1'] if n % 4 else ''}" for n, row in enumerate(predictions)]
+    labels.write_text("\n".join(["image_id,label", *rows]))
+    made = call("baseline", "--run-id", "good", "--output", baseline, "--labels", labels)
+    assert (made.code, made.last["images"], made.last["labelled"]) == (0, 80, 60)
+
+    quiet = call("report", "--run-id", "good", "--baseline", baseline)
+    assert (quiet.code, quiet.last["drifting"]) == (0, False)
+    result = json.loads((runs / "good/quality/drift.json").read_text())
+    assert result["estimated_accuracy"]["accuracy"] == pytest.approx(1.0)
+
+    for path in photographs.iterdir():
+        with Image.open(path) as image:
+            dark = image.point(lambda value: value * 0.5)
+        dark.save(path)
+    drifted = call("run", "--run-id", "dark", "--input", photographs, "--baseline", baseline)
+    assert drifted.code == 0
+    result = json.loads((runs / "dark/quality/drift.json").read_text())
+    assert {test["name"] for test in result["tests"] if test["drifting"]} >= {"brightness", "contrast"}
+    assert "drifted from its baseline" in drifted.err
+
+
+@pytest.mark.parametrize("content", [b"", b"no parquet at all"])
+def test_what_is_no_baseline_is_refused_in_one_line(call: Call, images: Path, runs: Path, content: bytes) -> None:
+    """Proves that a wrong or missing baseline file is a configuration error that names the file."""
+    assert call("run", "--run-id", "r", "--input", images).code == 0
+    wrong = runs / "wrong.parquet"
+    if content:
+        wrong.write_bytes(content)
+    refused = call("report", "--run-id", "r", "--baseline", wrong)
+    assert refused.code == 78
+    assert str(wrong) in refused.err
+    assert call("report", "--run-id", "r", "--baseline", runs / "{model}.parquet").code == 0

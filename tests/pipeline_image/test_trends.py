@@ -1,0 +1,116 @@
+"""Trends over simulated nights: what is planted is named with its night, and quiet months stay quiet."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Call
+from imagebatch.summary import RunSummary, keep_summary
+from imagebatch.trends import trends_of
+
+LABELS = ("mono-sound", "mono-defective", "poly-sound", "poly-defective")
+SHARES = np.array([0.3, 0.08, 0.5, 0.12])
+NIGHTS = 60
+
+
+def nights(
+    seed: int, *, slow: int = NIGHTS, shift: int = NIGHTS, weekly: float = 0.0, slope: float = 0.0
+) -> list[RunSummary]:
+    """60 nights with the noise of real ones.
+
+    Args:
+        seed: Of the noise.
+        slow: Throughput is a fifth lower from this night.
+        shift: Half as many defective mono cells more from this night.
+        weekly: Share of images that are missing on Saturdays and Sundays.
+        slope: Confidence changes by this much over all nights.
+    """
+    chance = np.random.default_rng(seed)
+    runs = []
+    for night in range(NIGHTS):
+        started = datetime(2026, 9, 1, 2, tzinfo=UTC) + timedelta(days=night)
+        shares = chance.dirichlet(SHARES * 900) * (1, 1.5 if night >= shift else 1, 1, 1)
+        listed = int(chance.normal(2600, 40) * (1 - weekly * (started.weekday() >= 5)))
+        failed = int(chance.binomial(listed, 0.004))
+        counts = chance.multinomial(listed - failed, shares / shares.sum())
+        runs.append(
+            RunSummary(
+                run_id=f"night-{night:02}",
+                pipeline="simulated",
+                started=started,
+                model="solar-cells 1.0 sha256:0",
+                listed=listed,
+                predicted=listed - failed,
+                failed=failed,
+                rejected=0,
+                reasons={},
+                classes=dict(zip(LABELS, map(int, counts), strict=True)),
+                images_per_second=float(chance.normal(240, 10) * (0.8 if night >= slow else 1)),
+                confidence=float(chance.normal(0.78, 0.006) + slope * night / NIGHTS),
+                unsure=float(chance.normal(0.05, 0.005)),
+                drift=float(abs(chance.normal(0.07, 0.015))),
+                estimated_accuracy=float(chance.normal(0.85, 0.008)),
+                brightness=float(chance.normal(0.59, 0.008)),
+            )
+        )
+    return runs
+
+
+def night_of(sentences: list[str], beginning: str) -> int:
+    """The night that a sentence names."""
+    found = [re.search(r"night-(\d\d)", text) for text in sentences if text.startswith(beginning)]
+    assert len(found) == 1, sentences
+    assert found[0], sentences
+    return int(found[0][1])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_slowdown_a_class_shift_and_a_weekly_pattern_are_named(seed: int) -> None:
+    """Proves that all three, planted together, are found: the changes with the right night, give or take 2."""
+    slow, shift = np.random.default_rng(seed).integers(12, 48, 2)
+    sentences = trends_of(nights(seed, slow=slow, shift=shift, weekly=0.3), 0.01).sentences
+    assert abs(night_of(sentences, "The throughput fell") - slow) <= 2
+    assert abs(night_of(sentences, "The share of mono-defective rose") - shift) <= 2
+    assert any("number of images is lower on Saturdays and Sundays" in text for text in sentences)
+    assert not any(word in text for text in sentences for word in ("confidence", "drift", "brightness"))
+
+
+def test_nothing_is_raised_on_quiet_nights() -> None:
+    """Proves that of 8 quiet histories of 60 nights none raises anything."""
+    assert [trends_of(nights(1000 + seed), 0.01).sentences for seed in range(8)] == [[]] * 8
+
+
+def test_a_steady_fall_is_called_one() -> None:
+    """Proves that a slope is told from a step."""
+    sentences = trends_of(nights(7, slope=-0.08), 0.01).sentences
+    assert len(sentences) == 1
+    assert sentences[0].startswith("The mean confidence falls steadily, from 0.78")
+
+
+def test_the_verbs_read_what_reports_have_kept(call: Call, runs: Path) -> None:
+    """Proves trends and history on kept figures: sentences, the page, a comparison, escaped names."""
+    for run in nights(3, slow=30):
+        keep_summary(str(runs), run)
+    found = call("trends")
+    assert (found.code, found.last["runs"], found.last["found"]) == (0, 60, 1)
+    listed = call("history", "--last", 40)
+    assert (listed.code, listed.last["runs"], listed.last["newest"]) == (0, 40, "night-59")
+    assert listed.last["compared"]["images_per_second"] < 0.2
+    page = (runs / "_history/history.html").read_text()
+    assert "The throughput fell from" in page
+    assert "night-59" in listed.err
+    assert "<script" not in page
+
+
+def test_too_few_runs_say_so(call: Call, runs: Path) -> None:
+    """Proves that a young installation gets 99 and a sentence, not a verdict."""
+    assert call("history").code == 99
+    for run in nights(3)[:5]:
+        keep_summary(str(runs), run)
+    refused = call("trends")
+    assert refused.code == 99
+    assert "trends need 14" in refused.err
