@@ -128,7 +128,8 @@ def write_page(text: str) -> None:
     _, closed, after = rest.partition(end)
     if not (found and closed):
         raise SystemExit(f"{PAGE} lacks the marks {begin} and {end}")
-    said = f"{text}\n\nMeasured on: {published.machine()}."
+    picture = "![Agreement with float32 torch against images per CPU-second](../img/engines.svg)"
+    said = f"{picture}\n\n{text}\n\nMeasured on: {published.machine()}."
     PAGE.write_text(f"{before}{begin}\n{said}\n{end}{after}", encoding="utf-8")
 
 

@@ -73,6 +73,7 @@ def measure(store: Path, images: Path, folder: Path, rounds: int) -> dict[str, A
 def serving(store: Path, folder: Path, settings: dict[str, object] | None = None) -> Iterator[list[str]]:
     """Serve every archive of a store with the shipped configuration; give the flags that reach it."""
     os.environ["PEER_MARK"] = f"engines-{os.getpid()}"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server ends with this process
     more = {"load_models": "all", **(settings or {})}
     server = TorchServe(
         folder / "server", store, ROOT / "handlers" / ".venv" / "bin", shipped=True, settings=more

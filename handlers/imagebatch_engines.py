@@ -27,9 +27,8 @@ Logits = npt.NDArray[np.float32]
 class Engine(ABC):
     """Computes the logits of one image at a time on one thread. Not safe to share between threads.
 
-    One image at a time because larger batches are slower per image on a CPU in every precision
-    (docs/reference/parity.md), and because an answer must not depend on which other images happen to be in
-    the request.
+    One image at a time because larger batches are slower per image on a CPU in float32 and bfloat16, and
+    because an answer must not depend on which other images happen to be in the request.
 
     Args:
         folder: The unpacked archive.
