@@ -33,9 +33,10 @@ def main() -> int:
     ]
     for process in processes:
         process.start()
-    together.wait()
-    watch = Stopwatch()
-    together.wait()
+    together.wait()  # loaded and warm
+    watch = Stopwatch()  # looks through /proc first, which takes a while
+    together.wait()  # off
+    together.wait()  # done
     print(json.dumps({"images": len(asked["images"]), **watch.read()}))
     together.wait()  # a process that has ended could not be counted
     for process in processes:
@@ -51,6 +52,7 @@ def work(images: Sequence[str], warm: int, part: Path, taken: Synchronized[int],
     for image in images[:warm]:
         model.predict([Path(image).read_bytes()])
     answers = {}
+    together.wait()
     together.wait()
     while True:
         with taken.get_lock():
