@@ -8,7 +8,7 @@ from platform_under_watch import Platform
 
 # Breaks something and yields the moment; resumed when the alert has arrived, it repairs and yields again.
 Breaking = Callable[[Platform, str], Iterator[float]]
-PATIENCE = 60.0  # seconds for an alert to arrive, and to be resolved
+PATIENCE = 120.0  # seconds for an alert to arrive, and to be resolved
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,14 @@ def play(platform: Platform, one: Fault) -> Seen:
         broken = next(steps)
         fired = platform.webhooks.wait(one.alert, subject, "firing", began, PATIENCE)
         repaired = next(steps)
-        resolved = platform.webhooks.wait(one.alert, subject, "resolved", max(fired, repaired), PATIENCE)
+        # A repair that takes a while may clear the alert before it is over.
+        cleared = platform.webhooks.wait(one.alert, subject, "resolved", fired, PATIENCE)
+        resolved = max(0.0, cleared - repaired)
         next(steps, None)
         told = {name for each in {subject, one.name} for name in platform.webhooks.firing(each, began)}
         if wrong := told - {one.alert} - set(one.also):
-            return Seen(one, fired - broken, resolved - repaired, f"also told: {', '.join(sorted(wrong))}")
-        return Seen(one, fired - broken, resolved - repaired)
+            return Seen(one, fired - broken, resolved, f"also told: {', '.join(sorted(wrong))}")
+        return Seen(one, fired - broken, resolved)
     except (TimeoutError, AssertionError, OSError, StopIteration) as error:
         return Seen(one, error=f"{type(error).__name__}: {error}"[:300])
     finally:

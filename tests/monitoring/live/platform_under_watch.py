@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from children import Child, last_line
-from environment import ROOT, VAR, fail, program
+from environment import ROOT, fail, program
 from loopback import ask, free_ports
 from render import PUSH_SECONDS, render
 from services import base_environment
@@ -18,7 +18,6 @@ from sinks import Mailbox, Webhooks
 from torchserve import TorchServe
 
 PROGRAMS = ("prometheus", "prometheus-alertmanager", "prometheus-pushgateway", "collectd")
-IMAGES = VAR / "data" / "solar-cells" / "images"
 
 
 class Platform:
@@ -26,17 +25,20 @@ class Platform:
 
     Args:
         folder: for configurations, logs, data and runs.
+        images: photographs of solar cells.
 
     Attributes:
         webhooks: What Alertmanager has told.
         mailbox: What it has mailed.
         server: The model server.
         photographs: A folder of sound images.
+        airflow: Set by whoever starts one.
     """
 
-    def __init__(self, folder: Path) -> None:
-        _require()
+    def __init__(self, folder: Path, images: Path) -> None:
+        _require(images)
         self.folder = folder
+        self.airflow: Any = None
         self.webhooks, self.mailbox = Webhooks(), Mailbox()
         self.server = TorchServe(folder / "torchserve", ROOT / "model_store", job_queue_size=6)
         names = ("prometheus", "alertmanager", "pushgateway", "collectd", "statsd")
@@ -44,7 +46,7 @@ class Platform:
         self.ports |= {"torchserve": self.server.metrics_port, "smtp": self.mailbox.port}
         self.photographs = folder / "photographs"
         self.photographs.mkdir()
-        for path in sorted(IMAGES.glob("*.png"))[:600]:
+        for path in sorted(images.glob("*.png"))[:600]:
             shutil.copy(path, self.photographs)
         render(folder, self.ports, self.webhooks.url)
         self.url = {name: f"http://127.0.0.1:{port}" for name, port in self.ports.items()}
@@ -140,7 +142,7 @@ class Platform:
         fail(f"{up} of 3 targets are up; last lines: {logs}", 1)
 
 
-def _require() -> None:
+def _require(images: Path) -> None:
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
     if missing:
         fail(
@@ -149,5 +151,5 @@ def _require() -> None:
                 " (for collectd: collectd-core, libprotobuf-c1, libmicrohttpd12)"
             )
         )
-    if not (ROOT / "model_store" / "solar-cells.mar").exists() or not IMAGES.exists():
+    if not (ROOT / "model_store" / "solar-cells.mar").exists() or not images.exists():
         fail("no archive or no images: run `make demo` first")

@@ -15,7 +15,7 @@ HASTE = 30  # five minutes are ten seconds
 MONITORING = ROOT / "monitoring"
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 # In the place of nights and hours.
-THRESHOLDS = {"no_success_seconds": 60, "start_grace_seconds": 5, "silent_seconds": 6}
+THRESHOLDS = {"no_success_seconds": 90, "start_grace_seconds": 5, "silent_seconds": 10}
 PUSH_SECONDS = 0.5
 
 

@@ -4,6 +4,7 @@ import argparse
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -15,7 +16,16 @@ ROOT = Path(__file__).resolve().parents[3]
 FOLDERS = ("tests/chaos", "tests/pipeline_image", "embedded", "monitoring")
 sys.path[1:1] = [str(ROOT / folder) for folder in FOLDERS]
 
-import children  # noqa: E402 - the folders above hold what these import
+# An Airflow of its own, beside the embedded stack's: `environment` reads these when it is imported.
+PHOTOGRAPHS = Path(os.environ.get("IMAGEBATCH_VAR") or ROOT / "var") / "data/solar-cells/images"
+FOLDER = Path(tempfile.mkdtemp(prefix="imagebatch-monitoring-"))
+os.environ["IMAGEBATCH_VAR"] = str(FOLDER / "var")
+with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    os.environ["IMAGEBATCH_PORT_AIRFLOW"] = str(free.getsockname()[1])
+
+import airflow_at_fault  # noqa: E402 - the folders above hold what these import
+import children  # noqa: E402 - the same
 import runs_at_fault  # noqa: E402 - the same
 import servers_at_fault  # noqa: E402 - the same
 from environment import say  # noqa: E402 - the same
@@ -41,14 +51,19 @@ def main(argv: list[str]) -> int:
     asked = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, _stop)
     wanted = [one for one in ALL if not asked.only or one.name in asked.only]
-    folder = Path(tempfile.mkdtemp(prefix="imagebatch-monitoring-"))
     begun = time.time()
     try:
-        platform = Platform(folder)
+        platform = Platform(FOLDER, PHOTOGRAPHS)
         say(f"all programs are up after {time.time() - begun:.0f} s")
         begun = time.time()
         seen = _play(platform, wanted)
-        complaints = [f"{one.fault.name}: {one.error}" for one in seen if one.error]
+        complaints = []
+        airflow = [one for one in wanted if one.breaking.__module__ == airflow_at_fault.__name__]
+        if airflow:
+            complaints += airflow_at_fault.deadlines_and_lineage(platform)
+            say(f"a DAG's deadlines and lineage: {complaints or 'all told, once'}")
+            seen += [_told(one, play(platform, one)) for one in airflow]
+        complaints += [f"{one.fault.name}: {one.error}" for one in seen if one.error]
         if not asked.only:
             complaints += _receivers(platform) + silent_panels(platform, begun, time.time())
         platform.close()
@@ -57,9 +72,9 @@ def main(argv: list[str]) -> int:
     for complaint in complaints:
         say(f"FAILED {complaint}")
     if complaints:
-        say(f"{len(complaints)} complaints; logs are in {folder}")
+        say(f"{len(complaints)} complaints; logs are in {FOLDER}")
         return 1
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(FOLDER, ignore_errors=True)
     if not asked.only:
         write_page(seen)
     say(f"each of {len(seen)} faults brought its alert and no other, in {time.time() - begun:.0f} s")
@@ -78,14 +93,18 @@ def _play(platform: Platform, wanted: list[Fault]) -> list[Seen]:
     def one_of(one: Fault) -> Seen:
         seen = play(platform, one)
         with lock:
-            outcome = seen.error or f"after {seen.fired:.1f} s, all clear after {seen.resolved:.1f} s"
-            say(f"{one.name:<18}{one.alert:<30}{outcome}")
-        return seen
+            return _told(one, seen)
 
     own = [one for one in wanted if one.breaking.__module__ == runs_at_fault.__name__]
     shared = [one for one in wanted if one.breaking.__module__ == servers_at_fault.__name__]
     with ThreadPoolExecutor(AT_ONCE) as threads:
         return [*threads.map(one_of, own), *map(one_of, shared)]
+
+
+def _told(one: Fault, seen: Seen) -> Seen:
+    outcome = seen.error or f"after {seen.fired:.1f} s, all clear after {seen.resolved:.1f} s"
+    say(f"{one.name:<18}{one.alert:<30}{outcome}")
+    return seen
 
 
 def _receivers(platform: Platform) -> list[str]:

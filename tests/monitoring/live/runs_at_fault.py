@@ -105,10 +105,10 @@ def forecast(platform: Platform, name: str) -> Iterator[float]:
     """A run becomes so slow that it cannot be done in time: told before the deadline, not after."""
     slowness = Slowness(0)
     with Relay(platform.server.inference, after=slowness) as relay:
-        prepare(platform, name, f"{name}-1", limit=400)
+        prepare(platform, name, f"{name}-1", limit=600)
         slowness.seconds = 1
-        due = time.time() + 60
-        flags = [within(60), "--pack-size", 4, "--in-flight", 1]
+        due = time.time() + 90
+        flags = [within(90), "--pack-size", 4, "--in-flight", 1]
         scoring = platform.stage(name, "score", "--run-id", f"{name}-1", *flags, api_url=relay.url)
         yield time.time()
         assert time.time() < due, "told after the deadline"

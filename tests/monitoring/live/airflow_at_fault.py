@@ -1,0 +1,70 @@
+"""Faults of Airflow: a run that misses its deadlines there, and a scheduler that dies."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from airflow_under_watch import DAG, WatchedAirflow
+from fault import fault
+from platform_under_watch import Platform
+from relay import Relay
+from runs_at_fault import Slowness
+
+
+def deadlines_and_lineage(platform: Platform, relay_pause: float = 1.0) -> list[str]:
+    """Run a slow DAG past its three deadlines, and look at what they and OpenLineage have told.
+
+    Returns:
+        Complaints.
+    """
+    slowness = Slowness(relay_pause)
+    with Relay(platform.server.inference, after=slowness) as relay:
+        airflow = WatchedAirflow(platform, relay.url)
+        platform.airflow = airflow
+        started = airflow.trigger(limit=400)
+        deadline = time.time() + 90
+        told: list[Any] = []
+        while time.time() < deadline and len(told) < 3:
+            told = [body for _, body in platform.webhooks.posts.get("/deadline", [])]
+            time.sleep(0.2)
+        slowness.seconds = 0
+        state = airflow.wait_for(started)
+    time.sleep(3)  # for the last event of the run
+    severities = [body["severity"] for body in platform.webhooks.posts.get("/deadline", [])]
+    complaints = [] if state == "success" else [f"the late run of Airflow is {state or 'unknown'}"]
+    if severities != ["warn", "late", "escalation"]:
+        complaints.append(f"deadlines told {severities}")
+    mails = [mail["To"] for mail in platform.mailbox.mails if str(mail["Subject"]).startswith("imagebatch ")]
+    if mails != ["team@example.org", "team@example.org", "team@example.org, boss@example.org"]:
+        complaints.append(f"deadlines mailed to {mails}")
+    return complaints + _lineage(platform)
+
+
+def _lineage(platform: Platform) -> list[str]:
+    events = [body for _, body in platform.webhooks.posts.get("/lineage", [])]
+    ended = {
+        event["job"]["name"]: event
+        for event in events
+        if event["eventType"] == "COMPLETE" and "imagebatch" in event["run"]["facets"]
+    }
+    try:
+        read = ended[f"{DAG}.preprocess"]
+        written = ended[f"{DAG}.postprocess"]
+        facet = written["run"]["facets"]["imagebatch"]
+        csv = next(each for each in written["outputs"] if each["name"].endswith("predictions.csv"))
+        assert [each["name"] for each in read["inputs"]] == [str(platform.photographs)]
+        assert facet["counts"]["predicted"] == csv["outputFacets"]["outputStatistics"]["rowCount"] == 400
+        assert facet["model"]["digest"].startswith("sha256:")
+    except (KeyError, StopIteration, AssertionError) as error:
+        return [f"lineage of {sorted(ended)} lacks {error!r}"]
+    return []
+
+
+@fault("ImagebatchSchedulerDown", subject="airflow")
+def scheduler_killed(platform: Platform, name: str) -> Iterator[float]:
+    """Airflow's scheduler is killed (SIGKILL), and started again."""
+    assert name
+    platform.airflow.kill("scheduler")
+    yield time.time()
+    platform.airflow.start("scheduler")
+    yield time.time()
