@@ -68,7 +68,7 @@ RUN_MODEL = _gauge(
 LAST_SUCCESS = _gauge("last_success_timestamp_seconds", "When a certificate was last written.")
 NEXT_RUN = _gauge("next_run_timestamp_seconds", "When the next run is expected to begin.")
 
-# Of the newest attempt at a stage; their group: the pipeline, the stage and, where it is one shard, the shard.
+# Of the newest attempt at a stage. Their group: the pipeline, the stage and, for one shard, the shard.
 STAGE_START = _gauge("stage_start_timestamp_seconds", "When it began.")
 STAGE_END = _gauge("stage_end_timestamp_seconds", "When it ended; absent while it works.")
 STAGE_EXIT_CODE = _gauge("stage_exit_code", "How it ended; absent while it works.")
