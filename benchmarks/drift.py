@@ -1,11 +1,11 @@
 """False alarms and detections of the drift tests, on real images and a real model: docs/reference/drift.md.
 
-    pipeline_image/.venv/bin/python benchmarks/drift.py --archive model_store/solar-cells.mar \
-        --images var/data/solar-cells/images --labels var/data/solar-cells/labels.csv --other FOLDER [--publish]
+    pipeline_image/.venv/bin/python benchmarks/drift.py --archive model_store/solar-cells.mar --other FOLDER \
+        --images var/data/solar-cells/images --labels var/data/solar-cells/labels.csv [--publish]
 
-Every trial draws a baseline and a batch anew, without an image in common. Quiet batches are batches as they are;
-shifted ones are the same photographs darkened, blurred, compressed, turned, drawn in another class mix, or mixed
-with those of another product. Needs the extra `local`: the archive's own handler answers.
+Every trial draws a baseline and a batch anew, without an image in common. Quiet batches are batches as they
+are; shifted ones are the same photographs darkened, blurred, compressed, turned, in another class mix, or
+mixed with those of another product. Needs the extra `local`: the archive's own handler answers.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import published
+import pyarrow as pa
 from imagebatch.backends import local
 from imagebatch.backends.base import ImagePayload
 from imagebatch.drift.accuracy import calibrate, estimate
@@ -32,7 +33,6 @@ from imagebatch.drift.two_sample import holm
 from imagebatch.imagery.decoders import Decoders
 from imagebatch.settings import ApiSettings
 from PIL import Image, ImageFilter
-import pyarrow as pa
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference" / "drift.md"
 ALPHA = 0.01
@@ -69,7 +69,7 @@ def main() -> int:
         print(f"{plain.num_rows} images observed", flush=True)
         quiet = {size: _quiet(plain, size, chance) for size in SIZES}
         print("quiet", quiet, flush=True)
-        shifts = list(_shifts(judge, plain, paths, truth, asked.other, chance))
+        shifts = list(_shifts(judge, plain, paths, truth=truth, other=asked.other, chance=chance))
     result = {"alpha": ALPHA, "images": plain.num_rows, "baseline": BASELINE, "quiet_batches": QUIET}
     result |= {"quiet_alarms": quiet, "trials": TRIALS, "shifts": [_as_json(shift) for shift in shifts]}
     page = table(quiet, shifts)
@@ -89,7 +89,7 @@ class Judge:
         self._labels = self._model.describe().labels
         self._decoders = Decoders()
 
-    def __enter__(self) -> Judge:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -136,6 +136,7 @@ def _shifts(
     judge: Judge,
     plain: pa.Table,
     paths: list[Path],
+    *,
     truth: dict[str, str],
     other: Path,
     chance: np.random.Generator,
@@ -144,25 +145,32 @@ def _shifts(
     rest = np.setdiff1d(np.arange(len(paths)), chosen)
     for kind, size, change in _changes():
         changed = judge.observe((paths[at].name, _changed(paths[at], change)) for at in chosen)
-        yield _judged(kind, size, plain.take(rest), changed, truth, chance)
+        yield _judged(kind, size, (plain.take(rest), changed), truth, chance)
     for factor in (1.25, 1.5, 2.0):
         mixed = plain.take(_more_defective(plain.take(chosen), truth, factor, chance, chosen))
-        yield _judged("more defective cells", f"x {factor:g}", plain.take(rest), mixed, truth, chance)
+        yield _judged("more defective cells", f"x {factor:g}", (plain.take(rest), mixed), truth, chance)
     photographs = sorted(other.glob("*.jpg"))[:SHIFTED]
     foreign = judge.observe((path.name, path.read_bytes()) for path in photographs)
     for share in (0.02, 0.1, 0.5):
         count = round(SHIFTED * share)
         mixed = pa.concat_tables([plain.take(chosen[count:]), foreign.slice(0, count)])
-        yield _judged("another product among them", f"{share:.0%}", plain.take(rest), mixed, {}, chance)
+        yield _judged("another product among them", f"{share:.0%}", (plain.take(rest), mixed), {}, chance)
 
 
 def _judged(
-    kind: str, size: str, before: pa.Table, now: pa.Table, truth: dict[str, str], chance: np.random.Generator
+    kind: str,
+    size: str,
+    tables: tuple[pa.Table, pa.Table],
+    truth: dict[str, str],
+    chance: np.random.Generator,
 ) -> Shift:
+    before, now = tables
     detected = dict.fromkeys(SIZES, 0)
     for batch in SIZES:
         for trial in range(TRIALS):
-            baseline = before.take(chance.choice(before.num_rows, min(BASELINE, before.num_rows), replace=False))
+            baseline = before.take(
+                chance.choice(before.num_rows, min(BASELINE, before.num_rows), replace=False)
+            )
             rows = now.take(chance.choice(now.num_rows, min(batch, now.num_rows), replace=False))
             detected[batch] += alarms(baseline, rows, trial)
     accuracy = estimated = None
@@ -186,9 +194,17 @@ def _changes() -> Iterator[tuple[str, str, Change]]:
     for factor in (0.95, 0.85, 0.6):
         yield "darker", f"x {factor:g}", lambda image, f=factor: image.point(lambda v: v * f)
     for sigma in (0.5, 1.0, 2.0):
-        yield "blurred", f"sigma {sigma:g} px", lambda image, s=sigma: image.filter(ImageFilter.GaussianBlur(s))
+        yield (
+            "blurred",
+            f"sigma {sigma:g} px",
+            lambda image, s=sigma: image.filter(ImageFilter.GaussianBlur(s)),
+        )
     for quality in (85, 50, 20):
-        yield "compressed as JPEG, stored as before", f"quality {quality}", lambda image, q=quality: _jpeg(image, q)
+        yield (
+            "compressed as JPEG, stored as before",
+            f"quality {quality}",
+            lambda image, q=quality: _jpeg(image, q),
+        )
     for angle in (1, 3, 90):
         yield "camera turned", f"{angle} degrees", lambda image, a=angle: _turned(image, a)
 

@@ -12,7 +12,7 @@ from conftest import Call
 from imagebatch.drift import two_sample
 from imagebatch.drift.accuracy import calibrate, estimate
 from PIL import Image
-from test_imagery import encoded, photograph
+from test_imagery import encoded, photograph, scored
 
 
 def test_holm_rejects_what_the_published_example_rejects() -> None:
@@ -81,7 +81,7 @@ def photographs(tmp_path: Path) -> Path:
 def test_a_run_is_compared_with_its_baseline(call: Call, photographs: Path, runs: Path) -> None:
     """Proves the whole way: baseline with labels, a quiet run, a dark run that alarms and still succeeds."""
     baseline = runs / "baseline.parquet"
-    assert call("run", "--run-id", "good", "--input", photographs).code == 0
+    assert scored(call, "good", photographs).code == 0
     predictions = csv.DictReader((runs / "good/output/predictions.csv").read_text().splitlines())
     labels = photographs.parent / "labels.csv"
     rows = [f"{row['image_id']},{row['label_1'] if n % 4 else ''}" for n, row in enumerate(predictions)]
@@ -98,17 +98,20 @@ def test_a_run_is_compared_with_its_baseline(call: Call, photographs: Path, runs
         with Image.open(path) as image:
             dark = image.point(lambda value: value * 0.5)
         dark.save(path)
-    drifted = call("run", "--run-id", "dark", "--input", photographs, "--baseline", baseline)
-    assert drifted.code == 0
+    assert scored(call, "dark", photographs).code == 0
+    drifted = call("report", "--run-id", "dark", "--baseline", baseline)
+    assert (drifted.code, drifted.last["drifting"]) == (0, True)
     result = json.loads((runs / "dark/quality/drift.json").read_text())
     assert {test["name"] for test in result["tests"] if test["drifting"]} >= {"brightness", "contrast"}
     assert "drifted from its baseline" in drifted.err
 
 
 @pytest.mark.parametrize("content", [b"", b"no parquet at all"])
-def test_what_is_no_baseline_is_refused_in_one_line(call: Call, images: Path, runs: Path, content: bytes) -> None:
+def test_what_is_no_baseline_is_refused_in_one_line(
+    call: Call, images: Path, runs: Path, content: bytes
+) -> None:
     """Proves that a wrong or missing baseline file is a configuration error that names the file."""
-    assert call("run", "--run-id", "r", "--input", images).code == 0
+    assert scored(call, "r", images).code == 0
     wrong = runs / "wrong.parquet"
     if content:
         wrong.write_bytes(content)

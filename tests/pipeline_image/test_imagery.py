@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import Call, jpeg
+from conftest import Call, Outcome, jpeg
 from imagebatch.imagery.checks import findings, suspects
 from imagebatch.imagery.decoders import Decoders
 from imagebatch.imagery.measure import measure, thumbnail
@@ -25,6 +25,13 @@ def photograph(seed: int = 0, size: tuple[int, int] = (320, 260)) -> Image.Image
         coarse = Image.fromarray(chance.integers(0, 256, (cells, cells), dtype=np.uint8))
         pixels += np.asarray(coarse.resize(size, Image.Resampling.BICUBIC), float) / 5
     return Image.fromarray(pixels.astype(np.uint8)).convert("RGB")
+
+
+def scored(call: Call, run_id: str, folder: Path, *options: object) -> Outcome:
+    """The stages without their quality gates, which take seconds to load."""
+    for stage in (("preprocess", "--input", folder, *options), ("score",)):
+        assert call(*stage, "--run-id", run_id).code == 0
+    return call("postprocess", "--run-id", run_id)
 
 
 def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
@@ -72,7 +79,9 @@ def test_statistics_move_the_way_the_image_does(change, figure, less) -> None:  
 
 def test_a_photograph_of_any_size_has_the_same_sharpness() -> None:
     """Proves that statistics are made at one scale: four times the pixels change sharpness by little."""
-    small, large = (measure(encoded(photograph(5).resize(size)))["sharpness"] for size in ((320, 260), (1280, 1040)))
+    small, large = (
+        measure(encoded(photograph(5).resize(size)))["sharpness"] for size in ((320, 260), (1280, 1040))
+    )
     assert small == pytest.approx(large, abs=0.25)
 
 
@@ -105,7 +114,9 @@ def test_hostile_files_cost_their_own_row_only() -> None:
         assert decoders.measure(jpeg(1))["mode"] == "RGB"
 
 
-def test_the_suite_images_warns_and_refuses_where_a_limit_is_set(call: Call, images: Path, runs: Path) -> None:
+def test_the_suite_images_warns_and_refuses_where_a_limit_is_set(
+    call: Call, images: Path, runs: Path
+) -> None:
     """Proves that suspect images warn by default, refuse the run with a limit, and are kept in the run."""
     for number in range(3):
         (images / f"blank-{number}.png").write_bytes(encoded(Image.new("L", (64, 64), 10 * number)))

@@ -1,4 +1,4 @@
-"""report.html: what it says, what it escapes, what it never changes, and what happens when it cannot be made."""
+"""report.html: what it says, what it escapes, what it never changes, and what if it cannot be made."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import hashlib
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
-from conftest import Call, jpeg
+from conftest import Call, Outcome, jpeg
 from imagebatch.timeline import MOST_BUCKETS, Recorder
+from test_imagery import scored
 
-HOSTILE = '<img src=x onerror=alert(1)> "&\'.jpg'
+HOSTILE = "<img src=x onerror=alert(1)> \"&'.jpg"
 
 
 class Page(HTMLParser):
@@ -34,14 +34,17 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def finished(call: Call, images: Path) -> Any:
+def finished(call: Call, images: Path) -> Outcome:
+    """A run with three images that fail, and its report."""
     (images / HOSTILE).write_bytes(b"no image")
     (images / "broken.jpg").write_bytes(jpeg(77)[:200])
     (images / "empty.jpg").write_bytes(b"")
-    return call("run", "--run-id", "r", "--input", images, "--max-failures", "20%")
+    outcome = scored(call, "r", images, "--max-failures", "20%")
+    assert call("report", "--run-id", "r").code == 0
+    return outcome
 
 
-def test_the_page_says_what_the_certificate_says(finished: Any, runs: Path) -> None:
+def test_the_page_says_what_the_certificate_says(finished: Outcome, runs: Path) -> None:
     """Proves counts, reasons, model, stages and classes on the page of a run with failures."""
     assert finished.code == 0
     text = Page((runs / "r/output/report.html").read_text()).text
@@ -49,12 +52,12 @@ def test_the_page_says_what_the_certificate_says(finished: Any, runs: Path) -> N
     unpredicted = finished.last["failed"] + finished.last["rejected"]
     assert unpredicted >= 2
     assert f"{unpredicted} without a prediction" in text
-    for wanted in ("not an image", "preprocess", "postprocess", "check predictions", "Review queue"):
+    for wanted in ("not an image", "preprocess", "score", "postprocess", "Review queue"):
         assert wanted in text
 
 
-def test_hostile_names_are_text(finished: Any, runs: Path) -> None:
-    """Proves that a file name that is markup arrives as text, and that nothing on the page can run or be fetched."""
+def test_hostile_names_are_text(finished: Outcome, runs: Path) -> None:
+    """Proves that a file name that is markup arrives as text; nothing on the page can run or be fetched."""
     assert finished.code == 0
     source = (runs / "r/output/report.html").read_text()
     page = Page(source)
@@ -67,7 +70,8 @@ def test_hostile_names_are_text(finished: Any, runs: Path) -> None:
     assert "default-src 'none'" in source
 
 
-def test_making_the_report_again_changes_no_proven_byte(finished: Any, call: Call, runs: Path) -> None:
+@pytest.mark.usefixtures("finished")
+def test_making_the_report_again_changes_no_proven_byte(call: Call, runs: Path) -> None:
     """Proves that the report is an extra: the run verifies, and its outputs stay as they were."""
     proven = ["certificate.json", "predictions.csv", "predictions.parquet", "failures.csv"]
     before = [hashlib.sha256((runs / "r/output" / name).read_bytes()).digest() for name in proven]
@@ -89,8 +93,7 @@ def test_a_report_that_fails_never_fails_the_run(call: Call, images: Path, runs:
 
 def test_images_that_are_gone_leave_a_page_without_pictures(call: Call, images: Path, runs: Path) -> None:
     """Proves that a report can be made when the inputs have been removed."""
-    assert call("run", "--run-id", "r", "--input", images).code == 0
-    (runs / "r/quality/images.parquet").unlink()
+    assert scored(call, "r", images).code == 0
     for path in images.rglob("*.jpg"):
         path.unlink()
     assert call("report", "--run-id", "r").code == 0

@@ -70,7 +70,7 @@ def night_of(sentences: list[str], beginning: str) -> int:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_slowdown_a_class_shift_and_a_weekly_pattern_are_named(seed: int) -> None:
-    """Proves that all three, planted together, are found: the changes with the right night, give or take 2."""
+    """Proves that all three, planted together, are named: changes with the right night, give or take 2."""
     slow, shift = np.random.default_rng(seed).integers(12, 48, 2)
     sentences = trends_of(nights(seed, slow=slow, shift=shift, weekly=0.3), 0.01).sentences
     assert abs(night_of(sentences, "The throughput fell") - slow) <= 2

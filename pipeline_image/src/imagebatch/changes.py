@@ -6,6 +6,7 @@ runs to be independent of each other; the measured false alarms are in docs/refe
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -80,7 +81,8 @@ def changes(values: Floats, days: Sequence[datetime], alpha: float, seed: int = 
     chance = np.random.default_rng(seed)
     weekdays = np.array([day.weekday() for day in days])
     levels, weekly = _levels(values, each, chance), None
-    # A weekly pattern hides a change of level and the other way round: each is sought in what the other leaves.
+    # A weekly pattern hides a change of level, and the other way round: each is sought in what the other
+    # leaves.
     for _ in range(2):
         weekly = _weekly(values - _step(values, levels) + values.mean(), weekdays, each, chance)
         levels = _levels(values - _pattern(weekly, weekdays), each, chance)
@@ -113,7 +115,7 @@ def _levels(values: Floats, alpha: float, chance: np.random.Generator) -> tuple[
             p_of[at] = p
             open_segments += [(start, at), (at, end)]
     edges = [0, *sorted(accepted), len(values)]
-    means = [float(values[a:b].mean()) for a, b in zip(edges, edges[1:], strict=False)]
+    means = [float(values[a:b].mean()) for a, b in itertools.pairwise(edges)]
     return tuple(
         LevelChange(at, means[index], means[index + 1], p_of[at]) for index, at in enumerate(edges[1:-1])
     )
@@ -180,7 +182,7 @@ def _pattern(weekly: Weekly | None, weekdays: Integers) -> Floats:
 
 def _step(values: Floats, levels: Sequence[LevelChange]) -> Floats:
     edges = [0, *(level.at for level in levels), len(values)]
-    parts = [np.full(b - a, values[a:b].mean()) for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [np.full(b - a, values[a:b].mean()) for a, b in itertools.pairwise(edges)]
     return np.concatenate(parts)
 
 

@@ -74,7 +74,7 @@ def as_table(runs: list[RunSummary]) -> str:
 
 
 def _cells(run: RunSummary) -> tuple[str, ...]:
-    drift = {True: "drift", False: "none", None: "–"}[run.drifting]
+    drift = {True: "drift", False: "none", None: "-"}[run.drifting]
     return (
         run.run_id,
         f"{run.started:%Y-%m-%d %H:%M}",
@@ -88,4 +88,4 @@ def _cells(run: RunSummary) -> tuple[str, ...]:
 
 
 def _number(value: Any, digits: int) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
+    return "-" if value is None else f"{value:.{digits}f}"

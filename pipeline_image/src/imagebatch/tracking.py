@@ -92,7 +92,10 @@ class _Client:
         if found:
             return str(found[0]["info"]["run_id"])
         started = int(summary.started.timestamp() * 1000)
-        tags = [{"key": _TAG, "value": summary.run_id}, {"key": "imagebatch.pipeline", "value": summary.pipeline}]
+        tags = [
+            {"key": _TAG, "value": summary.run_id},
+            {"key": "imagebatch.pipeline", "value": summary.pipeline},
+        ]
         body = {
             "experiment_id": experiment,
             "run_name": summary.run_id,

@@ -53,8 +53,8 @@ def trends(settings: TrendsSettings) -> TrendsResult:
     runs = read_history(settings.runs_uri, settings.last, settings.model)
     if len(runs) < LEAST_RUNS:
         raise NothingToDoError(
-            f"{len(runs)} runs at {settings.runs_uri} have figures, trends need {LEAST_RUNS}: they are kept by"
-            " imagebatch report"
+            f"{len(runs)} runs at {settings.runs_uri} have figures, trends need {LEAST_RUNS}:"
+            " they are kept by imagebatch report"
         )
     result = trends_of(runs, settings.trend_alpha)
     content = {"sentences": result.sentences, "figures": result.figures, "runs": result.runs}

@@ -7,6 +7,7 @@ sure of itself is not seen by it, which is why it stands beside the drift tests 
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,7 @@ def calibrate(confidence: Floats, right: npt.NDArray[np.bool_]) -> Calibration:
     order = np.argsort(confidence, kind="stable")
     fitted = isotonic_regression(right[order].astype(float)).x
     steps = np.flatnonzero(np.diff(fitted, prepend=-1.0, append=2.0))
-    groups = list(zip(steps[:-1], steps[1:], strict=True))
+    groups = list(itertools.pairwise(steps))
     return Calibration(
         confidence=[round(float(confidence[order][start:end].mean()), 6) for start, end in groups],
         probability=[round(float(fitted[start]), 6) for start, _ in groups],

@@ -80,7 +80,7 @@ def _calibration(run: RunFolder, description: RunDescription, labels: str) -> Ca
     unknown = set(truth["label"].unique().to_pylist()) - set(description.model.labels)
     if unknown:
         raise DataRefusedError(
-            f"--labels {labels}: {sorted(map(str, unknown))[0]} is no label of the model;"
+            f"--labels {labels}: {min(map(str, unknown))} is no label of the model;"
             f" it has {', '.join(description.model.labels[:20])}"
         )
     wanted = truth["image_id"].combine_chunks()
@@ -107,7 +107,9 @@ def _truth(labels: str) -> pa.Table:
     try:
         with fsspec.open(labels, "rb") as stream:
             # An empty label is an image whose truth is not known.
-            options = pyarrow.csv.ConvertOptions(column_types=text, null_values=[""], strings_can_be_null=True)
+            options = pyarrow.csv.ConvertOptions(
+                column_types=text, null_values=[""], strings_can_be_null=True
+            )
             table = pyarrow.csv.read_csv(stream, convert_options=options)
         return table.select(["image_id", "label"]).drop_null()
     except (OSError, pa.ArrowInvalid, KeyError) as error:

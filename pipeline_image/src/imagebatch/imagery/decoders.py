@@ -31,7 +31,7 @@ class Decoders:
             self._idle.put(worker)
 
     def measure(self, data: bytes) -> dict[str, Any]:
-        """See `imagery.measure.measure`; an image that ends its worker has the problem `crashed the decoder`."""
+        """See `imagery.measure.measure`; one that ends its worker has a problem."""
         kind, content = self._ask(b"m", data)
         return dict(json.loads(content)) if kind else {"problem": "crashed the decoder, or took too long"}
 
@@ -72,7 +72,8 @@ class _Worker:
         if self._process is None:
             self._process = _start()
         process = self._process
-        assert process.stdin and process.stdout  # noqa: S101 (they are pipes, made below)
+        assert process.stdin  # noqa: S101 (a pipe, made below)
+        assert process.stdout  # noqa: S101 (the same)
         try:
             write_frame(process.stdin, kind, data)
             reply = read_frame(process.stdout)
@@ -86,7 +87,8 @@ class _Worker:
         if self._process is None:
             return
         process, self._process = self._process, None
-        assert process.stdin and process.stdout  # noqa: S101 (as above)
+        assert process.stdin  # noqa: S101 (as above)
+        assert process.stdout  # noqa: S101 (as above)
         process.kill()
         with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
@@ -97,7 +99,7 @@ class _Worker:
 def _start() -> subprocess.Popen[bytes]:
     # One thread: several workers run side by side, and each thread costs address space, which is bounded.
     threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    return subprocess.Popen(  # noqa: S603 (this interpreter and a module of this package)
+    return subprocess.Popen(
         [sys.executable, "-P", "-m", "imagebatch.imagery.worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

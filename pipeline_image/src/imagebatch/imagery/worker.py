@@ -1,6 +1,7 @@
 """A process that decodes images for its parent: bounded memory, bounded time, no way to write.
 
-Frames both ways: one byte (`m`easure, `t`humbnail; in replies `j`SON, `b`ytes), four bytes of length, the content.
+Frames both ways: one byte (`m`easure, `t`humbnail; in replies `j`SON, `b`ytes), four bytes of length,
+the content.
 """
 
 from __future__ import annotations

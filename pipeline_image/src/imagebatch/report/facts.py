@@ -231,4 +231,6 @@ def _points(rates: list[float], highest: float) -> str:
     """Points of an SVG line in a box of 100 x 100."""
     last = max(len(rates) - 1, 1)
     steady = rates if len(rates) > 1 else rates * 2
-    return " ".join(f"{at / last * 100:.2f},{100 - rate / highest * 100:.2f}" for at, rate in enumerate(steady))
+    return " ".join(
+        f"{at / last * 100:.2f},{100 - rate / highest * 100:.2f}" for at, rate in enumerate(steady)
+    )

@@ -13,6 +13,9 @@ from imagebatch import __version__
 from imagebatch.report.facts import Facts
 from imagebatch.report.pictures import with_thumbnails
 
+NOT_KNOWN = "\u2013"
+
+
 def report_page(facts: Facts) -> str:
     """report.html, less than 2 MB however large the run."""
     queue = facts.predictions.least_confident
@@ -59,7 +62,7 @@ def count(number: float) -> str:
 def duration(seconds: float | None) -> str:
     """Seconds as `0.4 s`, `12 s`, `3 min 05 s` or `2 h 10 min`."""
     if seconds is None:
-        return "–"
+        return NOT_KNOWN
     if seconds < 9.95:  # noqa: PLR2004 (where one decimal stops helping)
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -72,7 +75,7 @@ def duration(seconds: float | None) -> str:
 def percent(share: float | None) -> str:
     """A share of 1 with as many digits as say something."""
     if share is None:
-        return "–"
+        return NOT_KNOWN
     text = f"{share * 100:.2f}" if 0 < share < 0.0995 else f"{share * 100:.1f}"  # noqa: PLR2004 (below 10 %)
     return f"{text.rstrip('0').rstrip('.') if '.' in text else text} %"
 

@@ -1,4 +1,4 @@
-"""Thumbnails for a page: few, small, decoded elsewhere, and none that could be had only by breaking a rule."""
+"""Thumbnails for a page: few, small, decoded elsewhere, and only of what may be read."""
 
 from __future__ import annotations
 
@@ -38,9 +38,7 @@ def with_thumbnails(run: RunFolder, description: RunDescription, groups: Iterabl
             return b""
 
     with Decoders() as decoders:
-        pictures = dict(
-            zip(uris, decoders.map(lambda uri: small(uri, decoders), uris.values()), strict=True)
-        )
+        pictures = dict(zip(uris, decoders.map(lambda uri: small(uri, decoders), uris.values()), strict=True))
     spent = 0
     for row in rows:
         jpeg = base64.b64encode(pictures.get(row["image_id"], b"")).decode("ascii")

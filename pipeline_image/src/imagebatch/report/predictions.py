@@ -16,6 +16,7 @@ from imagebatch.storage.runs import RunFolder
 
 BINS = 20
 _QUEUE = 24
+_UNSURE = 0.5
 
 
 class Predictions:
@@ -56,7 +57,7 @@ class Predictions:
         self.histogram += np.histogram(confidence, BINS, (0.0, 1.0))[0]
         self._confidence += confidence.sum()
         self._entropy += entropy(probabilities).sum()
-        self._unsure += (confidence < 0.5).sum()
+        self._unsure += (confidence < _UNSURE).sum()
         lowest = np.argsort(confidence, kind="stable")[:_QUEUE]
         rows = table.select(["image_id", "label_1"]).take(lowest).to_pylist()
         second = table["label_2"].take(lowest).to_pylist() if self._top_k > 1 else [None] * len(rows)

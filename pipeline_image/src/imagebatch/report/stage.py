@@ -61,7 +61,8 @@ def report(settings: ReportSettings) -> ReportResult:
     run.write(quality_path("images"), findings_json(sample.num_rows, found))
     predictions = Predictions(run, description)
     drift = _drift(run, description, sample, settings)
-    summary = _summary(settings.pipeline, certificate, timeline, predictions, sample, found, drift)
+    figures = _sample_figures(sample, found) | _drift_figures(drift)
+    summary = _summary(settings.pipeline, certificate, timeline, predictions, figures)
     facts = Facts(
         run=run,
         description=description,
@@ -110,9 +111,7 @@ def _summary(
     certificate: Certificate,
     timeline: list[StageRecord],
     predictions: Predictions,
-    sample: pa.Table,
-    found: list[dict[str, Any]],
-    drift: dict[str, Any] | None,
+    figures: dict[str, Any],
 ) -> RunSummary:
     scoring = [record for record in timeline if record.stage.startswith("score") and record.images]
     seconds = busy_seconds(scoring)
@@ -132,14 +131,23 @@ def _summary(
         confidence=predictions.mean("confidence"),
         entropy=predictions.mean("entropy"),
         unsure=predictions.mean("unsure"),
-        brightness=_mean(sample, "brightness"),
-        sharpness=_mean(sample, "sharpness"),
-        suspect=suspects(found),
-        looked_at=sample.num_rows,
-        drifting=drift["drifting"] if drift else None,
-        drift=max((test["effect"] for test in drift["tests"]), default=None) if drift else None,
-        estimated_accuracy=(drift["estimated_accuracy"] or {}).get("accuracy") if drift else None,
+        **figures,
     )
+
+
+def _sample_figures(sample: pa.Table, found: list[dict[str, Any]]) -> dict[str, Any]:
+    means = {name: _mean(sample, name) for name in ("brightness", "sharpness")}
+    return {**means, "suspect": suspects(found), "looked_at": sample.num_rows}
+
+
+def _drift_figures(drift: dict[str, Any] | None) -> dict[str, Any]:
+    if drift is None:
+        return {}
+    return {
+        "drifting": drift["drifting"],
+        "drift": max((test["effect"] for test in drift["tests"]), default=None),
+        "estimated_accuracy": (drift["estimated_accuracy"] or {}).get("accuracy"),
+    }
 
 
 def _mean(sample: pa.Table, column: str) -> float | None:
