@@ -14,12 +14,13 @@ TYPED = (
     ("training", "training/src"),
     ("airflow", "dags"),
     ("airflow", "embedded"),
+    ("monitoring", "monitoring"),
     ("airflow", "containers"),
 )
 DOCKERFILES = sorted(
     path for part in ("*", "tests/e2e/standins/*") for path in ROOT.glob(f"{part}/Dockerfile")
 )
-PARTS = {"pipeline_image": ".", "handlers": ".", "training": ".", "airflow": "../dags"}
+PARTS = {"pipeline_image": ".", "handlers": ".", "training": ".", "airflow": "../dags", "monitoring": "."}
 
 
 def main() -> int:

@@ -58,7 +58,9 @@ def test_both_operators_render_the_same_commands(
             "--run-id=manual__2026-01-31T02-00-00-00-00",
             "--shard=12",
         ],
-        {name: value for name, value in installation.items() if name != "IMAGEBATCH_BIN"},
+        {name: value for name, value in installation.items() if name != "IMAGEBATCH_BIN"}
+        # What metrics say about the run: its DAG, and when the next one is due.
+        | {"IMAGEBATCH_PIPELINE": "batch", "IMAGEBATCH_NEXT_RUN": "2026-02-01T02:00:00+00:00"},
     )
 
 
