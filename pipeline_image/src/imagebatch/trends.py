@@ -96,7 +96,11 @@ def series_of(runs: list[RunSummary]) -> list[Series]:
 
 def _sentences(series: Series, outcome: Changes, runs: list[RunSummary]) -> list[tuple[float, str]]:
     found = []
-    name, put = series.name, lambda value: _figure(value, series.unit)
+    name = series.name
+
+    def put(value: float) -> str:
+        return _figure(value, series.unit)
+
     for level in outcome.levels:
         run = runs[level.at]
         verb = "rose" if level.after > level.before else "fell"

@@ -58,9 +58,9 @@ def compare(before: pa.Table, now: pa.Table, seed: int) -> list[Compared]:
         p, effect = two_sample.numbers(*pair)
         found.append(Compared(name, p, effect, *(round(float(each.mean()), 4) for each in pair)))
     for name, column in _VECTORS.items():
-        rows = [_rows(table, column) for table in (before, now)]
-        if all(len(each) for each in rows):
-            p, effect = two_sample.vectors(*rows, seed)
+        first, second = (_rows(table, column) for table in (before, now))
+        if len(first) and len(second):
+            p, effect = two_sample.vectors(first, second, seed)
             found.append(Compared(name, p, effect, "", ""))
     return found
 

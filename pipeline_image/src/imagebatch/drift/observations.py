@@ -59,7 +59,8 @@ def ranked_probabilities(table: pa.Table, top_k: int) -> Floats:
 
 def entropy(probabilities: Floats) -> Floats:
     """Entropy in nats of rows of probabilities: shape (rows,)."""
-    return -(probabilities * np.log(np.clip(probabilities, 1e-12, 1))).sum(axis=1)
+    found: Floats = -(probabilities * np.log(np.clip(probabilities, 1e-12, 1))).sum(axis=1)
+    return found
 
 
 def _answers(run: RunFolder, description: RunDescription, wanted: set[str]) -> dict[str, dict[str, Any]]:

@@ -96,4 +96,5 @@ def _gaussian(rows: Floats) -> Floats:
     squares = (rows**2).sum(axis=1)
     distances = np.maximum(squares[:, None] + squares[None, :] - 2 * rows @ rows.T, 0)
     width = float(np.median(distances[np.triu_indices(len(rows), 1)]))
-    return np.exp(-distances / max(width, 1e-9))
+    kernel: Floats = np.exp(-distances / max(width, 1e-9))
+    return kernel

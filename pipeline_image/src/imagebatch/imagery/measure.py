@@ -108,7 +108,8 @@ def _saturation(colour: Image.Image) -> float:
 def _layout(colour: Image.Image) -> npt.NDArray[np.float32]:
     """Grey of an 8 x 8 grid, with mean 0 and deviation 1: shape (64,)."""
     cells = np.asarray(colour.convert("L").resize((LAYOUT, LAYOUT), Image.Resampling.BOX), np.float32).ravel()
-    return (cells - cells.mean()) / (cells.std() + 1.0)
+    found: Grey = (cells - cells.mean()) / (cells.std() + 1.0)
+    return found
 
 
 def _directions(grey: Grey) -> npt.NDArray[np.float32]:

@@ -59,7 +59,7 @@ class Facts:
         reasons = Counter(table["reason"].to_pylist())
         each = max(1, _SHOWN // max(len(reasons), 1))
         taken: Counter[str] = Counter()
-        chosen = []
+        chosen: list[int] = []
         for at, reason in enumerate(table["reason"].to_pylist()):
             if taken[reason] < each and len(chosen) < _SHOWN:
                 taken[reason] += 1
@@ -96,7 +96,9 @@ class Facts:
         records = self.timeline[-_MOST_STAGES:]
         busy = sum(record.seconds for record in records) or 1.0
         most_idle = busy / 20
-        rows, now, offset = [], None, 0.0
+        rows: list[Row] = []
+        now: float | None = None
+        offset = 0.0
         for record in records:
             begun = record.started.timestamp()
             if now is None:
@@ -169,7 +171,7 @@ class Facts:
         before = Counter(self.drift["baseline"].get("classes", {})) if self.drift else Counter()
         totals = max(now.total(), 1), before.total()
         shown = [label for label, _ in now.most_common(12)]
-        rows = [{"label": label, "now": now[label], "before": before[label]} for label in shown]
+        rows: list[Row] = [{"label": label, "now": now[label], "before": before[label]} for label in shown]
         if len(now) > len(shown):
             rest = {"now": now.total() - sum(row["now"] for row in rows)}
             rest["before"] = before.total() - sum(row["before"] for row in rows)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from imagebatch import __version__
 from imagebatch.report.facts import Facts
@@ -43,14 +41,13 @@ def render(template: str, **content: Any) -> str:
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("imagebatch.report"),
-        autoescape=True,
+        # Everything but the style sheet, which is a file of this package and holds no text of anyone else.
+        autoescape=lambda name: name != "style.css",
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {"count": count, "duration": duration, "percent": percent, "shorten": shorten}
-    style = files("imagebatch.report").joinpath("templates", "style.css").read_text("utf-8")
-    environment.globals["style"] = Markup(style)  # noqa: S704 (a file of this package)
     return environment
 
 
