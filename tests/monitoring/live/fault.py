@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from platform_under_watch import Platform
 
-# Breaks something and yields the moment; resumed when the alert has arrived, it repairs and yields again.
+# Breaks something and yields the moment; resumed when the alert has arrived, it repairs and yields once more.
 Breaking = Callable[[Platform, str], Iterator[float]]
 PATIENCE = 120.0  # seconds for an alert to arrive, and to be resolved
 
@@ -64,10 +64,10 @@ def play(platform: Platform, one: Fault) -> Seen:
         steps = one.breaking(platform, one.name)
         broken = next(steps)
         fired = platform.webhooks.wait(one.alert, subject, "firing", began, PATIENCE)
-        repaired = next(steps)
-        # A repair that takes a while may clear the alert before it is over.
+        repairing = time.time()
+        next(steps)
         cleared = platform.webhooks.wait(one.alert, subject, "resolved", fired, PATIENCE)
-        resolved = max(0.0, cleared - repaired)
+        resolved = cleared - repairing
         next(steps, None)
         told = {name for each in {subject, one.name} for name in platform.webhooks.firing(each, began)}
         if wrong := told - {one.alert} - set(one.also):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from children import Child, last_line
 from fault import fault
+from loopback import free_ports
 from model_server import Wrong
 from platform_under_watch import Platform
 from relay import Asked, Relay
@@ -170,7 +171,8 @@ def refused(platform: Platform, name: str) -> Iterator[float]:
 def unreachable(platform: Platform, name: str) -> Iterator[float]:
     """The model server's address is wrong: scoring ends with 69, and nothing tries it again."""
     prepare(platform, name, f"{name}-1")
-    dead = f"--api-url=http://127.0.0.1:{platform.ports['smtp']}"  # speaks, but not HTTP
+    (nobody,) = free_ports(1)
+    dead = f"--api-url=http://127.0.0.1:{nobody}"
     score(platform, name, f"{name}-1", dead, "--retry-seconds", 1, codes=(69,))
     yield time.time()
     score(platform, name, f"{name}-1")

@@ -22,7 +22,7 @@ def write_page(seen: list[Seen]) -> None:
         f" {HASTE}\n(`tests/monitoring/live/render.py`), so five minutes there are ten seconds here:"
         " in an installation the figures are about"
         " that much larger.\n\n"
-        "| fault | alert | seconds to the notification | seconds from the repair to the all-clear |\n"
+        "| fault | alert | seconds to the notification | from the begin of the repair to the all-clear |\n"
         "|---|---|---|---|\n" + "\n".join(rows) + "\n",
         encoding="utf-8",
     )
