@@ -103,7 +103,8 @@ class Judge:
         return pa.Table.from_pylist(rows, OBSERVATION_SCHEMA)
 
     def _pack(self, pack: list[tuple[str, bytes]]) -> list[dict[str, Any]]:
-        reply = self._model.predict([ImagePayload(str(at), data) for at, (_, data) in enumerate(pack)], 64)
+        payloads = [ImagePayload(str(at), data) for at, (_, data) in enumerate(pack)]
+        reply = self._model.predict(payloads, len(self._labels))
         rows = []
         for (name, data), answer in zip(pack, reply.answers, strict=True):
             with Image.open(io.BytesIO(data)) as header:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from imagebatch import __version__
 from imagebatch.report.facts import Facts
@@ -41,8 +41,7 @@ def render(template: str, **content: Any) -> str:
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("imagebatch.report"),
-        # Everything but the style sheet, which is a file of this package and holds no text of anyone else.
-        autoescape=lambda name: name != "style.css",
+        autoescape=select_autoescape(["j2"]),  # not the style sheet, which holds nobody else's text
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
