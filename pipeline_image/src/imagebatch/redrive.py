@@ -54,9 +54,7 @@ def redrive(settings: RedriveSettings) -> Certificate:
     """
     run = open_run(settings.runs_uri, settings.run_id)
     description = read_description(run)
-    outputs = PostprocessSettings(
-        run_id=settings.run_id, runs_uri=settings.runs_uri, log_level=settings.log_level
-    )
+    outputs = PostprocessSettings(**settings.model_dump(include=set(PostprocessSettings.model_fields)))
     done = finished_redrives(run)
     certificate = recorded_certificate(run) if not done else _up_to_date(run, len(done), outputs)
     reasons = {reason.strip() for reason in settings.reasons.split(",") if reason.strip()}
