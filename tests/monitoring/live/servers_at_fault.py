@@ -115,15 +115,15 @@ def server_killed(platform: Platform, name: str) -> Iterator[float]:
 def gateway_killed(platform: Platform, name: str) -> Iterator[float]:
     """The Pushgateway is stopped while a run is at work; the run must not notice."""
     with Relay(platform.server.inference, after=Slowness(0.3)) as relay:
-        prepare(platform, name, f"{name}-1", limit=100)
+        prepare(platform, name, f"{name}-1", limit=400)
         flags = ["--pack-size", 4, "--in-flight", 1]
         scoring = platform.stage(name, "score", "--run-id", f"{name}-1", *flags, api_url=relay.url)
         time.sleep(3)
         platform.pushgateway.signal(signal.SIGTERM)
         platform.pushgateway.wait()
         yield time.time()
-        ended(scoring)
-        assert scoring.err.count("metrics are not pushed") == 1
         platform.start_pushgateway()
         yield time.time()
+        ended(scoring)
+        assert scoring.err.count("metrics are not pushed") == 1
         finish(platform, name, f"{name}-1")
