@@ -13,7 +13,8 @@ from platform_under_watch import Platform
 from services import airflow_settings, base_environment, fetch
 
 DAG = "watched"
-SOURCE = f"""
+# Airflow reads only files that hold both words, airflow and dag.
+SOURCE = f"""# An airflow dag.
 from imagebatch_dags.factory import build_dag
 from imagebatch_dags.pipeline import Pipeline
 
