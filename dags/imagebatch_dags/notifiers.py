@@ -1,6 +1,6 @@
 """Ways to tell people: e-mail, a Slack-compatible webhook, a webhook of any kind. Each message once.
 
-An installation chooses by variables, all beginning with `IMAGEBATCH_ALERT_`; what is secret is read from files.
+An installation chooses by variables, all beginning with `IMAGEBATCH_ALERT_`; secrets are read from files.
 
     WEBHOOK, WEBHOOK_TOKEN_FILE      address for one JSON object per alert; file of a bearer token
     SLACK_FILE                       file with the address of an incoming webhook (Slack, Mattermost, …)
