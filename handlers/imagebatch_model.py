@@ -98,7 +98,9 @@ class ImageModel:
         """Say what this model is: labels, input, engine, precision, parity (docs/reference/wire.md)."""
         settings = self.settings
         size = {"resize": settings.resize, "crop": settings.crop, "channels": 3, "pixels": PIXELS_VERSION}
-        return {"labels": self.labels, "input": size} | self._engine.describe() | {"parity": self.parity}
+        # Left out, not null: TorchServe's management API drops nulls, and both must tell the same.
+        parity = {"parity": self.parity} if self.parity else {}
+        return {"labels": self.labels, "input": size} | self._engine.describe() | parity
 
     def decode(self, data: bytes | bytearray | memoryview) -> torch.Tensor:
         """Turn an image file into uint8 pixels (3, crop, crop). Raises `imagebatch_pixels.ImageError`."""

@@ -52,7 +52,6 @@ def test_a_model_describes_itself(model: ImageModel, archive_folder: Path) -> No
         "input": {"resize": 256, "crop": 224, "channels": 3, "pixels": PIXELS_VERSION},
         "engine": "openvino",
         "precision": "f32",
-        "parity": None,
     }
     assert model.digest == content_digest(archive_folder)
 

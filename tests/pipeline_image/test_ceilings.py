@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from archives import write_archive
 from conftest import Call, jpeg
+from handler_archives import write_archive
 from imagebatch.backends import local
 from imagebatch.backends.base import ImagePayload
 from imagebatch.backends.torchserve import TorchServe

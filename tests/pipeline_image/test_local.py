@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from archives import DIES, HANGS, LABELS, RAISES, write_archive
 from conftest import Call, jpeg
+from handler_archives import DIES, HANGS, LABELS, RAISES, write_archive
 from imagebatch.backends import local
 from imagebatch.backends.base import ApiFaultError, Fault, ImagePayload, ModelApi
 from imagebatch.backends.local import LocalModel
