@@ -39,14 +39,17 @@ def main(argv: list[str]) -> int:
         return 2
     begun = time.monotonic()
     totals = {"passed": 0, "failed": 0, "skipped": 0}
+    failed: list[str] = []
     for part, folder in suites[argv[0]]:
         say(f"== tests/{folder} in the environment of {part}/")
         with tempfile.TemporaryDirectory() as temporary:
             report = Path(temporary, "report.xml")
             code = subprocess.run(_pytest(part, folder, report), cwd=ROOT, check=False).returncode
-            add(totals, report, code)
+            failed += add(totals, report, code)
     seconds = time.monotonic() - begun
     say("")
+    for name in failed:
+        say(f"failed: {name}")
     skipped = f", {totals['skipped']} skipped" if totals["skipped"] else ""
     say(f"{totals['passed']} passed, {totals['failed']} failed{skipped} in {seconds:.0f} s")
     return 0 if totals["passed"] and not totals["failed"] else 1
@@ -65,17 +68,20 @@ def _pytest(part: str, folder: str, report: Path) -> Argv:
     ]
 
 
-def add(totals: dict[str, int], report: Path, code: int) -> None:
+def add(totals: dict[str, int], report: Path, code: int) -> list[str]:
     """Add one pytest's counts to the totals.
 
     Args:
         totals: `passed`, `failed`, `skipped`; changed in place.
         report: pytest's JUnit file; missing if pytest did not start, which counts as a failure.
         code: pytest's exit code.
+
+    Returns:
+        Names of the tests that failed.
     """
     if not report.exists():
-        totals["failed"] += 1  # pytest itself did not start
-        return
+        totals["failed"] += 1
+        return ["pytest itself did not start"]
     suite = ET.parse(report).getroot().find("testsuite")  # noqa: S314 - our own pytest wrote it
     counted = (
         {name: int(suite.get(name, "0")) for name in ("tests", "failures", "errors", "skipped")}
@@ -87,6 +93,12 @@ def add(totals: dict[str, int], report: Path, code: int) -> None:
     totals["passed"] += counted.get("tests", 0) - failed - skipped
     totals["skipped"] += skipped
     totals["failed"] += failed or int(code != 0)
+    cases = suite.iter("testcase") if suite is not None else ()
+    return [
+        f"{case.get('classname')}::{case.get('name')}"
+        for case in cases
+        if case.find("failure") is not None or case.find("error") is not None
+    ]
 
 
 if __name__ == "__main__":
