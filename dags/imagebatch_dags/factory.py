@@ -4,13 +4,14 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from airflow.sdk import DAG, Asset, Param, task
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import DAG, Asset, BaseOperator, Param, task
 from airflow.sdk.exceptions import AirflowFailException
 from airflow.timetables.trigger import CronTriggerTimetable
 from croniter import croniter
 
 from imagebatch_dags.alerts import deadlines
-from imagebatch_dags.links import ResultLink
+from imagebatch_dags.links import ReportLink, ResultLink
 from imagebatch_dags.pipeline import Pipeline
 from imagebatch_dags.stage import mapped_stage, stage, stage_run_id
 
@@ -29,6 +30,8 @@ Scores every image of an input with a served model and writes `predictions.csv`.
 | `score` | asks the model server about one shard |
 | `check_predictions` | stops here if the predictions are not sane |
 | `postprocess` | writes the CSV, the failures and the certificate |
+| `report` | one page about the run; red where it could not be made, which the run survives |
+| `finished` | does nothing: its state, and the run's with it, is that of `postprocess` |
 
 The run's folder is named after the Airflow run id, with `-` for characters outside `A-Z a-z 0-9 . _ -`.
 Clearing a task and running it again continues where it stopped. Exit codes 2, 65 and 78 fail at once; others
@@ -159,6 +162,26 @@ def _tasks(pipeline: Pipeline) -> None:
     postprocess.operator_extra_links = (ResultLink(),)
     preprocess >> check_manifest >> shards >> score >> check_predictions >> postprocess
     check_manifest >> check_predictions
+    _report(postprocess)
+
+
+def _report(postprocess: BaseOperator) -> None:
+    report = stage(
+        "report",
+        ["report"],
+        retries=1,
+        execution_timeout=timedelta(minutes=30),
+        doc_md="Writes report.html, judges drift, keeps the run's figures. The certificate stands without it.",
+    )
+    report.operator_extra_links = (ReportLink(),)
+    # Airflow takes a run's state from the last tasks: this one heeds `postprocess` alone, and is started by nobody.
+    finished = EmptyOperator(
+        task_id="finished",
+        trigger_rule="one_success",
+        doc_md="Ends the run as `postprocess` ended, whatever became of the report.",
+    )
+    postprocess >> report >> finished
+    postprocess >> finished
 
 
 @task(doc_md="Turns the number of shards into one mapped task each.")

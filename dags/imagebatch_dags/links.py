@@ -18,6 +18,7 @@ class ResultLink(BaseOperatorLink):
     """
 
     name = "Result"
+    page = ""
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:  # noqa: ARG002 - the interface is Airflow's
         """Build the address, once the task has ended.
@@ -31,7 +32,15 @@ class ResultLink(BaseOperatorLink):
         """
         template = os.environ.get("IMAGEBATCH_RESULTS_URL")
         if template:
-            return template.replace("{run}", stage_run_id(ti_key.run_id))
+            folder = template.replace("{run}", stage_run_id(ti_key.run_id))
+            return folder + self.page if folder.endswith("/") else folder
         base = conf.get("api", "base_url", fallback="").rstrip("/")
         run = quote(ti_key.run_id, safe="")
         return f"{base}/dags/{ti_key.dag_id}/runs/{run}/tasks/{ti_key.task_id}/xcom"
+
+
+class ReportLink(ResultLink):
+    """A button `Report` on the task that writes the page: to `report.html` in the folder of the results."""
+
+    name = "Report"
+    page = "report.html"

@@ -22,6 +22,16 @@ INSTALLATION = (
     "IMAGEBATCH_GOLDEN",
     "IMAGEBATCH_ALLOWED_ROOTS",
     "IMAGEBATCH_METRICS_URL",
+    "IMAGEBATCH_SETTINGS_FILE",
+    "IMAGEBATCH_BACKEND",
+    "IMAGEBATCH_MODEL_ARCHIVE",
+    "IMAGEBATCH_LOCAL_WORKERS",
+    "IMAGEBATCH_CACHE",
+    "IMAGEBATCH_BENCH",
+    "IMAGEBATCH_BASELINE",
+    "IMAGEBATCH_CEILING",
+    "IMAGEBATCH_TRACKING_URI",
+    "IMAGEBATCH_EXPERIMENT",
 )
 # What metrics say about the run: its DAG, and when the next one is due.
 METRICS = {
@@ -65,7 +75,7 @@ def stage(task_id: str, command: list[str], **kwargs: Any) -> BaseOperator:
     Args:
         task_id: the task's name in the DAG.
         command: arguments of `imagebatch`, templated; the run id is added here.
-        **kwargs: BaseOperator's arguments.
+        **kwargs: BaseOperator's arguments, also in place of those that retry.
 
     Returns:
         The operator that `IMAGEBATCH_OPERATOR` names.
@@ -75,7 +85,7 @@ def stage(task_id: str, command: list[str], **kwargs: Any) -> BaseOperator:
     """
     cls, arguments = _operator()
     arguments["environment"] |= METRICS
-    return cls(task_id=task_id, command=_with_run(command), **arguments, **RETRIES, **kwargs)
+    return cls(task_id=task_id, command=_with_run(command), **arguments, **(RETRIES | kwargs))
 
 
 def mapped_stage(task_id: str, command: list[str], shards: Any, **kwargs: Any) -> Any:
@@ -85,14 +95,14 @@ def mapped_stage(task_id: str, command: list[str], shards: Any, **kwargs: Any) -
         task_id: the task's name in the DAG.
         command: arguments of `imagebatch`, templated; run id and shard are added.
         shards: shard numbers, the output of an earlier task.
-        **kwargs: BaseOperator's arguments.
+        **kwargs: BaseOperator's arguments, also in place of those that retry.
 
     Returns:
         The mapped operator.
     """
     cls, arguments = _operator()
     arguments["environment"] |= METRICS
-    partial = cls.partial(task_id=task_id, command=_with_run(command), **arguments, **RETRIES, **kwargs)
+    partial = cls.partial(task_id=task_id, command=_with_run(command), **arguments, **(RETRIES | kwargs))
     return partial.expand(shard=shards)
 
 
@@ -102,13 +112,13 @@ def maintenance(task_id: str, command: list[str], **kwargs: Any) -> BaseOperator
     Args:
         task_id: the task's name in the DAG.
         command: arguments of `imagebatch`, templated.
-        **kwargs: BaseOperator's arguments.
+        **kwargs: BaseOperator's arguments, also in place of those that retry.
 
     Returns:
         The operator that `IMAGEBATCH_OPERATOR` names.
     """
     cls, arguments = _operator()
-    return cls(task_id=task_id, command=command, **arguments, **RETRIES, **kwargs)
+    return cls(task_id=task_id, command=command, **arguments, **(RETRIES | kwargs))
 
 
 def _with_run(command: list[str]) -> list[str]:

@@ -27,7 +27,7 @@ def connect() -> docker.APIClient | None:
         client = None
     if client is None:
         with warnings.catch_warnings():
-            # The client forgets to close a socket that nobody listens on: it is collected here, and not in a test.
+            # The client forgets to close a socket that nobody listens on: collected here, not in a test.
             warnings.simplefilter("ignore", ResourceWarning)
             gc.collect()
         return None

@@ -31,6 +31,8 @@ SUCCESS = "_SUCCESS"
 
 # Beside the runs, not a run's name: what stays of a run when it is pruned.
 HISTORY = "_history"
+HISTORY_PAGE = "history.html"
+TRENDS = "_trends.json"  # no run's name either
 
 LISTING_SCHEMA = pa.schema([("image_id", pa.string()), ("uri", pa.string())])
 

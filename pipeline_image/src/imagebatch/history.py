@@ -6,17 +6,13 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from imagebatch.contracts import HISTORY, REPORT
 from imagebatch.errors import NothingToDoError
-from imagebatch.report.history_page import history_page
+from imagebatch.report.history_page import write_history
 from imagebatch.settings import HistorySettings
-from imagebatch.storage.runs import open_run
 from imagebatch.summary import RunSummary, read_history
-from imagebatch.trends import TRENDS, as_sentences
 
-PAGE = "history.html"
 _LISTED = 20
-_COLUMNS = ("run", "started", "listed", "unpredicted", "images/s", "confidence", "drift", "model")
+_COLUMNS = ("run", "started", "listed", "unpredicted", "images/s", "confidence", "drift", "model", "pipeline")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,25 +32,20 @@ def history(settings: HistorySettings) -> HistoryResult:
         NothingToDoError: No run has figures.
         StorageError: They cannot be read.
     """
-    runs = read_history(settings.runs_uri, settings.last, settings.model)
+    runs = read_history(settings.runs_uri, settings.last, settings.model, settings.pipeline)
     if not runs:
         raise NothingToDoError(
             f"no run at {settings.runs_uri} has figures: they are kept by imagebatch report"
         )
-    folder = open_run(settings.runs_uri, HISTORY)
-    try:
-        sentences = as_sentences(folder.read(TRENDS))
-    except FileNotFoundError:
-        sentences = []
-    reports = {run.run_id for run in runs if open_run(settings.runs_uri, run.run_id).exists(REPORT)}
-    folder.write(PAGE, history_page(runs, sentences, reports).encode())
+    page = write_history(settings.runs_uri, runs)
     print(as_table(runs[-_LISTED:]), file=sys.stderr)  # noqa: T201 (a person asked for it)
-    return HistoryResult(len(runs), f"{folder.uri}/{PAGE}", runs[-1].run_id, compared(runs))
+    return HistoryResult(len(runs), page, runs[-1].run_id, compared(runs))
 
 
 def compared(runs: list[RunSummary]) -> dict[str, float]:
-    """The newest run against the mean of the others, as relative differences: 0.1 is ten per cent more."""
+    """The newest run against the mean of the others of its pipeline: 0.1 is ten per cent more."""
     found = {}
+    runs = [run for run in runs if run.pipeline == runs[-1].pipeline]
     for name in ("listed", "images_per_second", "failure_share", "confidence", "cpu_seconds"):
         before = [value for run in runs[:-1] if (value := getattr(run, name)) is not None]
         now = getattr(runs[-1], name)
@@ -84,6 +75,7 @@ def _cells(run: RunSummary) -> tuple[str, ...]:
         _number(run.confidence, 3),
         drift,
         " ".join(run.model.split()[:2]),
+        run.pipeline,
     )
 
 

@@ -86,7 +86,7 @@ IN_FLIGHT = _gauge(
     "scoring_in_flight_limit", "Requests that may be under way at once, as found while scoring."
 )
 PACK_SIZE = _gauge("scoring_pack_images", "Images per request, as found while scoring.")
-FAULTS = _counter("scoring_faults", "Requests that brought no answers, by kind of fault.", "fault")
+FAULTS = _counter("scoring_faults", "Requests and probes that brought no answers, by kind of fault.", "fault")
 SCORING = {
     Metric.REQUESTS: _counter("scoring_requests", "Requests answered."),
     Metric.IMAGES: _counter("scoring_images", "Images in answered requests."),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import resource
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 
 from imagebatch import metrics
@@ -17,8 +17,6 @@ from imagebatch.contracts import ModelPin, Plan, Reason
 from imagebatch.metrics import Family, Telemetry
 
 Sample = tuple[Family, tuple[str, ...], float]
-
-_FAULT = "fault_"
 
 
 class StageMetrics:
@@ -47,8 +45,14 @@ class StageMetrics:
         for outcome in ("ok", "failed", "earlier"):
             self.add(metrics.STAGE_IMAGES, 0, outcome)
 
-    def watch_scoring(self, telemetry: Telemetry, limits: Callable[[], tuple[int, int]]) -> None:
-        """Shows what scoring counts, and its limits: requests in flight, images per request."""
+    def watch_scoring(
+        self, telemetry: Telemetry, limits: Callable[[], tuple[int, int]], faults: Iterable[str]
+    ) -> None:
+        """Shows what scoring counts, and its limits: requests in flight, images per request.
+
+        Each kind of fault is shown from the beginning: Prometheus sees no increase in a count whose first
+        value is not 0.
+        """
 
         def samples() -> Iterator[Sample]:
             in_flight, pack = limits()
@@ -57,9 +61,8 @@ class StageMetrics:
             counts = telemetry.counts()
             for metric, family in metrics.SCORING.items():
                 yield family, (), counts.get(metric.value, 0.0)
-            for name, value in counts.items():
-                if name.startswith(_FAULT):
-                    yield metrics.FAULTS, (name.removeprefix(_FAULT),), value
+            for fault in faults:
+                yield metrics.FAULTS, (str(fault),), counts.get(f"fault_{fault}", 0.0)
 
         with self._lock:
             self._sources.append(samples)

@@ -15,6 +15,7 @@ from imagebatch.contracts import (
     FAILURES_CSV,
     PREDICTIONS_CSV,
     PREDICTIONS_PARQUET,
+    REPORT,
     SUCCESS,
     RunDescription,
     sha256_hex,
@@ -56,6 +57,7 @@ def postprocess(settings: PostprocessSettings) -> Certificate:
     redrives = len(finished_redrives(run))
     if redrives:
         run.remove(SUCCESS)  # the outputs are about to change; a run without it is not finished
+        run.remove(REPORT)  # it shows what was before
     audit = Audit(run, description)
     _write_tables(run, description, audit, redrives)
     certificate = audit.certificate()

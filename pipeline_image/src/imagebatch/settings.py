@@ -237,7 +237,7 @@ class PostprocessSettings(RunSettings):
 
 
 class ReportSettings(SampleSettings):
-    """Write report.html, judge drift, keep the run's figures for history, log it to MLflow."""
+    """Write report.html and history.html, judge drift, keep the run's figures, log it to MLflow."""
 
     baseline: str = Field(
         "",
@@ -278,8 +278,9 @@ class HistorySettings(CommonSettings):
     runs_uri: str = Field(
         "var/runs", min_length=1, description="Where runs are kept: a folder or any fsspec URI."
     )
-    last: int = Field(60, ge=1, le=10_000, description="Newest runs to take.")
+    last: int = Field(60, ge=1, le=10_000, description="Newest runs to take; trends: of each pipeline.")
     model: str = Field("", description="Only runs of this model; empty: all.")
+    pipeline: str = Field("", description="Only runs of this pipeline; empty: all.")
 
 
 class TrendsSettings(HistorySettings):

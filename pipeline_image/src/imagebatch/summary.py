@@ -10,7 +10,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from imagebatch.contracts import HISTORY
+from imagebatch.contracts import HISTORY, TRENDS
 from imagebatch.log import get_logger
 from imagebatch.storage.runs import RunFolder, open_run
 from imagebatch.timeline import StageRecord
@@ -96,21 +96,26 @@ def keep_summary(runs_uri: str, summary: RunSummary) -> None:
     folder.write(f"{summary.run_id}.json", (summary.model_dump_json(indent=1) + "\n").encode())
 
 
-def read_history(runs_uri: str, last: int, model: str = "") -> list[RunSummary]:
-    """The newest runs' figures, oldest first.
+def read_history(runs_uri: str, last: int = 0, model: str = "", pipeline: str = "") -> list[RunSummary]:
+    """The runs' figures, oldest first.
 
     Args:
         runs_uri: Where runs are kept.
-        last: Most runs to return.
+        last: Most runs to return, the newest; 0: all.
         model: Only runs of the model of this name; empty: all.
+        pipeline: Only runs of this pipeline; empty: all.
     """
-    known = [one for one in _all(open_run(runs_uri, HISTORY)) if not model or one.model.split()[0] == model]
+    known = [
+        one
+        for one in _all(open_run(runs_uri, HISTORY))
+        if (not model or one.model.split()[0] == model) and (not pipeline or one.pipeline == pipeline)
+    ]
     return sorted(known, key=lambda one: one.started)[-last:]
 
 
 def _all(folder: RunFolder) -> Iterator[RunSummary]:
     for path in folder.list(""):
-        if path.endswith(".json"):
+        if path.endswith(".json") and path != TRENDS:
             try:
                 yield RunSummary.model_validate_json(folder.read(path))
             except ValidationError as error:

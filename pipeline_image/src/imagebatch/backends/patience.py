@@ -41,7 +41,7 @@ class Patience:
     Args:
         ready: Asks whether the API can answer; raises ApiFaultError if not.
         seconds: Longest time without any answer.
-        telemetry: Where retries and waits are counted.
+        telemetry: Where retries, waits and probes that failed are counted.
     """
 
     def __init__(self, ready: Callable[[], object], seconds: float, telemetry: Telemetry) -> None:
@@ -111,7 +111,8 @@ class Patience:
         self._telemetry.add(Metric.PROBES)
         try:
             self._ready()
-        except ApiFaultError:
+        except ApiFaultError as fault:
+            self._telemetry.fault(fault.fault)
             return False
         with self._lock:
             self._failed_in_a_row = 0
@@ -140,13 +141,15 @@ class Patience:
         self._stop.wait(wait)
 
 
-def patiently(call: Callable[[], T], seconds: float) -> T:
-    """Calls until there is an answer, for at most `seconds`."""
-    patience = Patience(call, seconds, Telemetry())
+def patiently(call: Callable[[], T], seconds: float, telemetry: Telemetry | None = None) -> T:
+    """Calls until there is an answer, for at most `seconds`; counts faults and waits."""
+    telemetry = telemetry or Telemetry()
+    patience = Patience(call, seconds, telemetry)
     tries = 0
     while True:
         try:
             return call()
         except ApiFaultError as fault:
+            telemetry.fault(fault.fault)
             patience.sleep(fault, tries)
             tries += 1

@@ -20,18 +20,22 @@ from imagebatch.drift.judge import judge
 from imagebatch.drift.observations import observe
 from imagebatch.imagery.checks import findings, findings_json, suspects
 from imagebatch.imagery.sample import image_sample
+from imagebatch.errors import ImagebatchError
 from imagebatch.ledger import read_description
 from imagebatch.log import get_logger
 from imagebatch.report.facts import Facts
+from imagebatch.report.history_page import write_history
 from imagebatch.report.page import report_page
 from imagebatch.report.predictions import Predictions
 from imagebatch.settings import ReportSettings
 from imagebatch.storage.runs import RunFolder, open_run
-from imagebatch.summary import RunSummary, busy_seconds, keep_summary
+from imagebatch.summary import RunSummary, busy_seconds, keep_summary, read_history
 from imagebatch.timeline import StageRecord, read_timeline, recorded
 from imagebatch.tracking import log_run
 
 log = get_logger()
+
+_RUNS_OF_HISTORY = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,7 @@ class ReportResult:
 
 @recorded(lambda _: "report")
 def report(settings: ReportSettings) -> ReportResult:
-    """Writes report.html and quality/drift.json of a finished run, and its figures for history.
+    """Writes report.html and quality/drift.json of a finished run, its figures, and history.html.
 
     Raises:
         ConfigurationError: The run has not finished, or the baseline is not one.
@@ -78,6 +82,7 @@ def report(settings: ReportSettings) -> ReportResult:
     page = report_page(facts).encode()
     run.write(REPORT, page)
     keep_summary(settings.runs_uri, summary)
+    _history(settings.runs_uri)
     if settings.tracking_uri:
         log_run(settings.tracking_uri, settings.experiment, summary, description, f"{run.uri}/{REPORT}")
     log.info("report written", bytes=len(page), drifting=summary.drifting, suspect=summary.suspect)
@@ -104,6 +109,13 @@ def _drift(
         certain = [test["name"] for test in result["tests"] if test["drifting"]]
         log.warning("the run has drifted from its baseline", tests=", ".join(certain))
     return result
+
+
+def _history(runs_uri: str) -> None:
+    try:
+        write_history(runs_uri, read_history(runs_uri, _RUNS_OF_HISTORY))
+    except ImagebatchError as error:
+        log.warning("history.html is not up to date", error=str(error))
 
 
 def _summary(

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from imagebatch.backends import open_backend
-from imagebatch.backends.base import Answer, ImagePayload
+from imagebatch.backends.base import Answer, Fault, ImagePayload
 from imagebatch.backends.patience import Patience, patiently
 from imagebatch.contracts import Reason, RunDescription, sha256_hex
 from imagebatch.errors import ModelChangedError
@@ -59,7 +59,7 @@ class Engine:
             patience=self._patience,
             telemetry=self.telemetry,
         )
-        current().watch_scoring(self.telemetry, self._limits)
+        current().watch_scoring(self.telemetry, self._limits, Fault)
         self.require_model()
         if golden := golden_uri(settings.golden, pin):
             probe(golden, self._packs, pin)
@@ -67,7 +67,7 @@ class Engine:
     def require_model(self) -> None:
         """Raises ModelChangedError unless the served model is the run's."""
         pin = self._description.model
-        found = patiently(self._api.describe, self._retry_seconds)
+        found = patiently(self._api.describe, self._retry_seconds, self.telemetry)
         if found.digest != pin.digest:
             raise ModelChangedError(
                 f"{pin.name} {pin.version} is now {found.digest},"

@@ -163,6 +163,7 @@ class PackScorer:
             try:
                 self._api.ready()
             except ApiFaultError as fault:
+                self._telemetry.fault(fault.fault)
                 self._patience.sleep(fault, waits)
                 waits += 1
             else:

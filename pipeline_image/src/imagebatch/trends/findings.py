@@ -1,38 +1,44 @@
-"""The verb `trends`: what has changed over the runs, in sentences with figures."""
+"""What has changed over the runs of a pipeline, in sentences with figures."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
-from imagebatch.changes import LEAST_RUNS, Changes, changes
-from imagebatch.contracts import HISTORY
-from imagebatch.errors import NothingToDoError
-from imagebatch.settings import TrendsSettings
-from imagebatch.storage.runs import open_run
-from imagebatch.summary import RunSummary, read_history
+from imagebatch.changes import Changes, changes
+from imagebatch.summary import RunSummary
 
-TRENDS = "trends.json"
 _DAYS = ("Mondays", "Tuesdays", "Wednesdays", "Thursdays", "Fridays", "Saturdays", "Sundays")
 # A figure that every run must have before it is looked at: this share of them.
 _KNOWN = 0.8
 _MOST_CLASSES = 12
 
 Figure = Callable[[RunSummary], float | None]
+Kind = Literal["level", "slope", "weekly"]
 
 
 @dataclass(frozen=True, slots=True)
-class TrendsResult:
-    """Sentences, the most certain first; `figures` were looked at over `runs`."""
+class Finding:
+    """One change.
 
-    runs: int
-    figures: int
-    found: int
-    sentences: list[str]
+    Attributes:
+        figure: What has changed, such as `throughput`.
+        kind: How: a step, steadily, or by weekday.
+        rises: Upwards, or higher on the weekdays named.
+        run_id: The first run of the new level; the newest run for the other kinds.
+        p: How often shuffled runs show one as large.
+        text: A sentence.
+    """
+
+    figure: str
+    kind: Kind
+    rises: bool
+    run_id: str
+    p: float
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,37 +50,26 @@ class Series:
     value: Figure
 
 
-def trends(settings: TrendsSettings) -> TrendsResult:
-    """Finds and keeps what has changed, as `_history/trends.json`.
+def findings(runs: list[RunSummary], alpha: float) -> tuple[int, list[Finding]]:
+    """Looks for changes over runs.
 
-    Raises:
-        NothingToDoError: Fewer than 14 runs have figures.
+    Args:
+        runs: Of one pipeline, oldest first.
+        alpha: Probability of any finding where nothing has changed.
+
+    Returns:
+        How many figures were looked at, and what was found, the most certain first.
     """
-    runs = read_history(settings.runs_uri, settings.last, settings.model)
-    if len(runs) < LEAST_RUNS:
-        raise NothingToDoError(
-            f"{len(runs)} runs at {settings.runs_uri} have figures, trends need {LEAST_RUNS}:"
-            " they are kept by imagebatch report"
-        )
-    result = trends_of(runs, settings.trend_alpha)
-    content = {"sentences": result.sentences, "figures": result.figures, "runs": result.runs}
-    open_run(settings.runs_uri, HISTORY).write(TRENDS, (json.dumps(content, indent=1) + "\n").encode())
-    return result
-
-
-def trends_of(runs: list[RunSummary], alpha: float) -> TrendsResult:
-    """What has changed over runs, oldest first."""
     usable = [one for one in series_of(runs) if _known(runs, one.value) >= _KNOWN * len(runs)]
-    found: list[tuple[float, str]] = []
+    found: list[Finding] = []
     for one in usable:
         taken = [(run, value) for run in runs if (value := one.value(run)) is not None]
         values = np.array([value for _, value in taken], np.float64)
         days = [run.started for run, _ in taken]
         # Bonferroni over the figures: `alpha` is the probability of any sentence where nothing has changed.
         outcome = changes(values, days, alpha / len(usable))
-        found += _sentences(one, outcome, [run for run, _ in taken])
-    sentences = [text for _, text in sorted(found)]
-    return TrendsResult(len(runs), len(usable), len(sentences), sentences)
+        found += _of_one(one, outcome, [run for run, _ in taken])
+    return len(usable), sorted(found, key=lambda one: (one.p, one.text))
 
 
 def series_of(runs: list[RunSummary]) -> list[Series]:
@@ -94,27 +89,26 @@ def series_of(runs: list[RunSummary]) -> list[Series]:
     ]
 
 
-def _sentences(series: Series, outcome: Changes, runs: list[RunSummary]) -> list[tuple[float, str]]:
+def _of_one(series: Series, outcome: Changes, runs: list[RunSummary]) -> list[Finding]:
     found = []
-    name = series.name
+    name, newest = series.name, runs[-1].run_id
 
     def put(value: float) -> str:
         return _figure(value, series.unit)
 
     for level in outcome.levels:
-        run = runs[level.at]
-        verb = "rose" if level.after > level.before else "fell"
+        run, rises = runs[level.at], level.after > level.before
         change = f" ({(level.after / level.before - 1) * 100:+.0f} %)" if level.before else ""
         text = (
-            f"The {name} {verb} from {put(level.before)} to {put(level.after)}{change}"
+            f"The {name} {'rose' if rises else 'fell'} from {put(level.before)} to {put(level.after)}{change}"
             f" with run {run.run_id} of {run.started:%a %-d %b %Y}"
         )
-        found.append((level.p, text))
+        found.append(Finding(name, "level", rises, run.run_id, level.p, text))
     if outcome.slope:
         first, last = outcome.slope.first, outcome.slope.last
         verb = "rises" if last > first else "falls"
         text = f"The {name} {verb} steadily, from {put(first)} to {put(last)} over {len(runs)} runs"
-        found.append((outcome.slope.p, text))
+        found.append(Finding(name, "slope", last > first, newest, outcome.slope.p, text))
     if outcome.weekly:
         weekly = outcome.weekly
         days = " and ".join(_DAYS[day] for day in weekly.weekdays)
@@ -123,8 +117,8 @@ def _sentences(series: Series, outcome: Changes, runs: list[RunSummary]) -> list
             f"The {name} is {side} on {days}: {put(weekly.mean + weekly.difference)},"
             f" on other days {put(weekly.mean)}"
         )
-        found.append((weekly.p, text))
-    return [(p, f"{text} (p {_p(p)}).") for p, text in found]
+        found.append(Finding(name, "weekly", weekly.difference > 0, newest, weekly.p, text))
+    return [replace(one, text=f"{one.text} (p {_p(one.p)}).") for one in found]
 
 
 def _figure(value: float, unit: str) -> str:
@@ -146,12 +140,3 @@ def _times(value: float | None, factor: float) -> float | None:
 
 def _share_of(label: str) -> Figure:
     return lambda run: run.share(label) * 100
-
-
-def as_sentences(content: bytes) -> list[str]:
-    """The sentences of a trends.json; none if it is not one."""
-    try:
-        found: Any = json.loads(content)["sentences"]
-    except (ValueError, KeyError, TypeError):
-        return []
-    return [str(text) for text in found]
