@@ -1,7 +1,7 @@
 """Scores only the images of a finished run that have no prediction, and merges them into the same run.
 
 A level above the stages, as `run` is: it ends with postprocess, which writes the outputs and a new
-certificate.
+certificate, and with a report of the run as it is now.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ from imagebatch.log import get_logger
 from imagebatch.overlay import finished_redrives
 from imagebatch.postprocess import postprocess
 from imagebatch.progress import Progress
+from imagebatch.report import report_if_possible
 from imagebatch.scoring.engine import Engine
-from imagebatch.settings import PostprocessSettings, RedriveSettings
+from imagebatch.settings import PostprocessSettings, RedriveSettings, ReportSettings
 from imagebatch.storage.inputs import image_source
 from imagebatch.storage.runs import RunFolder, open_run, parquet_bytes
 
@@ -64,7 +65,9 @@ def redrive(settings: RedriveSettings) -> Certificate:
     manifest = _inspected(targets, description)
     scores = _scored(manifest, description, settings)
     _record(run, len(certificate.redrives) + 1, manifest, scores)
-    return postprocess(outputs)
+    certificate = postprocess(outputs)
+    report_if_possible(ReportSettings(**settings.model_dump(include=set(ReportSettings.model_fields))))
+    return certificate
 
 
 def _up_to_date(run: RunFolder, redrives: int, outputs: PostprocessSettings) -> Certificate:

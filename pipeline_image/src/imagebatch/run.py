@@ -7,12 +7,11 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from imagebatch.certificate import Certificate
-from imagebatch.log import get_logger
 from imagebatch.metrics_push import measured
 from imagebatch.postprocess import postprocess
 from imagebatch.preprocess import preprocess
 from imagebatch.quality.process import CheckProcess
-from imagebatch.report import report
+from imagebatch.report import report_if_possible
 from imagebatch.score import score
 from imagebatch.settings import (
     CheckSettings,
@@ -23,8 +22,6 @@ from imagebatch.settings import (
     ScoreSettings,
     WholeRunSettings,
 )
-
-log = get_logger()
 
 S = TypeVar("S", bound=CommonSettings)
 
@@ -37,10 +34,7 @@ def run(settings: WholeRunSettings) -> Certificate:
         measured("score", _part(settings, ScoreSettings, shard=-1), score)
         checks.check(_part(settings, CheckSettings, suite="predictions"))
     certificate = measured("postprocess", _part(settings, PostprocessSettings), postprocess)
-    try:
-        report(_part(settings, ReportSettings))
-    except Exception as error:  # noqa: BLE001 (the run is finished and proven, whatever its page lacks)
-        log.warning("the run has no report", error=str(error), kind=type(error).__name__)
+    report_if_possible(_part(settings, ReportSettings))
     return certificate
 
 

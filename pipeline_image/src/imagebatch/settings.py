@@ -295,7 +295,7 @@ class VerifySettings(RunSettings):
     """Prove a finished run's certificate again."""
 
 
-class RedriveSettings(RunSettings, ScoringSettings):
+class RedriveSettings(ReportSettings, ScoringSettings):
     """Score only the images of a finished run that have no prediction, and merge them into it."""
 
     reasons: str = Field("", description="Comma-separated reasons to redrive; empty: all of failures.csv.")

@@ -89,6 +89,14 @@ def report(settings: ReportSettings) -> ReportResult:
     return ReportResult(f"{run.uri}/{REPORT}", len(page), summary.drifting, summary.suspect)
 
 
+def report_if_possible(settings: ReportSettings) -> None:
+    """`report` after a run that is finished and proven, whatever its page lacks: what goes wrong is logged."""
+    try:
+        report(settings)
+    except Exception as error:  # noqa: BLE001 (nothing of a page is worth a finished run)
+        log.warning("the run has no report", error=str(error), kind=type(error).__name__)
+
+
 def _drift(
     run: RunFolder, description: RunDescription, sample: pa.Table, settings: ReportSettings
 ) -> dict[str, Any] | None:
