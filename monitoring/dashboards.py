@@ -197,7 +197,7 @@ SERVING = {
             "Workers loaded",
             "short",
             "imagebatch:server_worker_starts:changes15m",
-            "Again, within a quarter of an hour.",
+            "Again, within a quarter of an hour: the worker with most.",
             "{{instance}}",
         ),
         Chart(
