@@ -30,7 +30,7 @@ def deadlines_and_lineage(platform: Platform, relay_pause: float = 1.0) -> list[
         slowness.seconds = 0
         state = airflow.wait_for(started)
     time.sleep(3)  # for the last event of the run
-    severities = [body["severity"] for body in platform.webhooks.posts.get("/deadline", [])]
+    severities = [body["severity"] for _, body in platform.webhooks.posts.get("/deadline", [])]
     complaints = [] if state == "success" else [f"the late run of Airflow is {state or 'unknown'}"]
     if severities != ["warn", "late", "escalation"]:
         complaints.append(f"deadlines told {severities}")
