@@ -1,5 +1,6 @@
-"""What keeps an installation tidy: containers that nobody waits for, runs that nobody needs any more.
+"""What keeps an installation tidy and looked after: orphaned containers, old runs, slow changes.
 
+`imagebatch_trends` looks back over all runs every morning and tells what has changed: on from the start too.
 `imagebatch_orphans` (where stages are containers) ends only what cannot count: it is on from the start.
 `imagebatch_prune` removes runs: it waits until somebody has looked at its days and switched it on.
 """
@@ -10,12 +11,18 @@ from typing import Any
 
 from airflow.sdk import DAG, Param, get_current_context, task
 from airflow.timetables.trigger import CronTriggerTimetable
+from imagebatch_dags.notifiers import Notice, notify
 from imagebatch_dags.stage import maintenance, stage_run_id
 
 ORPHANS = """
 Stops and removes containers of stages that work for nobody: a later attempt has taken over, or their task or
 run has ended. They stay behind when a worker is killed. What they write cannot count, so the minutes until
 they are found are harmless.
+"""
+TRENDS = """
+Looks at the figures of the newest 60 runs of every pipeline, finds changes of level, steady slopes and weekly
+patterns, writes `history.html`, and tells each change once to whoever hears of missed deadlines. Skipped while
+no pipeline has 14 runs.
 """
 PRUNE = """
 Removes finished runs that were last written to more than `keep_days` days ago, never the newest success of an
@@ -46,6 +53,29 @@ def stop_orphans() -> dict[str, int]:
     return {"seen": len(seen), "stopped": sum(end(client, each, reason) for each, reason in found)}
 
 
+@task(
+    retries=3,
+    retry_delay=timedelta(minutes=5),
+    execution_timeout=timedelta(minutes=5),
+    doc_md="Tells each change to the receivers of the installation, once.",
+)
+def tell(found: dict[str, Any]) -> int:
+    """Tell what has changed.
+
+    Args:
+        found: the result of `imagebatch trends`.
+
+    Returns:
+        How many messages went out; what was told before is not told again.
+    """
+    told = 0
+    for change in found["changes"]:
+        key = f"trend {change['key']}"
+        text = f"imagebatch trend: {change['text']}"
+        told += len(notify(Notice(text, "warn", "changed", run=key, key=key, page="docs/how-to/history.md#trends")))
+    return told
+
+
 def _dag(dag_id: str, cron: str, **arguments: Any) -> DAG:
     return DAG(
         dag_id=dag_id,
@@ -69,6 +99,22 @@ if os.environ.get("IMAGEBATCH_OPERATOR") == "docker":
         is_paused_upon_creation=False,
     ) as orphans_dag:
         stop_orphans()
+
+with _dag(
+    "imagebatch_trends",
+    "30 6 * * *",
+    doc_md=TRENDS,
+    description="Tells what has changed over the runs",
+    is_paused_upon_creation=False,
+) as trends_dag:
+    trends = maintenance("trends", ["trends"], doc_md=TRENDS)
+    history = maintenance(
+        "history",
+        ["history"],
+        trigger_rule="none_failed",  # also where there is too little for trends
+        doc_md="Writes `history.html`, with the changes on top.",
+    )
+    trends >> [tell(trends.output), history]
 
 with _dag(
     "imagebatch_prune",

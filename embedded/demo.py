@@ -104,8 +104,11 @@ def show(output: Path) -> None:
     say(f"Airflow     {url('airflow', f'/dags/{DAG}')}  login {ADMIN} / {password()}")
     say(f"MLflow      {url('mlflow')}")
     say(f"TorchServe  {url('inference')}, metrics on {PORTS['metrics']}")
+    page = folder / "output" / "report.html"
     quality = folder / "quality" / "docs" / "index.html"
     say(f"Run         {folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder}")
+    if page.exists():
+        say(f"Report      {page}")
     if quality.exists():
         say(f"Data Docs   {quality}")
 

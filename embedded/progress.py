@@ -8,7 +8,7 @@ from airflow_api import FINISHED, AirflowApi, Run
 from environment import fail, say
 
 QUIET_SECONDS = 5.0  # between lines where the output is not a terminal
-STAGES = ("preprocess", "check_manifest", "plan", "score", "check_predictions", "postprocess")
+STAGES = ("preprocess", "check_manifest", "plan", "score", "check_predictions", "postprocess", "report")
 
 
 def follow(api: AirflowApi, run: Run) -> None:

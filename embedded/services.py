@@ -111,6 +111,8 @@ def airflow_settings() -> dict[str, str]:
         "IMAGEBATCH_INPUTS": str(VAR / "data"),
         "IMAGEBATCH_ALLOWED_ROOTS": os.environ.get("IMAGEBATCH_ALLOWED_ROOTS", str(VAR / "data")),
         "IMAGEBATCH_RUNS_URI": str(VAR / "runs"),
+        "IMAGEBATCH_BASELINE": str(MODEL_STORE / "{model}.baseline.parquet"),
+        "IMAGEBATCH_TRACKING_URI": url("mlflow"),
         **model_api(),
     }
 

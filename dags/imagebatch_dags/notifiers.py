@@ -34,9 +34,10 @@ class Notice:
     Attributes:
         text: one line.
         severity: `warn`, `late` or `escalation`.
-        state: of the run.
-        run: DAG id and run id.
+        state: of the run; `changed` for a trend.
+        run: DAG id and run id; the key of a trend.
         key: the same for the same event, so that a receiver too can tell a repetition.
+        page: where to read what to do.
     """
 
     text: str
@@ -44,6 +45,7 @@ class Notice:
     state: str
     run: str
     key: str
+    page: str = "docs/how-to/runbook.md#imagebatchmisseddeadline"
 
 
 def notify(notice: Notice) -> list[str]:
@@ -125,7 +127,7 @@ def _mail(notice: Notice, to: list[str]) -> None:
     mail["From"] = os.environ.get("IMAGEBATCH_ALERT_FROM", "imagebatch@localhost")
     mail["To"] = ", ".join(to)
     mail["Message-ID"] = f"<{hashlib.sha256(notice.key.encode()).hexdigest()[:32]}@imagebatch>"
-    mail.set_content(f"{notice.text}\n\nWhat to do: docs/how-to/runbook.md#imagebatchmisseddeadline\n")
+    mail.set_content(f"{notice.text}\n\nWhat to do: {notice.page}\n")
     password = _secret("IMAGEBATCH_ALERT_SMTP_PASSWORD_FILE")
     with smtplib.SMTP(host, int(port), timeout=SECONDS) as server:
         if password:

@@ -21,6 +21,8 @@ os.environ |= {
     "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{HOME.name}/airflow.db",
     "IMAGEBATCH_INPUTS": "/data/inputs",
 }
+SETTINGS_FILE = Path(HOME.name, "imagebatch.env")
+SETTINGS_FILE.write_text("IMAGEBATCH_PACK_SIZE=48\n")
 CLI = ROOT / "pipeline_image" / ".venv" / "bin" / "imagebatch"
 
 
@@ -46,6 +48,17 @@ def installation(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         "IMAGEBATCH_KEY_FILE": "/run/imagebatch/keys/key_file.json",
         "IMAGEBATCH_GOLDEN": "/data/inputs/{model}.golden.json",
         "IMAGEBATCH_ALLOWED_ROOTS": "/data/inputs",
+        "IMAGEBATCH_METRICS_URL": "http://pushgateway:9091",
+        "IMAGEBATCH_SETTINGS_FILE": str(SETTINGS_FILE),
+        "IMAGEBATCH_BACKEND": "local",
+        "IMAGEBATCH_MODEL_ARCHIVE": "/data/model_store/{model}.mar",
+        "IMAGEBATCH_LOCAL_WORKERS": "2",
+        "IMAGEBATCH_CACHE": "/data/runs/_cache",
+        "IMAGEBATCH_BENCH": "true",
+        "IMAGEBATCH_BASELINE": "/data/model_store/{model}.baseline.parquet",
+        "IMAGEBATCH_CEILING": "260",
+        "IMAGEBATCH_TRACKING_URI": "http://mlflow:5000",
+        "IMAGEBATCH_EXPERIMENT": "nights",
     }
     for name, value in settings.items():
         monkeypatch.setenv(name, value)

@@ -1,4 +1,5 @@
 import os
+import re
 import runpy
 import subprocess
 from pathlib import Path
@@ -10,7 +11,8 @@ from imagebatch_dags.factory import build_dag
 from imagebatch_dags.pipeline import Pipeline
 
 CLI = Path(__file__).resolve().parents[2] / "pipeline_image" / ".venv" / "bin" / "imagebatch"
-STAGES = ["preprocess", "check_manifest", "score", "check_predictions", "postprocess"]
+STAGES = ["preprocess", "check_manifest", "score", "check_predictions", "postprocess", "report"]
+MAINTENANCE = Path(__file__).resolve().parents[2] / "dags" / "imagebatch_maintenance.py"
 
 
 def rendered(task: Any, context: Any, **params: Any) -> tuple[list[str], dict[str, str]]:
@@ -121,8 +123,7 @@ def test_prune_is_a_command_of_the_image_too(
 ) -> None:
     """What the maintenance DAG renders is parsed by the real `imagebatch`, and carries what was asked."""
     assert installation
-    path = Path(__file__).resolve().parents[2] / "dags" / "imagebatch_maintenance.py"
-    task = runpy.run_path(str(path))["prune_dag"].task_dict["prune"]
+    task = runpy.run_path(str(MAINTENANCE))["prune_dag"].task_dict["prune"]
     arguments, environment = rendered(task, context, **params)
     assert parse(arguments, environment).returncode == 0, operator
     days, unfinished, dry_run = arguments[1:]
@@ -132,3 +133,29 @@ def test_prune_is_a_command_of_the_image_too(
         "--unfinished" if asked["unfinished"] else "--no-unfinished",
         "--dry-run" if asked["dry_run"] else "--no-dry-run",
     )
+
+
+@pytest.mark.parametrize("name", ["trends", "history"])
+def test_looking_back_is_a_command_of_the_image(
+    operator: str, installation: dict[str, str], context: Any, name: str
+) -> None:
+    """Both tasks of the morning are parsed by the real `imagebatch`, on the installation's runs."""
+    task = runpy.run_path(str(MAINTENANCE))["trends_dag"].task_dict[name]
+    arguments, environment = rendered(task, context)
+    assert arguments == [name], operator
+    assert environment["IMAGEBATCH_RUNS_URI"] == installation["IMAGEBATCH_RUNS_URI"]
+    assert parse(arguments, environment).returncode == 0
+
+
+def test_a_container_gets_no_other_names_than_its_engines_proxy_lets_through(
+    monkeypatch: pytest.MonkeyPatch, default_dag: Any, installation: dict[str, str], context: Any
+) -> None:
+    """Every variable of a stage is spelt as containers/engine-proxy.cfg wants it."""
+    assert installation
+    monkeypatch.setenv("IMAGEBATCH_OPERATOR", "docker")
+    proxy = (MAINTENANCE.parents[1] / "containers" / "engine-proxy.cfg").read_text()
+    found = re.search(r'"(IMAGEBATCH_\[[^"]*?\+)=', proxy)
+    assert found
+    for name in STAGES:
+        _, environment = rendered(default_dag.task_dict[name], context)
+        assert all(re.fullmatch(found[1], variable) for variable in environment)

@@ -28,7 +28,7 @@ def bag(operator: str, installation: dict[str, str]) -> Any:
 def test_every_dag_file_parses_quickly(bag: Any, operator: str) -> None:
     """No import error, the expected DAGs, and no file that slows the DAG processor down."""
     assert bag.import_errors == {}
-    assert set(bag.dags) - {"imagebatch_orphans"} == {*BATCHES, "imagebatch_prune"}
+    assert set(bag.dags) - {"imagebatch_orphans"} == {*BATCHES, "imagebatch_prune", "imagebatch_trends"}
     assert ("imagebatch_orphans" in bag.dags) == (operator == "docker")
     assert max(stat.duration for stat in bag.dagbag_stats) < timedelta(seconds=PARSE_SECONDS)
 
@@ -61,6 +61,8 @@ def test_the_graph_is_the_designs(bag: Any) -> None:
         "score": {"plan"},
         "check_predictions": {"score", "check_manifest"},
         "postprocess": {"check_predictions"},
+        "report": {"postprocess"},
+        "finished": {"postprocess", "report"},
     }
     assert dag.task_dict["check_predictions"].trigger_rule == "none_failed_min_one_success"
 

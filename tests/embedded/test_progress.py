@@ -18,20 +18,20 @@ def task(
 @pytest.mark.parametrize(
     ("tasks", "line"),
     [
-        ([], "0/6 stages"),
-        ([task("preprocess", "running", begun=START)], "0/6 stages, running: preprocess"),
-        ([task("preprocess", "success"), task("score", None)], "1/6 stages"),
+        ([], "0/7 stages"),
+        ([task("preprocess", "running", begun=START)], "0/7 stages, running: preprocess"),
+        ([task("preprocess", "success"), task("score", None)], "1/7 stages"),
         (
             [
                 *(task(name, "success") for name in ("preprocess", "check_manifest", "plan")),
                 task("score", "success", 0, START, LATER),
                 task("score", "running", 1, START),
             ],
-            "3/6 stages, running: score, shards 1/2, 50 images/s, 10 s left",
+            "3/7 stages, running: score, shards 1/2, 50 images/s, 10 s left",
         ),
         (
             [task("score", "success", 0, START, START), task("score", "success", 1, START, LATER)],
-            "1/6 stages, shards 2/2, 100 images/s",
+            "1/7 stages, shards 2/2, 100 images/s",
         ),
     ],
 )
@@ -42,4 +42,4 @@ def test_progress_says_stages_shards_rate_and_time_left(tasks: list[Any], line: 
 
 def test_an_unknown_number_of_images_has_no_rate() -> None:
     """Before preprocess has ended nothing is made up."""
-    assert summary([task("score", "success", 0, START, LATER)], images=0, now=NOW) == "1/6 stages, shards 1/1"
+    assert summary([task("score", "success", 0, START, LATER)], images=0, now=NOW) == "1/7 stages, shards 1/1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 from conftest import Call
 from imagebatch.summary import RunSummary, keep_summary
-from imagebatch.trends import trends_of
+from imagebatch.trends import Finding, findings
+from imagebatch.trends.told import remembered
 
 LABELS = ("mono-sound", "mono-defective", "poly-sound", "poly-defective")
 SHARES = np.array([0.3, 0.08, 0.5, 0.12])
@@ -18,7 +20,13 @@ NIGHTS = 60
 
 
 def nights(
-    seed: int, *, slow: int = NIGHTS, shift: int = NIGHTS, weekly: float = 0.0, slope: float = 0.0
+    seed: int,
+    *,
+    slow: int = NIGHTS,
+    shift: int = NIGHTS,
+    weekly: float = 0.0,
+    slope: float = 0.0,
+    pipeline: str = "simulated",
 ) -> list[RunSummary]:
     """60 nights with the noise of real ones.
 
@@ -28,6 +36,7 @@ def nights(
         shift: Half as many defective mono cells more from this night.
         weekly: Share of images that are missing on Saturdays and Sundays.
         slope: Confidence changes by this much over all nights.
+        pipeline: Whose runs they are; part of their ids where it is another one.
     """
     chance = np.random.default_rng(seed)
     runs = []
@@ -39,8 +48,8 @@ def nights(
         counts = chance.multinomial(listed - failed, shares / shares.sum())
         runs.append(
             RunSummary(
-                run_id=f"night-{night:02}",
-                pipeline="simulated",
+                run_id=f"{'' if pipeline == 'simulated' else pipeline + '-'}night-{night:02}",
+                pipeline=pipeline,
                 started=started,
                 model="solar-cells 1.0 sha256:0",
                 listed=listed,
@@ -60,6 +69,11 @@ def nights(
     return runs
 
 
+def sentences_of(runs: list[RunSummary]) -> list[str]:
+    """What is said about runs at the usual alpha."""
+    return [one.text for one in findings(runs, 0.01)[1]]
+
+
 def night_of(sentences: list[str], beginning: str) -> int:
     """The night that a sentence names."""
     found = [re.search(r"night-(\d\d)", text) for text in sentences if text.startswith(beginning)]
@@ -72,7 +86,7 @@ def night_of(sentences: list[str], beginning: str) -> int:
 def test_a_slowdown_a_class_shift_and_a_weekly_pattern_are_named(seed: int) -> None:
     """Proves that all three, planted together, are named: changes with the right night, give or take 2."""
     slow, shift = np.random.default_rng(seed).integers(12, 48, 2)
-    sentences = trends_of(nights(seed, slow=slow, shift=shift, weekly=0.3), 0.01).sentences
+    sentences = sentences_of(nights(seed, slow=slow, shift=shift, weekly=0.3))
     assert abs(night_of(sentences, "The throughput fell") - slow) <= 2
     assert abs(night_of(sentences, "The share of mono-defective rose") - shift) <= 2
     assert any("number of images is lower on Saturdays and Sundays" in text for text in sentences)
@@ -81,12 +95,12 @@ def test_a_slowdown_a_class_shift_and_a_weekly_pattern_are_named(seed: int) -> N
 
 def test_nothing_is_raised_on_quiet_nights() -> None:
     """Proves that of 4 quiet histories of 60 nights none raises anything."""
-    assert [trends_of(nights(1000 + seed), 0.01).sentences for seed in range(4)] == [[]] * 4
+    assert [sentences_of(nights(1000 + seed)) for seed in range(4)] == [[]] * 4
 
 
 def test_a_steady_fall_is_called_one() -> None:
     """Proves that a slope is told from a step."""
-    sentences = trends_of(nights(7, slope=-0.08), 0.01).sentences
+    sentences = sentences_of(nights(7, slope=-0.08))
     assert len(sentences) == 1
     assert sentences[0].startswith("The mean confidence falls steadily, from 0.77")
 
@@ -97,6 +111,8 @@ def test_the_verbs_read_what_reports_have_kept(call: Call, runs: Path) -> None:
         keep_summary(str(runs), run)
     found = call("trends")
     assert (found.code, found.last["runs"], found.last["found"]) == (0, 60, 1)
+    assert found.last["changes"][0]["key"] == "simulated throughput level down night-30"
+    assert found.last["changes"][0]["text"] in found.err
     listed = call("history", "--last", 40)
     assert (listed.code, listed.last["runs"], listed.last["newest"]) == (0, 40, "night-59")
     assert listed.last["compared"]["images_per_second"] < 0.2
@@ -114,3 +130,48 @@ def test_too_few_runs_say_so(call: Call, runs: Path) -> None:
     refused = call("trends")
     assert refused.code == 99
     assert "trends need 14" in refused.err
+
+
+def test_each_pipeline_is_looked_at_by_itself(call: Call, runs: Path) -> None:
+    """Proves that a pipeline of another speed and size beside the nightly one is no change of anything."""
+    for run in nights(3):
+        keep_summary(str(runs), run)
+    for run in nights(4, slow=0, weekly=0.5, pipeline="other")[::3]:
+        keep_summary(str(runs), run)
+    found = call("trends")
+    assert (found.code, found.last["runs"], found.last["found"]) == (0, 80, 0)
+    assert call("trends", "--pipeline", "other").last["runs"] == 20
+    assert call("history").last["runs"] == 60
+    page = (runs / "_history/history.html").read_text()
+    assert page.count("<span>Images per second</span>") == 2
+
+
+def test_a_change_keeps_its_name_from_night_to_night(call: Call, runs: Path) -> None:
+    """Proves that the growing history names one slow-down by one key, so that people are told once."""
+    history = nights(11, slow=30)
+    for run in history[:34]:
+        keep_summary(str(runs), run)
+    keys = []
+    for run in history[34:50]:
+        keep_summary(str(runs), run)
+        keys += [
+            change["key"] for change in call("trends").last["changes"] if "throughput level" in change["key"]
+        ]
+    assert len(keys) >= 10
+    assert len(set(keys)) == 1
+
+
+def test_a_change_is_remembered_while_its_run_is_in_sight() -> None:
+    """Proves what is the same change, and that one found again after its run has left is news."""
+    runs = [f"night-{night:02}" for night in range(60)]
+    fall = Finding("throughput", "level", rises=False, run_id="night-20", p=0.001, text="")
+    (first,), known = remembered([], "p", [fall], runs)
+    (moved,), _ = remembered(known, "p", [replace(fall, run_id="night-22")], [*runs, "night-60"])
+    assert moved.key == first.key == "p throughput level down night-20"
+    (another,), known = remembered(known, "p", [replace(fall, run_id="night-50")], runs)
+    (risen,), known = remembered(known, "p", [replace(fall, rises=True)], runs)
+    assert len({first.key, another.key, risen.key}) == 3
+    assert len(known) == 3
+    nothing, known = remembered(known, "p", [], runs[21:])
+    assert (nothing, [one.run_id for one in known]) == ([], ["night-50"])
+    assert remembered(known, "q", [], runs) == ([], [])
