@@ -21,8 +21,8 @@ they are found are harmless.
 """
 TRENDS = """
 Looks at the figures of the newest 60 runs of every pipeline, finds changes of level, steady slopes and weekly
-patterns, writes `history.html`, and tells each change once to whoever hears of missed deadlines. Skipped while
-no pipeline has 14 runs.
+patterns, writes `history.html`, and tells each change once to whoever hears of missed deadlines. Skipped
+while no pipeline has 14 runs.
 """
 PRUNE = """
 Removes finished runs that were last written to more than `keep_days` days ago, never the newest success of an
@@ -72,7 +72,7 @@ def tell(found: dict[str, Any]) -> int:
     for change in found["changes"]:
         key = f"trend {change['key']}"
         text = f"imagebatch trend: {change['text']}"
-        told += len(notify(Notice(text, "warn", "changed", run=key, key=key, page="docs/how-to/history.md#trends")))
+        told += len(notify(Notice(text, "warn", "changed", key, key, "docs/how-to/history.md#trends")))
     return told
 
 
@@ -114,7 +114,7 @@ with _dag(
         trigger_rule="none_failed",  # also where there is too little for trends
         doc_md="Writes `history.html`, with the changes on top.",
     )
-    trends >> [tell(trends.output), history]
+    trends >> [tell(trends.output), history]  # type: ignore[arg-type] # an XComArg stands for its value
 
 with _dag(
     "imagebatch_prune",

@@ -171,10 +171,10 @@ def _report(postprocess: BaseOperator) -> None:
         ["report"],
         retries=1,
         execution_timeout=timedelta(minutes=30),
-        doc_md="Writes report.html, judges drift, keeps the run's figures. The certificate stands without it.",
+        doc_md="Writes report.html, judges drift, keeps the run's figures. The table stands without it.",
     )
     report.operator_extra_links = (ReportLink(),)
-    # Airflow takes a run's state from the last tasks: this one heeds `postprocess` alone, and is started by nobody.
+    # Airflow takes a run's state from its last task: this one heeds `postprocess` alone. No process is started.
     finished = EmptyOperator(
         task_id="finished",
         trigger_rule="one_success",

@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 
 MAINTENANCE = Path(__file__).resolve().parents[2] / "dags" / "imagebatch_maintenance.py"
-FALL = {"key": "batch throughput level down night-30", "text": "The throughput fell from 238 to 195 images/s."}
+FALL = {
+    "key": "batch throughput level down night-30",
+    "text": "The throughput fell from 238 to 195 images/s.",
+}
 
 
 @pytest.fixture

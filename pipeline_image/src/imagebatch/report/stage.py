@@ -18,9 +18,9 @@ from imagebatch.contracts import DRIFT, REPORT, RunDescription, quality_path
 from imagebatch.drift.baseline import as_text, read_baseline
 from imagebatch.drift.judge import judge
 from imagebatch.drift.observations import observe
+from imagebatch.errors import ImagebatchError
 from imagebatch.imagery.checks import findings, findings_json, suspects
 from imagebatch.imagery.sample import image_sample
-from imagebatch.errors import ImagebatchError
 from imagebatch.ledger import read_description
 from imagebatch.log import get_logger
 from imagebatch.report.facts import Facts
@@ -90,7 +90,7 @@ def report(settings: ReportSettings) -> ReportResult:
 
 
 def report_if_possible(settings: ReportSettings) -> None:
-    """`report` after a run that is finished and proven, whatever its page lacks: what goes wrong is logged."""
+    """`report` of a run that is proven, whatever its page may lack: what goes wrong is logged."""
     try:
         report(settings)
     except Exception as error:  # noqa: BLE001 (nothing of a page is worth a finished run)

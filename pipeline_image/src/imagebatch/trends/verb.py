@@ -31,7 +31,7 @@ class TrendsResult:
         runs: Looked at.
         figures: Looked at, over all pipelines.
         found: Changes.
-        changes: At most five, the newest first: `key`, the same for the same change on every night, and `text`.
+        changes: At most five, the newest first: `key`, the same for a change on every night, and `text`.
     """
 
     runs: int
