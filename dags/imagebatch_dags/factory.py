@@ -174,7 +174,7 @@ def _report(postprocess: BaseOperator) -> None:
         doc_md="Writes report.html, judges drift, keeps the run's figures. The table stands without it.",
     )
     report.operator_extra_links = (ReportLink(),)
-    # Airflow takes a run's state from its last task: this one heeds `postprocess` alone. No process is started.
+    # A run ends as its last task: this one heeds `postprocess` alone, and no process is started for it.
     finished = EmptyOperator(
         task_id="finished",
         trigger_rule="one_success",

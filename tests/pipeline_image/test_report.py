@@ -91,6 +91,20 @@ def test_a_report_that_fails_never_fails_the_run(call: Call, images: Path, runs:
     assert "the run is not in MLflow" in away.err
 
 
+def test_a_redrive_leaves_no_page_of_before(call: Call, images: Path, runs: Path, finished: Outcome) -> None:
+    """Proves that the page follows a redrive, and that it is gone rather than old if it cannot be made."""
+    page = runs / "r/output/report.html"
+    unpredicted = finished.last["failed"] + finished.last["rejected"]
+    (images / "empty.jpg").write_bytes(jpeg(90))
+    assert call("redrive", "--run-id", "r", "--reasons", "empty").code == 0
+    assert f"{unpredicted - 1} without a prediction" in Page(page.read_text()).text
+    (images / "broken.jpg").write_bytes(jpeg(91))
+    missing = ("--baseline", runs / "none.parquet")
+    assert call("redrive", "--run-id", "r", *missing).code == 0
+    assert not page.exists()
+    assert call("verify", "--run-id", "r").code == 0
+
+
 def test_images_that_are_gone_leave_a_page_without_pictures(call: Call, images: Path, runs: Path) -> None:
     """Proves that a report can be made when the inputs have been removed."""
     assert scored(call, "r", images).code == 0
