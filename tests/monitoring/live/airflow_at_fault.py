@@ -5,19 +5,19 @@ from collections.abc import Iterator
 from typing import Any
 
 from airflow_under_watch import DAG, WatchedAirflow
-from fault import fault
+from fault import PATIENCE, fault
 from platform_under_watch import Platform
 from relay import Relay
 from runs_at_fault import Slowness
 
 
-def deadlines_and_lineage(platform: Platform, relay_pause: float = 1.0) -> list[str]:
-    """Run a slow DAG past its three deadlines, and look at what they and OpenLineage have told.
+def deadlines_and_lineage(platform: Platform) -> list[str]:
+    """Run a slow DAG past its three deadlines, and one of a model that nobody serves.
 
     Returns:
-        Complaints.
+        Complaints about what deadlines, OpenLineage and alerts have told.
     """
-    slowness = Slowness(relay_pause)
+    slowness = Slowness(1)
     with Relay(platform.server.inference, after=slowness) as relay:
         airflow = WatchedAirflow(platform, relay.url)
         platform.airflow = airflow
@@ -29,14 +29,23 @@ def deadlines_and_lineage(platform: Platform, relay_pause: float = 1.0) -> list[
             time.sleep(0.2)
         slowness.seconds = 0
         state = airflow.wait_for(started)
-    time.sleep(3)  # for the last event of the run
+        refused = airflow.trigger(limit=4, model="nobody")
+        complaints = [] if airflow.wait_for(refused) == "failed" else ["a run of no model did not fail"]
+    platform.webhooks.wait("ImagebatchRunRefused", DAG, "firing", 0, PATIENCE)
+    time.sleep(3)  # for what else may be told
     severities = [body["severity"] for _, body in platform.webhooks.posts.get("/deadline", [])]
-    complaints = [] if state == "success" else [f"the late run of Airflow is {state or 'unknown'}"]
+    if state != "success":
+        complaints.append(f"the late run of Airflow is {state or 'unknown'}")
     if severities != ["warn", "late", "escalation"]:
         complaints.append(f"deadlines told {severities}")
     mails = [mail["To"] for mail in platform.mailbox.mails if str(mail["Subject"]).startswith("imagebatch ")]
     if mails != ["team@example.org", "team@example.org", "team@example.org, boss@example.org"]:
         complaints.append(f"deadlines mailed to {mails}")
+    alerts = platform.webhooks.firing(DAG, 0)
+    # The forecast is right, too, where it is made before the deadline.
+    if alerts - {"ImagebatchWillMissDeadline"} != {"ImagebatchMissedDeadline", "ImagebatchRunRefused"}:
+        complaints.append(f"alerts about Airflow's runs: {sorted(alerts)}")
+    platform.forget(DAG)
     return complaints + _lineage(platform)
 
 

@@ -56,11 +56,11 @@ class WatchedAirflow:
         """Kill one of them (SIGKILL)."""
         self._children[component].kill()
 
-    def trigger(self, limit: int) -> airflow_api.Run:
-        """Start a run of so many images."""
+    def trigger(self, **params: object) -> airflow_api.Run:
+        """Start a run with these values for the DAG's Params."""
         api = AirflowApi()
         api.wait_for_dag(DAG)
-        return api.trigger(DAG, {"limit": limit, "pack_size": 4, "in_flight": 1})
+        return api.trigger(DAG, {"pack_size": 4, "in_flight": 1, **params})
 
     def wait_for(self, started: airflow_api.Run, seconds: float = 120) -> str:
         """Wait for a run's end, and give its state."""

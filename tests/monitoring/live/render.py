@@ -56,6 +56,7 @@ def _hurry(rule: dict[str, Any]) -> None:
     if threshold in THRESHOLDS:
         rule["expr"] = f"vector({THRESHOLDS[threshold]})"
     rule["expr"] = re.sub(r"\[(\d+[smh])\]", lambda found: f"[{hurried(found[1])}]", rule["expr"])
+    rule["expr"] = re.sub(r"offset (\d+[smh])", lambda found: f"offset {hurried(found[1])}", rule["expr"])
     if "for" in rule:
         rule["for"] = hurried(rule["for"])
 
