@@ -45,7 +45,8 @@ class TorchServe:
         names = ("grpc_inference_port", "grpc_management_port", "initial_worker_port")
         own |= zip(names, self.ports[3:], strict=True)
         own |= {"grpc_inference_address": "127.0.0.1", "grpc_management_address": "127.0.0.1"}
-        own |= {"model_store": self.store, "vmargs": f"-Xmx1g -Djava.io.tmpdir={temporary}"}
+        vmargs = f"{shipped.get('vmargs', '-Xmx1g')} -Djava.io.tmpdir={temporary}"
+        own |= {"model_store": self.store, "vmargs": vmargs}
         if self.shipped:
             own |= {"allowed_urls": f"file://{self.store}/.*", "default_workers_per_model": 2}
         text = "".join(f"{name}={value}\n" for name, value in (shipped | own | self.settings).items())

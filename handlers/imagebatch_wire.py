@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from email.message import Message
 from typing import Any
 
 from imagebatch_model import Settings
@@ -13,7 +14,9 @@ from imagebatch_pixels import ImageError
 
 Row = Mapping[str, Any]
 Headers = Mapping[str, Any]
-Content = bytes | bytearray | ImageError
+Content = bytes | bytearray | memoryview | ImageError
+
+_NAME = re.compile(rb';[ \t]*name="([^"]*)"', re.IGNORECASE)
 
 
 class RequestError(ValueError):
@@ -52,15 +55,18 @@ def parse(row: Row, headers: Headers, settings: Settings) -> Request:
     if lower.get("describe") == "True":  # what ?customized=true on the management API arrives as
         return Request((), settings.top_k, describe=True)
     top_k = _top_k(lower.get("x-top-k"), settings.top_k)
-    kind = lower.get("content-type", "").split(";")[0].strip().lower()
+    content_type = lower.get("content-type", "")
+    kind = content_type.split(";")[0].strip().lower()
     if kind == "multipart/form-data":
         images = tuple((name, _content(value)) for name, value in row.items())
         return _checked(Request(images, top_k), settings)
     if "body" not in row and "data" not in row:
         raise RequestError(
-            "the request has no body: send image bytes, multipart/form-data or application/json"
+            "the request has no body: send image bytes, multipart/mixed or form-data, or application/json"
         )
     body = row["body"] if "body" in row else row["data"]
+    if kind == "multipart/mixed":
+        return _checked(Request(_parts(body, content_type), top_k), settings)
     if kind == "application/json":
         return _checked(_parse_json(body, top_k), settings)
     return Request((("0", _content(body)),), top_k, single=True)
@@ -81,6 +87,30 @@ def _content(value: Any) -> Content:
     if isinstance(value, str):
         return value.encode()
     return ImageError("not_an_image", "a JSON document was sent in an image's place")
+
+
+def _parts(body: bytes | bytearray, content_type: str) -> tuple[tuple[str, Content], ...]:
+    """Take a multipart body apart, without copying: TorchServe's front end passes this type on unread."""
+    header = Message()
+    header["Content-Type"] = content_type
+    boundary = str(header.get_param("boundary") or "").encode()
+    delimiter = b"\r\n--" + boundary
+    # The first delimiter has no line before it, unless there is a preamble.
+    first = -2 if body.startswith(delimiter[2:]) else body.find(delimiter)
+    if not boundary or first == -1:
+        raise RequestError("the multipart body lacks the boundary that its Content-Type names")
+    at, content, parts = first + len(delimiter), memoryview(body), []
+    while not body.startswith(b"--", at):
+        head_end = body.find(b"\r\n\r\n", at)
+        end = body.find(delimiter, head_end + 2)  # an empty part's delimiter begins where its headers end
+        if head_end < 0 or end < 0:
+            raise RequestError("the multipart body ends early")
+        name = _NAME.search(body, at, head_end)
+        if not name:
+            raise RequestError('each part needs a name: Content-Disposition: attachment; name="…"')
+        parts.append((name[1].decode(errors="replace"), content[head_end + 4 : end]))
+        at = end + len(delimiter)
+    return tuple(parts)
 
 
 def _parse_json(body: Any, top_k: int) -> Request:

@@ -80,6 +80,17 @@ def test_many_images_in_one_multipart_request(
     assert answers[7]["labels"] == expected["labels"]
 
 
+def test_many_images_in_one_mixed_request(server: Any, jpeg: bytes, expected: dict[str, Any]) -> None:
+    """The type that TorchServe does not read gives the same answers, whatever the part says of itself."""
+    kinds = {"good": jpeg, "cut": jpeg[:5000], "json, =": b"{}"}
+    part = '--b\r\nContent-Type: application/json\r\nContent-Disposition: attachment; name="{}"\r\n\r\n'
+    body = b"".join(part.format(name).encode() + data + b"\r\n" for name, data in kinds.items()) + b"--b--"
+    answers = entries(server.predict(data=body, headers={"Content-Type": "multipart/mixed; boundary=b"}))
+    assert answers[0] == {"id": "good"} | expected
+    reasons = {answer["id"]: answer["error"]["reason"] for answer in answers[1:]}
+    assert reasons == {"cut": "truncated", "json, =": "not_an_image"}
+
+
 def test_many_images_as_json(server: Any, jpeg: bytes, expected: dict[str, Any]) -> None:
     """Base64 gives the same answers as bytes, and here an id may hold any character."""
     images = [('=x, "\n\u00fc', base64.b64encode(jpeg).decode()), ("y", "no base64!"), ("z", "")]

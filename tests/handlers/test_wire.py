@@ -32,6 +32,49 @@ def test_multipart_keeps_ids_and_order() -> None:
     assert not request.single
 
 
+MIXED = {"content-type": "multipart/mixed; boundary=x-1"}
+
+
+def mixed(*images: tuple[str, bytes], before: bytes = b"", after: bytes = b"--\r\n") -> dict[str, bytearray]:
+    """A body of parts as TorchServe hands it on: unread."""
+    head = b'\r\nContent-Type: image/png\r\ncontent-disposition: attachment; filename="f"; name="%s"\r\n\r\n'
+    parts = b"\r\n".join(b"--x-1" + head % name.encode() + data for name, data in images)
+    return {"body": bytearray(before + parts + b"\r\n--x-1" + after)}
+
+
+@pytest.mark.parametrize("before", [b"", b"a preamble that nobody reads\r\n"])
+@pytest.mark.parametrize("boundary", ["x-1", '"x-1"; charset=binary'])
+def test_mixed_parts_keep_their_bytes(before: bytes, boundary: str) -> None:
+    """Every byte of every part arrives, also where it looks like a delimiter, and names are not rewritten."""
+    images = (("1=:, \u00fc", b"\r\n--x-"), ("b", b""), ("c", b"\r\n\r\n\0" * 99), ("d", b"\n--x-1--\r\n"))
+    request = parse(
+        mixed(*images, before=before), {"content-type": f"Multipart/Mixed; boundary={boundary}"}, SETTINGS
+    )
+    assert request.images == images
+    assert not request.single
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "complaint"),
+    [
+        (mixed(("a", b"1"), after=b""), MIXED, "ends early"),
+        ({"body": bytearray(mixed(("a", b"1"))["body"][:40])}, MIXED, "ends early"),
+        (mixed(("a", b"1")), {"content-type": "multipart/mixed"}, "boundary"),
+        (mixed(("a", b"1")), {"content-type": "multipart/mixed; boundary=y"}, "boundary"),
+        ({"body": bytearray()}, MIXED, "boundary"),
+        ({"body": bytearray(b"--x-1\r\n\r\n1\r\n--x-1--\r\n")}, MIXED, "name"),
+        ({"body": bytearray(b"--x-1--\r\n")}, MIXED, "no images"),
+        (mixed(("a", b"1"), ("a", b"2")), MIXED, "ids must be unique"),
+    ],
+)
+def test_a_malformed_mixed_body_is_refused(
+    body: dict[str, bytearray], headers: dict[str, str], complaint: str
+) -> None:
+    """What is cut, unnamed or empty is told as such, and no part of it is scored."""
+    with pytest.raises(RequestError, match=complaint):
+        parse(body, headers, SETTINGS)
+
+
 def test_a_json_part_of_a_multipart_body_is_no_image() -> None:
     """TorchServe parsed it, so its bytes are gone: that one image fails, the others stay."""
     row = {"a": {"some": "json"}, "b": bytearray(b"1")}
