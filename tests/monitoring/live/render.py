@@ -109,7 +109,7 @@ def _alertmanager(folder: Path, ports: dict[str, int], webhook: str) -> None:
 def _collectd(folder: Path, ports: dict[str, int]) -> None:
     text = (MONITORING / "collectd.conf").read_text()
     text = text.replace("0.0.0.0", "127.0.0.1").replace("Interval 10", "Interval 1")  # noqa: S104 - replaced
-    text = text.replace("8125", str(ports["statsd"])).replace("9103", str(ports["collectd"]))
+    text = text.replace("9125", str(ports["statsd"])).replace("9102", str(ports["collectd"]))
     text = text.replace("/var/lib/collectd", str(folder)).replace(
         "/run/collectd.pid", f"{folder}/collectd.pid"
     )

@@ -1,0 +1,82 @@
+"""The profile `monitoring` of docker-compose.yaml: confined, on loopback, and wired as the configuration says."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+import yaml
+from conftest import MONITORING, ROOT
+
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yaml").read_text("utf-8"))
+WATCHERS = {name: one for name, one in COMPOSE["services"].items() if "monitoring" in one.get("profiles", [])}
+PROMETHEUS = yaml.safe_load((MONITORING / "prometheus.yml").read_text("utf-8"))
+
+
+def networks(service: str) -> set[str]:
+    return set(COMPOSE["services"][service]["networks"])
+
+
+def test_the_profile_has_what_the_page_says() -> None:
+    """Four programs, none of which starts unless asked for."""
+    assert set(WATCHERS) == {"prometheus", "alertmanager", "pushgateway", "statsd"}
+
+
+@pytest.mark.parametrize("service", WATCHERS.values(), ids=WATCHERS)
+def test_every_program_is_confined(service: dict[str, Any]) -> None:
+    """No root, no capabilities, nothing to write but its data, bounded memory, a check of its health."""
+    assert service["user"] == "65534:65534"
+    assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["mem_limit"]
+    assert service["pids_limit"]
+    assert service["healthcheck"]["test"][0] == "CMD"
+    mounted = [mount for mount in service["volumes"] if mount.startswith(("./", "${"))]
+    assert all(mount.endswith(":ro") for mount in mounted)
+    assert all(re.match(r"127\.0\.0\.1:\$\{[A-Z_]+:-\d+\}:\d+$", port) for port in service.get("ports", []))
+    assert re.match(r"\$\{[A-Z_]+_IMAGE:-prom/[a-z-]+:v[\d.]+\}$", service["image"])
+
+
+def test_prometheus_reaches_every_target_by_a_network_that_nobody_else_needs() -> None:
+    """Each target is a service with a network in common, and that network is internal."""
+    jobs = [*PROMETHEUS["scrape_configs"], *PROMETHEUS["alerting"]["alertmanagers"]]
+    targets = [target for job in jobs for config in job["static_configs"] for target in config["targets"]]
+    assert len(targets) == 4
+    for target in targets:
+        shared = networks("prometheus") & networks(target.split(":")[0])
+        assert shared, target
+        assert all(COMPOSE["networks"][name]["internal"] for name in shared)
+
+
+def test_who_pushes_reaches_who_is_pushed_to() -> None:
+    """A stage shares a network with the Pushgateway, Airflow with the StatsD exporter, and no more than one."""
+    assert networks("imagebatch") & networks("pushgateway") == {"inference"}
+    assert networks("airflow-scheduler") & networks("statsd") == {"airflow"}
+
+
+def test_only_alertmanager_gets_out() -> None:
+    """It must mail and post; what it does not share is a network with a stage, a key or a database."""
+    outward = {name for name, one in COMPOSE["networks"].items() if not (one or {}).get("internal")} - {"ui"}
+    assert outward == {"alerts"}
+    assert [name for name, one in COMPOSE["services"].items() if "alerts" in (one.get("networks") or [])] == [
+        "alertmanager"
+    ]
+
+
+def test_nothing_is_pushed_unless_the_profile_is_set_up() -> None:
+    """Without an address a stage neither pushes nor waits."""
+    told = COMPOSE["services"]["airflow-scheduler"]["environment"]
+    assert told["IMAGEBATCH_METRICS_URL"] == "${IMAGEBATCH_METRICS_URL:-}"
+    assert told["AIRFLOW__METRICS__STATSD_ON"] == "${AIRFLOW_STATSD:-False}"
+
+
+def test_grafana_is_provisioned_with_this_prometheus_and_these_dashboards() -> None:
+    """The source's address is the service's, and the dashboards have no other source than the chosen one."""
+    folder = MONITORING / "grafana" / "provisioning"
+    (source,) = yaml.safe_load((folder / "datasources" / "imagebatch.yml").read_text())["datasources"]
+    (provider,) = yaml.safe_load((folder / "dashboards" / "imagebatch.yml").read_text())["providers"]
+    assert (source["type"], source["url"]) == ("prometheus", "http://prometheus:9090")
+    assert provider["options"]["path"] in (ROOT / "docs/how-to/monitoring.md").read_text("utf-8")
+    for path in (MONITORING / "dashboards").glob("*.json"):
+        used = {panel["datasource"]["uid"] for panel in json.loads(path.read_text())["panels"] if "targets" in panel}
+        assert used == {"${datasource}"}
