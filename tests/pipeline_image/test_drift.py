@@ -12,6 +12,7 @@ from conftest import Call
 from imagebatch.drift import two_sample
 from imagebatch.drift.accuracy import calibrate, estimate
 from PIL import Image
+from scipy import stats
 from test_imagery import encoded, photograph, scored
 
 
@@ -31,6 +32,22 @@ def test_p_values_of_equal_distributions_are_not_small_too_often() -> None:
         pair = chance.normal(size=(40, 5)), chance.normal(size=(40, 5))
         found["vectors"] += two_sample.vectors(*pair, trial)[0] < 0.05
     assert max(found.values()) <= 12, found
+
+
+def test_p_values_are_those_of_scipy() -> None:
+    """Proves on 100 random pairs that our p-values of one dimension are scipy.stats'."""
+    chance = np.random.default_rng(9)
+    for _ in range(100):
+        sizes = chance.integers(100, 1000, 2)
+        pair = chance.normal(size=sizes[0]), chance.normal(chance.uniform(0, 0.3), size=sizes[1]).round(1)
+        expected = stats.ks_2samp(*pair, method="asymp")
+        assert two_sample.numbers(*pair)[0] == pytest.approx(expected.pvalue, rel=0.1, abs=1e-3)
+        assert two_sample.numbers(*pair)[1] == pytest.approx(expected.statistic)
+        kinds = chance.integers(2, 5)
+        texts = [[f"c{kind}" for kind in chance.integers(0, kinds, size)] for size in sizes]
+        table = np.array([[text.count(f"c{kind}") for kind in range(kinds)] for text in texts])
+        exact = stats.fisher_exact(table) if kinds == 2 else stats.chi2_contingency(table)
+        assert two_sample.categories(*texts)[0] == pytest.approx(exact.pvalue, rel=1e-6)
 
 
 def test_vectors_see_a_difference_that_no_single_column_shows() -> None:

@@ -9,11 +9,9 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from imagebatch.contracts import Reason, sha256_hex
+from imagebatch.formats import FORMATS
 from imagebatch.storage.inputs import ImageSource
 from imagebatch.storage.unavailable import ImageUnavailableError
-
-# Only these decoders are ever started: Pillow has others that call external programs.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 
 # The limit is ours (--max-image-pixels) and is applied below; Pillow's would warn on a fixed one.
 Image.MAX_IMAGE_PIXELS = None

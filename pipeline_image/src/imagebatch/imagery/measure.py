@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from imagebatch.inspection import FORMATS
+from imagebatch.formats import FORMATS
 
 # Shorter side that statistics are made at: sharpness is comparable between sizes only at one scale.
 SIDE = 256
@@ -47,15 +47,16 @@ def measure(data: bytes) -> dict[str, Any]:
     except Exception as error:  # noqa: BLE001 (decoders raise what they like: each costs one row)
         return {"problem": _problem(error)}
     decode_ms = (time.perf_counter() - begun) * 1000
-    grey = np.asarray(colour.convert("L"), np.float32)
+    shades = colour.convert("L")
+    grey = np.asarray(shades, np.float32)
     return {
         "mode": mode,
         "brightness": float(grey.mean() / 255),
         "contrast": float(grey.std() / 255),
         "sharpness": _sharpness(grey),
         "saturation": _saturation(colour),
-        "layout": [round(float(value), 4) for value in (*_layout(colour), *_directions(grey))],
-        "hash": _difference_hash(colour),
+        "layout": [round(float(value), 4) for value in (*_layout(shades), *_directions(grey))],
+        "hash": _difference_hash(shades),
         "decode_ms": round(decode_ms, 2),
     }
 
@@ -75,7 +76,7 @@ def thumbnail(data: bytes) -> bytes:
 
 
 def _small(image: Image.Image, side: int) -> Image.Image:
-    """The image as RGB with a shorter side of at most `side`."""
+    """The image as RGB, or as L where it is grey, with a shorter side of at most `side`."""
     if image.width * image.height > MOST_PIXELS:
         raise ValueError(f"{image.width}x{image.height} is too large to look at")
     image.draft("RGB", (side, side))  # JPEG: decodes at a fraction of the size
@@ -85,11 +86,11 @@ def _small(image: Image.Image, side: int) -> Image.Image:
         scale = 255 / max(float(deep.max()), 255.0)
         image = Image.fromarray((deep * scale).clip(0, 255).astype(np.uint8))
     factor = side / min(image.size)
-    rgb = image.convert("RGB")
+    plain = image.convert("L" if image.mode == "L" else "RGB")
     if factor >= 1:
-        return rgb
-    size = (max(1, round(rgb.width * factor)), max(1, round(rgb.height * factor)))
-    return rgb.resize(size, Image.Resampling.BOX)
+        return plain
+    size = (max(1, round(plain.width * factor)), max(1, round(plain.height * factor)))
+    return plain.resize(size, Image.Resampling.BOX)
 
 
 def _sharpness(grey: Grey) -> float:
@@ -101,13 +102,15 @@ def _sharpness(grey: Grey) -> float:
 
 
 def _saturation(colour: Image.Image) -> float:
+    if colour.mode == "L":
+        return 0.0
     pixels = np.asarray(colour.resize((32, 32), Image.Resampling.BOX), np.float32)
     return float((pixels.max(axis=2) - pixels.min(axis=2)).mean() / 255)
 
 
-def _layout(colour: Image.Image) -> npt.NDArray[np.float32]:
+def _layout(shades: Image.Image) -> npt.NDArray[np.float32]:
     """Grey of an 8 x 8 grid, with mean 0 and deviation 1: shape (64,)."""
-    cells = np.asarray(colour.convert("L").resize((LAYOUT, LAYOUT), Image.Resampling.BOX), np.float32).ravel()
+    cells = np.asarray(shades.resize((LAYOUT, LAYOUT), Image.Resampling.BOX), np.float32).ravel()
     found: Grey = (cells - cells.mean()) / (cells.std() + 1.0)
     return found
 
@@ -124,9 +127,9 @@ def _directions(grey: Grey) -> npt.NDArray[np.float32]:
     return (strength / max(float(strength.sum()), 1e-6) * DIRECTIONS).astype(np.float32)
 
 
-def _difference_hash(colour: Image.Image) -> str:
+def _difference_hash(shades: Image.Image) -> str:
     """256 bits: whether each of 16 x 16 cells is brighter than its right neighbour."""
-    cells = np.asarray(colour.convert("L").resize((_HASH + 1, _HASH), Image.Resampling.BOX), np.int16)
+    cells = np.asarray(shades.resize((_HASH + 1, _HASH), Image.Resampling.BOX), np.int16)
     return np.packbits(cells[:, :-1] > cells[:, 1:]).tobytes().hex()
 
 
