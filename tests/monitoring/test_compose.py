@@ -1,4 +1,4 @@
-"""The profile `monitoring` of docker-compose.yaml: confined, on loopback, and wired as the configuration says."""
+"""The profile `monitoring` of docker-compose.yaml: confined, on loopback, wired as its configuration says."""
 
 import json
 import re
@@ -49,7 +49,7 @@ def test_prometheus_reaches_every_target_by_a_network_that_nobody_else_needs() -
 
 
 def test_who_pushes_reaches_who_is_pushed_to() -> None:
-    """A stage shares a network with the Pushgateway, Airflow with the StatsD exporter, and no more than one."""
+    """A stage shares one network with the Pushgateway, Airflow one with the StatsD exporter."""
     assert networks("imagebatch") & networks("pushgateway") == {"inference"}
     assert networks("airflow-scheduler") & networks("statsd") == {"airflow"}
 
@@ -78,5 +78,5 @@ def test_grafana_is_provisioned_with_this_prometheus_and_these_dashboards() -> N
     assert (source["type"], source["url"]) == ("prometheus", "http://prometheus:9090")
     assert provider["options"]["path"] in (ROOT / "docs/how-to/monitoring.md").read_text("utf-8")
     for path in (MONITORING / "dashboards").glob("*.json"):
-        used = {panel["datasource"]["uid"] for panel in json.loads(path.read_text())["panels"] if "targets" in panel}
-        assert used == {"${datasource}"}
+        panels = [panel for panel in json.loads(path.read_text())["panels"] if "targets" in panel]
+        assert {panel["datasource"]["uid"] for panel in panels} == {"${datasource}"}
