@@ -1,11 +1,11 @@
 """False alarms and detections of the drift tests, on real images and a real model: docs/reference/drift.md.
 
-    pipeline_image/.venv/bin/python benchmarks/drift.py --archive model_store/solar-cells.mar --other FOLDER \
-        --images var/data/solar-cells/images --labels var/data/solar-cells/labels.csv [--publish]
+    pipeline_image/.venv/bin/python benchmarks/drift.py [--publish]
 
 Every trial draws a baseline and a batch anew, without an image in common. Quiet batches are batches as they
 are; shifted ones are the same photographs darkened, blurred, compressed, turned, in another class mix, or
-mixed with those of another product. Needs the extra `local`: the archive's own handler answers.
+mixed with those of another product (the photographs of the other benchmarks: run `make bench peers` or
+`benchmarks/photographs.py` once). Needs the extra `local`: the archive's own handler answers.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import csv
 import io
 import math
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -34,7 +35,9 @@ from imagebatch.imagery.decoders import Decoders
 from imagebatch.settings import ApiSettings
 from PIL import Image, ImageFilter
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference" / "drift.md"
+ROOT = Path(__file__).resolve().parent.parent
+VAR = Path(os.environ.get("IMAGEBATCH_VAR") or ROOT / "var")
+PAGE = ROOT / "docs" / "reference" / "drift.md"
 ALPHA = 0.01
 QUIET = 200
 TRIALS = 20
@@ -76,7 +79,7 @@ def main() -> int:
     print(page)
     if asked.publish:
         published.keep("drift", result)
-        _show(page)
+        published.show("drift", page, PAGE)
     return 0 if max(quiet.values()) <= 0.05 * QUIET else 1
 
 
@@ -151,6 +154,8 @@ def _shifts(
         mixed = plain.take(_more_defective(plain.take(chosen), truth, factor, chance, chosen))
         yield _judged("more defective cells", f"x {factor:g}", (plain.take(rest), mixed), truth, chance)
     photographs = sorted(other.glob("*.jpg"))[:SHIFTED]
+    if len(photographs) < SHIFTED:
+        raise SystemExit(f"{other} needs {SHIFTED} photographs: make them with benchmarks/photographs.py")
     foreign = judge.observe((path.name, path.read_bytes()) for path in photographs)
     for share in (0.02, 0.1, 0.5):
         count = round(SHIFTED * share)
@@ -262,20 +267,16 @@ def _as_json(shift: Shift) -> dict[str, Any]:
     return {name: getattr(shift, name) for name in shift.__slots__}
 
 
-def _show(content: str) -> None:
-    begin, end = "<!-- begin drift -->", "<!-- end drift -->"
-    before, _, rest = PAGE.read_text("utf-8").partition(begin)
-    _, closed, after = rest.partition(end)
-    if not closed:
-        raise SystemExit(f"{PAGE} lacks the marks {begin} and {end}")
-    said = f"{content}\n\nMade by `benchmarks/drift.py`, on: {published.machine()}."
-    PAGE.write_text(f"{before}{begin}\n{said}\n{end}{after}", encoding="utf-8")
-
-
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    for name in ("archive", "images", "labels", "other"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
+    places = {
+        "archive": ROOT / "model_store" / "solar-cells.mar",
+        "images": VAR / "data" / "solar-cells" / "images",
+        "labels": VAR / "data" / "solar-cells" / "labels.csv",
+        "other": VAR / "bench" / "photographs",
+    }
+    for name, place in places.items():
+        parser.add_argument(f"--{name}", type=Path, default=place)
     parser.add_argument("--limit", type=int, default=0, help="only the first images; 0: all")
     parser.add_argument("--publish", action="store_true")
     return parser.parse_args()

@@ -19,15 +19,15 @@ def keep(name: str, result: dict[str, Any]) -> None:
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def show(name: str, table: str) -> None:
+def show(name: str, table: str, page: Path = PAGE) -> None:
     """Puts a table in the place of the one between this benchmark's two marks on the page."""
     begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
-    before, found, rest = PAGE.read_text("utf-8").partition(begin)
+    before, found, rest = page.read_text("utf-8").partition(begin)
     _, closed, after = rest.partition(end)
     if not (found and closed):
-        raise SystemExit(f"{PAGE} lacks the marks {begin} and {end}")
+        raise SystemExit(f"{page} lacks the marks {begin} and {end}")
     said = f"{table}\n\nMeasured on: {machine()}."
-    PAGE.write_text(f"{before}{begin}\n{said}\n{end}{after}", encoding="utf-8")
+    page.write_text(f"{before}{begin}\n{said}\n{end}{after}", encoding="utf-8")
 
 
 def machine() -> str:

@@ -38,6 +38,8 @@ BENCHMARKS = {
     "engines": Benchmark(["engines.py", "--publish"], "training"),
     "wire": Benchmark(["wire.py", "--publish"], "training"),
     "growth": Benchmark(["growth.py", "--publish"]),
+    "drift": Benchmark(["drift.py", "--publish"], "pipeline_image"),
+    "drift-cost": Benchmark(["drift_cost.py", "--publish"], "pipeline_image"),
     "whole-run": Benchmark(["whole_run.py", "--publish"], alone=True),
     "dag-overhead": Benchmark(["dag_overhead.py", "--publish"], alone=True),
     "quick": Benchmark(["peers.py", "--quick"], peers=("torch",), alone=True),

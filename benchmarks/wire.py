@@ -1,4 +1,4 @@
-"""Forms of a request: 32 images as multipart, length-prefixed and JSON; one image with server-side batching.
+"""Forms of a request: 32 images in two types of multipart, length-prefixed, JSON; one image with batching.
 
     training/.venv/bin/python benchmarks/wire.py [--rounds 5] [--publish]
 
@@ -38,12 +38,12 @@ _shipped = parse
 
 
 def parse(row, headers, settings):
-    if headers.get("Content-Type", headers.get("content-type")) != "application/x-length-prefixed":
+    if headers.get("Content-Type", headers.get("content-type")) != "application/octet-stream":
         return _shipped(row, headers, settings)
     body, images, start = memoryview(row["body"]), [], 0
     while start < len(body):
         size = int.from_bytes(body[start : start + 4], "big")
-        images.append((str(len(images)), bytes(body[start + 4 : start + 4 + size])))
+        images.append((str(len(images)), body[start + 4 : start + 4 + size]))
         start += 4 + size
     return Request(tuple(images), settings.top_k)
 """
@@ -96,8 +96,13 @@ def make_archives(source: Path, store: Path) -> None:
                 archive.writestr(member, content)
 
 
-def multipart(images: Sequence[bytes]) -> Body:
-    """A part per image, its name the id."""
+def mixed(images: Sequence[bytes]) -> Body:
+    """A part per image, its name the id, of the type that TorchServe's front end does not read."""
+    return f"multipart/mixed; boundary={_BOUNDARY}", form_data(images)[1]
+
+
+def form_data(images: Sequence[bytes]) -> Body:
+    """The same, parsed by the front end."""
     parts = []
     for number, content in enumerate(images):
         head = f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{number}"; filename="{number}"\r\n'
@@ -108,7 +113,7 @@ def multipart(images: Sequence[bytes]) -> Body:
 def lengths(images: Sequence[bytes]) -> Body:
     """Four bytes of length, then the image, and again."""
     parts = (part for content in images for part in (len(content).to_bytes(4, "big"), content))
-    return "application/x-length-prefixed", b"".join(parts)
+    return "application/octet-stream", b"".join(parts)
 
 
 def document(images: Sequence[bytes]) -> Body:
@@ -123,7 +128,8 @@ def single(images: Sequence[bytes]) -> Body:
 
 
 CASES: dict[str, tuple[str, Callable[[Sequence[bytes]], Body], int, int]] = {
-    "multipart": ("shipped", multipart, PACK, PACKS_IN_FLIGHT),
+    "multipart/mixed": ("shipped", mixed, PACK, PACKS_IN_FLIGHT),
+    "multipart/form-data": ("shipped", form_data, PACK, PACKS_IN_FLIGHT),
     "length-prefixed": ("lengths", lengths, PACK, PACKS_IN_FLIGHT),
     "JSON, base64": ("shipped", document, PACK, PACKS_IN_FLIGHT),
     "one image, no server-side batch": ("shipped", single, 1, SINGLES_IN_FLIGHT),
@@ -184,9 +190,9 @@ def _ask(flags: Sequence[str], case: tuple[Any, ...], images: Sequence[bytes]) -
 
 def table(result: dict[str, Any]) -> str:
     """The results as Markdown."""
-    base = result["cases"]["multipart"]["speed"]["median"]
+    base = result["cases"]["multipart/mixed"]["speed"]["median"]
     lines = [
-        "| request | images/s | against multipart | CPU-ms per image | a request takes, median and 95 % |",
+        "| request | images/s | against the first | CPU-ms per image | a request takes, median and 95 % |",
         "|---|---|---|---|---|",
     ]
     for name, one in result["cases"].items():

@@ -11,7 +11,6 @@ from imagebatch.metrics_push import measured
 from imagebatch.postprocess import postprocess
 from imagebatch.preprocess import preprocess
 from imagebatch.quality.process import CheckProcess
-from imagebatch.report import report_if_possible
 from imagebatch.score import score
 from imagebatch.settings import (
     CheckSettings,
@@ -34,7 +33,10 @@ def run(settings: WholeRunSettings) -> Certificate:
         measured("score", _part(settings, ScoreSettings, shard=-1), score)
         checks.check(_part(settings, CheckSettings, suite="predictions"))
     certificate = measured("postprocess", _part(settings, PostprocessSettings), postprocess)
-    report_if_possible(_part(settings, ReportSettings))
+    if settings.report:
+        from imagebatch.report import report_if_possible  # noqa: PLC0415 (a fifth of a second, and not for all)
+
+        report_if_possible(_part(settings, ReportSettings))
     return certificate
 
 

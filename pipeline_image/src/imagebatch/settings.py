@@ -304,6 +304,8 @@ class RedriveSettings(ReportSettings, ScoringSettings):
 class WholeRunSettings(InputSettings, WholeScoringSettings, ReportSettings):
     """All stages in one process, without an orchestrator."""
 
+    report: bool = Field(default=True, description="End with a report, which never fails the run.")
+
 
 class PruneSettings(CommonSettings):
     """Remove old runs, and what killed processes left in the others."""

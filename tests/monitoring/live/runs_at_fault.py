@@ -239,17 +239,17 @@ def unreliable(platform: Platform, name: str) -> Iterator[float]:
 
 @fault("ImagebatchWaitsHigh")
 def told_to_wait(platform: Platform, name: str) -> Iterator[float]:
-    """A proxy sends one request in eight away for ten seconds."""
+    """A proxy sends one request in eight away for three seconds."""
     spoilt = True
 
     def before(asked: Asked) -> Wrong | None:
         if spoilt and asked.number > 4 and asked.number % 8 == 0:
-            return Wrong(503, b"", {"Retry-After": "10"})
+            return Wrong(503, b"", {"Retry-After": "3"})
         return None
 
-    with Relay(platform.server.inference, before=before, after=Slowness(0.1)) as relay:
+    with Relay(platform.server.inference, before=before, after=Slowness(0.4)) as relay:
         prepare(platform, name, f"{name}-1", limit=600)
-        flags = ["--pack-size", 2, "--in-flight", 6]
+        flags = ["--pack-size", 1, "--in-flight", 6]
         scoring = platform.stage(name, "score", "--run-id", f"{name}-1", *flags, api_url=relay.url)
         yield time.time()
         spoilt = False

@@ -19,6 +19,7 @@ from imagebatch.drift.baseline import About, Baseline
 from imagebatch.drift.judge import LEAST_IMAGES
 from imagebatch.drift.observations import observe
 from imagebatch.errors import ConfigurationError, DataRefusedError
+from imagebatch.imagery.decoders import Decoders
 from imagebatch.imagery.sample import measured_sample
 from imagebatch.ledger import read_description
 from imagebatch.settings import BaselineSettings
@@ -46,7 +47,9 @@ def baseline(settings: BaselineSettings) -> MadeBaseline:
     run = open_run(settings.runs_uri, settings.run_id)
     recorded_certificate(run)
     description = read_description(run)
-    observations = observe(run, description, measured_sample(run, description, settings.image_sample))
+    with Decoders() as decoders:
+        sample = measured_sample(run, description, settings.image_sample, decoders)
+    observations = observe(run, description, sample)
     if observations.num_rows < LEAST_IMAGES:
         raise DataRefusedError(
             f"only {observations.num_rows} images have a prediction and can be decoded: a baseline needs"

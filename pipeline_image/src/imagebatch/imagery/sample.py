@@ -42,7 +42,7 @@ SAMPLE_SCHEMA = pa.schema(
 )
 
 
-def image_sample(run: RunFolder, description: RunDescription, images: int) -> pa.Table:
+def image_sample(run: RunFolder, description: RunDescription, images: int, decoders: Decoders) -> pa.Table:
     """The run's sample, from its file or made now.
 
     Args:
@@ -50,6 +50,7 @@ def image_sample(run: RunFolder, description: RunDescription, images: int) -> pa
         description: Its run.json.
         images: How many to decode; 0: all. A sample that is there already is taken as it is if it was
             asked for with the same number.
+        decoders: What looks at them.
 
     Returns:
         SAMPLE_SCHEMA, sorted by image_id; rejected images are never in it.
@@ -65,17 +66,16 @@ def image_sample(run: RunFolder, description: RunDescription, images: int) -> pa
             return found
     except (FileNotFoundError, NotProvenError):
         pass
-    table = measured_sample(run, description, images).replace_schema_metadata({"asked": asked})
+    table = measured_sample(run, description, images, decoders).replace_schema_metadata({"asked": asked})
     run.write(IMAGE_SAMPLE, parquet_bytes(table))
     return table
 
 
-def measured_sample(run: RunFolder, description: RunDescription, images: int) -> pa.Table:
+def measured_sample(run: RunFolder, description: RunDescription, images: int, decoders: Decoders) -> pa.Table:
     """`image_sample`, always made anew and not kept."""
     rows = chosen_rows(run, description.run_id, images)
     source = image_source(description)
-    with Decoders() as decoders:
-        looked_at = list(decoders.map(lambda row: row | _look(row, source, decoders), rows))
+    looked_at = list(decoders.map(lambda row: row | _look(row, source, decoders), rows))
     log.info("images looked at", images=len(rows))
     return pa.Table.from_pylist(looked_at, SAMPLE_SCHEMA)
 

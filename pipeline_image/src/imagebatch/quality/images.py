@@ -7,6 +7,7 @@ from collections import Counter
 from imagebatch.contracts import RunDescription, allowed_failures, quality_path
 from imagebatch.errors import DataRefusedError
 from imagebatch.imagery.checks import Check, findings, findings_json, suspects
+from imagebatch.imagery.decoders import Decoders
 from imagebatch.imagery.sample import image_sample
 from imagebatch.log import get_logger
 from imagebatch.settings import CheckSettings
@@ -24,7 +25,8 @@ def check_images(run: RunFolder, description: RunDescription, settings: CheckSet
     Raises:
         DataRefusedError: More images of the sample are suspect than the setting allows.
     """
-    sample = image_sample(run, description, settings.image_sample)
+    with Decoders() as decoders:
+        sample = image_sample(run, description, settings.image_sample, decoders)
     found = findings(sample)
     path = quality_path("images")
     run.write(path, findings_json(sample.num_rows, found))

@@ -8,17 +8,18 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from imagebatch import __version__
+from imagebatch.imagery.decoders import Decoders
 from imagebatch.report.facts import Facts
 from imagebatch.report.pictures import with_thumbnails
 
 NOT_KNOWN = "\u2013"
 
 
-def report_page(facts: Facts) -> str:
+def report_page(facts: Facts, decoders: Decoders) -> str:
     """report.html, less than 2 MB however large the run."""
     queue = facts.predictions.least_confident
     groups = [facts.failures, facts.slowest, queue, *(check["rows"] for check in facts.checks)]
-    with_thumbnails(facts.run, facts.description, groups)
+    with_thumbnails(facts.run, facts.description, groups, decoders)
     return render(
         "report.html.j2",
         facts=facts,

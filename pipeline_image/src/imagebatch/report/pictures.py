@@ -19,26 +19,28 @@ Row = dict[str, Any]
 MOST_BYTES = 900_000
 
 
-def with_thumbnails(run: RunFolder, description: RunDescription, groups: Iterable[list[Row]]) -> None:
+def with_thumbnails(
+    run: RunFolder, description: RunDescription, groups: Iterable[list[Row]], decoders: Decoders
+) -> None:
     """Adds `picture`, a data URI or empty, to rows that carry an `image_id`.
 
     Args:
         run: Planned.
         description: Its run.json.
         groups: Rows, changed in place; the same image in two groups is decoded once.
+        decoders: What makes them.
     """
     rows = [row for group in groups for row in group]
     uris = dict(_uris(run, {row["image_id"] for row in rows}))
     source = image_source(description)
 
-    def small(uri: str, decoders: Decoders) -> bytes:
+    def small(uri: str) -> bytes:
         try:
             return decoders.thumbnail(source.read(uri))
         except ImageUnavailableError:
             return b""
 
-    with Decoders() as decoders:
-        pictures = dict(zip(uris, decoders.map(lambda uri: small(uri, decoders), uris.values()), strict=True))
+    pictures = dict(zip(uris, decoders.map(small, uris.values()), strict=True))
     spent = 0
     for row in rows:
         jpeg = base64.b64encode(pictures.get(row["image_id"], b"")).decode("ascii")

@@ -20,6 +20,7 @@ from imagebatch.drift.judge import judge
 from imagebatch.drift.observations import observe
 from imagebatch.errors import ImagebatchError
 from imagebatch.imagery.checks import findings, findings_json, suspects
+from imagebatch.imagery.decoders import Decoders
 from imagebatch.imagery.sample import image_sample
 from imagebatch.ledger import read_description
 from imagebatch.log import get_logger
@@ -60,26 +61,27 @@ def report(settings: ReportSettings) -> ReportResult:
     run = open_run(settings.runs_uri, settings.run_id)
     certificate, description = recorded_certificate(run), read_description(run)
     timeline = read_timeline(run)
-    sample = image_sample(run, description, settings.image_sample)
-    found = findings(sample)
-    run.write(quality_path("images"), findings_json(sample.num_rows, found))
-    predictions = Predictions(run, description)
-    drift = _drift(run, description, sample, settings)
-    figures = _sample_figures(sample, found) | _drift_figures(drift)
-    summary = _summary(settings.pipeline, certificate, timeline, predictions, figures)
-    facts = Facts(
-        run=run,
-        description=description,
-        certificate=certificate,
-        timeline=timeline,
-        predictions=predictions,
-        sample=sample,
-        findings=found,
-        drift=drift,
-        summary=summary,
-        ceiling=settings.ceiling,
-    )
-    page = report_page(facts).encode()
+    with Decoders() as decoders:
+        sample = image_sample(run, description, settings.image_sample, decoders)
+        found = findings(sample)
+        run.write(quality_path("images"), findings_json(sample.num_rows, found))
+        predictions = Predictions(run, description)
+        drift = _drift(run, description, sample, settings)
+        figures = _sample_figures(sample, found) | _drift_figures(drift)
+        summary = _summary(settings.pipeline, certificate, timeline, predictions, figures)
+        facts = Facts(
+            run=run,
+            description=description,
+            certificate=certificate,
+            timeline=timeline,
+            predictions=predictions,
+            sample=sample,
+            findings=found,
+            drift=drift,
+            summary=summary,
+            ceiling=settings.ceiling,
+        )
+        page = report_page(facts, decoders).encode()
     run.write(REPORT, page)
     keep_summary(settings.runs_uri, summary)
     _history(settings.runs_uri)
