@@ -1,11 +1,10 @@
-"""Does a run slow down, or take more memory, as it grows? `imagebatch run` on 2,000 and 100,000 images.
+"""Does a run slow down, or take more memory, as it grows? Every stage on 2,000 and on 100,000 images.
 
     python3 benchmarks/run.py growth [-- --large 100000 --small 2000 --rounds 3]
 
-The images are the benchmark's photographs under as many names as wanted. The small run is repeated around the
-large one, so that both meet the same machine. Two rates: of the whole command, in which a large run spreads
-what a run costs once (start, imports, quality gates), and of the stage `score` alone, which has nothing to
-spread.
+The images are the photographs under as many names as wanted. The small run is repeated around the
+large one, so that both meet the same machine. Two rates: of `score` alone, and of all stages, each a
+command of its own, of whose start-up a large run has less per image.
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ from serving import Served, command, served  # noqa: E402 - the same
 BENCH = VAR / "bench"
 # The model knows solar cells: that most photographs look alike to it is no fault of theirs.
 FLAGS = ("--max-class-share", "1", "--max-failures", "0")
+WAYS = {"score": "`imagebatch score`", "all": "all five stages, a command each"}
 STAGES = ("preprocess", "check manifest", "score", "check predictions", "postprocess")
 
 
@@ -42,27 +42,13 @@ def main() -> int:
         for count in (asked.small, asked.large)
     }
     order = [asked.small] * asked.rounds + [asked.large] + [asked.small] * asked.rounds
-    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="imagebatch-growth-", dir=BENCH) as folder:
         ground = Ground(Path(folder))
         variables = ground.variables(chosen(["ours"])[0], f"growth-{folder}")
         with served(ground.store, Path(folder), variables) as api:
-            command(
-                api.variables,
-                "run",
-                "--run-id",
-                "warm",
-                "--input",
-                folders[asked.small],
-                "--limit",
-                320,
-                *FLAGS,
-            )
-            for number, count in enumerate(order):
-                rows += [
-                    whole(api, number, folders[count], count),
-                    staged(api, number, folders[count], count),
-                ]
+            warm = ["--run-id", "warm", "--input", folders[asked.small], "--limit", 640]
+            command(api.variables, "run", *warm, *FLAGS)
+            rows = [staged(api, number, folders[count], count) for number, count in enumerate(order)]
     result = summary(asked.small, asked.large, rows)
     say(table(result))
     if asked.publish:
@@ -71,59 +57,50 @@ def main() -> int:
     return 0
 
 
-def whole(api: Served, number: int, images: Path, count: int) -> dict[str, Any]:
-    """One `imagebatch run`, its certificate proved again afterwards."""
-    run = ["--run-id", f"whole-{number}"]
-    done = command(api.variables, "run", *run, "--input", images, *FLAGS)
-    proved = command(api.variables, "verify", *run)
-    if done["predicted"] != count or not proved["balanced"]:
-        raise SystemExit(f"{done['predicted']} of {count} images were predicted")
-    return _said({"way": "run", "images": count, "seconds": done["seconds"], "peak_mb": done["peak_mb"]})
-
-
 def staged(api: Served, number: int, images: Path, count: int) -> dict[str, Any]:
-    """The same work stage by stage: what each takes, and what the largest needs of memory."""
-    run = ["--run-id", f"staged-{number}"]
+    """One run, stage by stage: seconds of each, memory of the largest; its certificate is proved again."""
+    run = ["--run-id", f"run-{number}"]
     commands: list[list[Any]] = [
         ["preprocess", *run, "--input", images, *FLAGS],
         ["check", "--suite=manifest", *run],
+        ["score", *run],
+        ["check", "--suite=predictions", *run],
+        ["postprocess", *run],
     ]
-    commands += [["score", *run], ["check", "--suite=predictions", *run], ["postprocess", *run]]
     done = [command(api.variables, *each) for each in commands]
-    seconds = {stage: one["seconds"] for stage, one in zip(STAGES, done, strict=True)}
+    proved = command(api.variables, "verify", *run)
+    if done[-1]["predicted"] != count or not proved["balanced"]:
+        raise SystemExit(f"{done[-1]['predicted']} of {count} images were predicted")
+    seconds = {stage: round(one["seconds"], 2) for stage, one in zip(STAGES, done, strict=True)}
     peak = max(one["peak_mb"] for one in done)
-    return _said(
-        {"way": "stages", "images": count, "seconds": seconds["score"], "peak_mb": peak, "stages": seconds}
-    )
+    row = {"images": count, "score": seconds["score"], "all": sum(seconds.values()), "peak_mb": peak}
+    said = ", ".join(f"{count / row[way]:.1f} images/s {way}" for way in WAYS)
+    say(f"{count:>8,} images: {said}, {peak:.0f} MB")
+    return row | {"stages": seconds}
 
 
 def summary(small: int, large: int, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Median rates of both sizes, and their ratio."""
     found: dict[str, Any] = {"small": small, "large": large}
-    for way in ("run", "stages"):
+    for way in WAYS:
         rates = {
-            count: statistics.median(
-                count / row["seconds"] for row in rows if row["way"] == way and row["images"] == count
-            )
+            count: statistics.median(count / row[way] for row in rows if row["images"] == count)
             for count in (small, large)
-        }
-        peaks = {
-            count: max(row["peak_mb"] for row in rows if row["images"] == count) for count in (small, large)
         }
         found[way] = {
             "small": round(rates[small], 1),
             "large": round(rates[large], 1),
             "ratio": round(rates[large] / rates[small], 3),
         }
-        found["peak_mb"] = {"small": round(peaks[small]), "large": round(peaks[large])}
-    return found | {"rows": rows}
+    peaks = {count: max(row["peak_mb"] for row in rows if row["images"] == count) for count in (small, large)}
+    return found | {"peak_mb": {"small": round(peaks[small]), "large": round(peaks[large])}, "rows": rows}
 
 
 def table(result: dict[str, Any]) -> str:
     """The result as Markdown."""
     small, large = (f"{result[size]:,}" for size in ("small", "large"))
     lines = [f"| images/s | {small} images | {large} images | ratio |", "|---|---|---|---|"]
-    for way, name in (("run", "`imagebatch run`, the whole command"), ("stages", "`imagebatch score` alone")):
+    for way, name in WAYS.items():
         row = result[way]
         lines.append(f"| {name} | {row['small']:.0f} | {row['large']:.0f} | {row['ratio']:.2f} |")
     peak = result["peak_mb"]
@@ -131,18 +108,11 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _said(row: dict[str, Any]) -> dict[str, Any]:
-    rate, peak = row["images"] / row["seconds"], row["peak_mb"]
-    what = f"{row['way']:<8}{row['images']:>8,} images"
-    say(f"{what} {row['seconds']:8.1f} s {rate:7.1f} images/s {peak:5.0f} MB")
-    return row
-
-
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--small", type=int, default=2000, help="images of the small run")
     parser.add_argument("--large", type=int, default=100_000, help="images of the large one")
-    parser.add_argument("--rounds", type=int, default=2, help="small runs before and after it")
+    parser.add_argument("--rounds", type=int, default=3, help="small runs before and after it")
     parser.add_argument("--publish", action="store_true", help="keep the result in results/ and in docs/")
     return parser.parse_args()
 
