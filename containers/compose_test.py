@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -21,6 +22,8 @@ import images
 from airflow_rest import Airflow
 from compose_stack import Stack, free_port
 from environment import ROOT, Argv, fail, program, run, say, step
+
+import tests
 
 DAG = "batch_image_inference"
 IMAGES = 2624
@@ -69,7 +72,7 @@ def main() -> int:
         with step("the DAG, a process per stage"):
             compare(product, reference())
         with step("tests/compose"):
-            tests(stack, run_id)
+            attack(stack, run_id)
     finally:
         if not chosen.keep:
             with step("docker compose down"):
@@ -152,15 +155,19 @@ def compare(containers: bytes, processes: bytes) -> None:
     say(f"predictions.csv, {len(containers)} bytes from both: sha256 {digests[0]}")
 
 
-def tests(stack: Stack, run_id: str) -> None:
-    """Run the tests that look at the running stack and attack it from inside."""
+def attack(stack: Stack, run_id: str) -> None:
+    """Run the tests that look at the running stack and attack it from inside; their counts are printed."""
     python: Argv = [program("airflow", "python"), "-Im", "pytest", "-c", "airflow/pyproject.toml"]
     told = {"IMAGEBATCH_COMPOSE_PROJECT": stack.project, "IMAGEBATCH_COMPOSE_RUN": run_id}
-    done = subprocess.run(
-        [*python, "--rootdir", ".", "tests/compose"], cwd=ROOT, env=os.environ | told, check=False
-    )
-    if done.returncode:
-        fail("tests/compose failed", 1)
+    totals = {"passed": 0, "failed": 0, "skipped": 0}
+    with tempfile.TemporaryDirectory() as temporary:
+        report = Path(temporary, "report.xml")
+        command = [*python, "--rootdir", ".", f"--junitxml={report}", "tests/compose"]
+        code = subprocess.run(command, cwd=ROOT, env=os.environ | told, check=False).returncode
+        failed = tests.add(totals, report, code)
+    say(f"{totals['passed']} passed, {totals['failed']} failed in tests/compose")
+    if code:
+        fail(f"tests/compose: {', '.join(failed)}", 1)
 
 
 if __name__ == "__main__":

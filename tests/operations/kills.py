@@ -6,20 +6,19 @@ after one clear of its failed tasks. The table goes into docs/reference/reliabil
 """
 
 import os
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
+from killing import engine, service, stage_container, workers
+from orphan import Abandoned
 from stack import ROOT, Stack, folder_name, own_stack
 
 PAGE = ROOT / "docs" / "reference" / "reliability-containers.md"
 ASKED = {"limit": 512, "shard_size": 64}
 BEFORE_THE_KILL = 1  # shards done; eight in all, four at a time
-PATIENCE = 1500.0  # seconds: a dead worker is noticed by its missing heartbeats, after five minutes
+PATIENCE = 1500.0  # seconds: a dead worker is noticed by its missing heartbeats, after two minutes
 
 
 @dataclass(frozen=True)
@@ -30,11 +29,13 @@ class Scenario:
         name: what is killed.
         kill: does it, and whatever a machine's own supervision would do next.
         then: what is expected to happen, for the table.
+        check: looks, after the run's end, whether it did happen; raises RuntimeError if not.
     """
 
     name: str
     kill: Callable[[Stack], None]
     then: str
+    check: Callable[[Stack], None] = lambda _: None
 
 
 @dataclass(frozen=True)
@@ -58,46 +59,19 @@ class Outcome:
     orphans: int
 
 
-def service(name: str) -> Callable[[Stack], None]:
-    """Kill the first process of a service, as the kernel would for want of memory; the engine restarts it."""
-
-    def kill(stack: Stack) -> None:
-        os.kill(stack.pid(name), signal.SIGKILL)
-
-    return kill
-
-
-def stage_container(stack: Stack) -> None:
-    """Kill one container that is scoring."""
-    stack.run("docker", "kill", "--signal", "KILL", stack.stages()[0])
-
-
-def worker(stack: Stack) -> None:
-    """Kill the processes that run tasks, and leave their scheduler and their containers alone."""
-    listing = stack.run(
-        "docker", "top", stack.compose("ps", "-q", "airflow-scheduler").strip(), "-eo", "pid,args"
-    )
-    for line in listing.splitlines()[1:]:
-        pid, _, command = line.strip().partition(" ")
-        if "airflow worker" in command and "<idle>" not in command:
-            os.kill(int(pid), signal.SIGKILL)
-
-
-def engine(stack: Stack) -> None:
-    """Kill the container engine, and start it again by the command in ENGINE_START."""
-    pid = int(Path(os.environ.get("ENGINE_PID_FILE", "/var/run/docker.pid")).read_text())
-    os.kill(pid, signal.SIGKILL)
-    time.sleep(3)
-    subprocess.run(os.environ["ENGINE_START"], shell=True, check=True)  # noqa: S602 - the tester's own command
-    stack.up()
-
-
+ABANDONED = Abandoned()
 SCENARIOS = [
     Scenario("a container that scores a shard", stage_container, "the task is retried, the shard continues"),
     Scenario(
         "the processes that run tasks, not their containers",
-        worker,
+        workers,
         "their heartbeats stop; the tasks are retried",
+    ),
+    Scenario(
+        "the same processes, while an attempt that Airflow cannot see works on one shard",
+        ABANDONED.kill,
+        "their tasks are marked as failed; `imagebatch_orphans` stops what they left; that attempt ends with 75",
+        ABANDONED.check,
     ),
     Scenario(
         "the scheduler with its executor",
@@ -171,6 +145,7 @@ def disturb(stack: Stack, scenario: Scenario, expected: str) -> Outcome:
         stack.clear_failed(run)
         state = stack.wait(run, PATIENCE)
     seconds = time.monotonic() - begun
+    scenario.check(stack)
     same = state == "success" and digest(stack, run) == expected
     attempts = max((each["try_number"] for each in stack.tasks(run)), default=0)
     outcome = Outcome(
