@@ -70,7 +70,7 @@ SCENARIOS = [
     Scenario(
         "the same processes, while an attempt that Airflow cannot see works on one shard",
         ABANDONED.kill,
-        "their tasks are marked as failed; `imagebatch_orphans` stops what they left; that attempt ends with 75",
+        "they are marked as failed; `imagebatch_orphans` stops what they left; that attempt ends with 75",
         ABANDONED.check,
     ),
     Scenario(
