@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import threading
@@ -77,7 +78,7 @@ def gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
 
 
 def test_a_run_shows_its_counts_its_reasons_and_its_success(
-    gateway: Gateway, call: Call, images: Path
+    gateway: Gateway, call: Call, images: Path, runs: Path
 ) -> None:
     """What a gateway holds after a run agrees with its certificate, and says when the next run is due."""
     (images / "bad.jpg").write_bytes(b"")
@@ -95,6 +96,10 @@ def test_a_run_shows_its_counts_its_reasons_and_its_success(
     )
     assert gateway.value("pipeline/nightly", "imagebatch_next_run_timestamp_seconds") == 1893463200
     assert gateway.value("pipeline/nightly", "imagebatch_run_deadline_timestamp_seconds") == 1893456000
+    ((_, pairs),) = [key for key in reasons if key[0] == "imagebatch_run_model_info"]
+    model = dict(pairs)
+    assert (model["model"], model["backend"], model["engine"]) == ("solar-cells", "torchserve", "fixed")
+    assert "engine" not in json.loads((runs / "a" / "run.json").read_text())["model"]
 
 
 def test_each_stage_has_a_group_with_its_images_and_its_end(

@@ -12,7 +12,7 @@ from enum import StrEnum
 from urllib.parse import unquote_to_bytes
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 PROTOCOL_VERSION = 1
 
@@ -95,6 +95,7 @@ class ModelPin(BaseModel):
         version: Version on the model server.
         digest: `sha256:` and 64 hex digits, over the files that the worker loaded.
         labels: Class names by class index.
+        engine: What computes it, where the server says so. Not written to run.json: the digest holds it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -103,6 +104,7 @@ class ModelPin(BaseModel):
     version: str
     digest: str
     labels: list[str]
+    engine: str = Field(default="", exclude=True)
 
 
 class RunDescription(BaseModel):

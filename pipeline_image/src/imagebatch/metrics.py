@@ -63,7 +63,13 @@ RUN_IMAGES = _gauge(
 )
 RUN_UNPREDICTED = _gauge("run_images_without_prediction", "Images rejected or failed, by reason.", "reason")
 RUN_MODEL = _gauge(
-    "run_model_info", "1; its labels say which model answers.", "model", "version", "digest", "backend"
+    "run_model_info",
+    "1; its labels say which model answers.",
+    "model",
+    "version",
+    "digest",
+    "backend",
+    "engine",
 )
 LAST_SUCCESS = _gauge("last_success_timestamp_seconds", "When a certificate was last written.")
 NEXT_RUN = _gauge("next_run_timestamp_seconds", "When the next run is expected to begin.")

@@ -71,7 +71,7 @@ class StageMetrics:
         """Shows what preprocess found."""
         for outcome in ("listed", "accepted", "rejected"):
             self.show(metrics.RUN_IMAGES, getattr(plan, outcome), outcome)
-        self.show(metrics.RUN_MODEL, 1, model.name, model.version, model.digest, backend)
+        self.show(metrics.RUN_MODEL, 1, model.name, model.version, model.digest, backend, model.engine)
 
     def certified(self, counts: dict[str, int], reasons: dict[str, int]) -> None:
         """Shows that the run has its certificate: images by outcome, and by reason where there is none."""

@@ -23,6 +23,7 @@ class _Model(BaseModel):
 class _Description(BaseModel):
     model: _Model
     labels: list[str]
+    engine: str = ""
 
 
 class _Error(BaseModel):
@@ -57,6 +58,7 @@ def parse_description(body: bytes) -> ModelPin:
         version=found.model.version,
         digest=found.model.digest,
         labels=found.labels,
+        engine=found.engine,
     )
 
 
