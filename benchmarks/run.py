@@ -39,6 +39,7 @@ BENCHMARKS = {
     "wire": Benchmark(["wire.py", "--publish"], "training"),
     "growth": Benchmark(["growth.py", "--publish"]),
     "drift": Benchmark(["drift.py", "--publish"], "pipeline_image"),
+    "trends": Benchmark(["trends.py", "--publish"], "pipeline_image"),
     "drift-cost": Benchmark(["drift_cost.py", "--publish"], "pipeline_image"),
     "whole-run": Benchmark(["whole_run.py", "--publish"], alone=True),
     "dag-overhead": Benchmark(["dag_overhead.py", "--publish"], alone=True),

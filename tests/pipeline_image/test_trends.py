@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -13,65 +12,12 @@ from conftest import Call
 from imagebatch.summary import RunSummary, keep_summary
 from imagebatch.trends import Finding, findings
 from imagebatch.trends.told import remembered
-
-LABELS = ("mono-sound", "mono-defective", "poly-sound", "poly-defective")
-SHARES = np.array([0.3, 0.08, 0.5, 0.12])
-NIGHTS = 60
-
-
-def nights(
-    seed: int,
-    *,
-    slow: int = NIGHTS,
-    shift: int = NIGHTS,
-    weekly: float = 0.0,
-    slope: float = 0.0,
-    pipeline: str = "simulated",
-) -> list[RunSummary]:
-    """60 nights with the noise of real ones.
-
-    Args:
-        seed: Of the noise.
-        slow: Throughput is a fifth lower from this night.
-        shift: Half as many defective mono cells more from this night.
-        weekly: Share of images that are missing on Saturdays and Sundays.
-        slope: Confidence changes by this much over all nights.
-        pipeline: Whose runs they are; part of their ids where it is another one.
-    """
-    chance = np.random.default_rng(seed)
-    runs = []
-    for night in range(NIGHTS):
-        started = datetime(2026, 9, 1, 2, tzinfo=UTC) + timedelta(days=night)
-        shares = chance.dirichlet(SHARES * 900) * (1, 1.5 if night >= shift else 1, 1, 1)
-        listed = int(chance.normal(2600, 40) * (1 - weekly * (started.weekday() >= 5)))
-        failed = int(chance.binomial(listed, 0.004))
-        counts = chance.multinomial(listed - failed, shares / shares.sum())
-        runs.append(
-            RunSummary(
-                run_id=f"{'' if pipeline == 'simulated' else pipeline + '-'}night-{night:02}",
-                pipeline=pipeline,
-                started=started,
-                model="solar-cells 1.0 sha256:0",
-                listed=listed,
-                predicted=listed - failed,
-                failed=failed,
-                rejected=0,
-                reasons={},
-                classes=dict(zip(LABELS, map(int, counts), strict=True)),
-                images_per_second=float(chance.normal(240, 10) * (0.8 if night >= slow else 1)),
-                confidence=float(chance.normal(0.78, 0.006) + slope * night / NIGHTS),
-                unsure=float(chance.normal(0.05, 0.005)),
-                drift=float(abs(chance.normal(0.07, 0.015))),
-                estimated_accuracy=float(chance.normal(0.85, 0.008)),
-                brightness=float(chance.normal(0.59, 0.008)),
-            )
-        )
-    return runs
+from nights import nights
 
 
 def sentences_of(runs: list[RunSummary]) -> list[str]:
     """What is said about runs at the usual alpha."""
-    return [one.text for one in findings(runs, 0.01)[1]]
+    return [one.text for one in findings(runs, 0.002)[1]]
 
 
 def night_of(sentences: list[str], beginning: str) -> int:

@@ -1,13 +1,15 @@
 """Changes in a series of one figure per run: of level, of slope, by weekday. Statistics only, no words.
 
 A change counts when a permutation test says that shuffled runs hardly ever show one as large. Shuffling takes
-runs to be independent of each other; the measured false alarms are in docs/reference/drift.md.
+runs to be independent of each other; where one resembles the last, what is seen counts for less, as a mean of
+such runs varies more (G. V. Bayley, J. M. Hammersley, 1946). Measured false alarms: docs/how-to/history.md.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -23,8 +25,10 @@ LEAST_RUNS = 14
 _LEAST_PER_WEEKDAY = 3
 _LEAST_SEGMENT = 4
 _MOST_CHANGES = 3
-_PERMUTATIONS = 4999
 _WEEK = 7
+# Shuffles at a time; a test that shows no promise ends with the first of them.
+_SHUFFLES = 999
+_HOPELESS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +112,11 @@ def _levels(values: Floats, alpha: float, chance: np.random.Generator) -> tuple[
         if len(segment) < 2 * _LEAST_SEGMENT or np.ptp(segment) == 0:
             continue
         found = ruptures.Binseg(model="l2", min_size=_LEAST_SEGMENT, jump=1).fit(segment).predict(n_bkps=1)
-        p = _level_p(segment, chance)
+        at = int(found[0])
+        fitted = np.where(np.arange(len(segment)) < at, segment[:at].mean(), segment[at:].mean())
+        p = _p_value(segment, _best_gain, _independence(segment - fitted), alpha, chance)
         if p <= alpha:
-            at = start + int(found[0])
+            at += start
             accepted.append(at)
             p_of[at] = p
             open_segments += [(start, at), (at, end)]
@@ -121,11 +127,38 @@ def _levels(values: Floats, alpha: float, chance: np.random.Generator) -> tuple[
     )
 
 
-def _level_p(segment: Floats, chance: np.random.Generator) -> float:
-    """How often a shuffled segment has a two-level fit that is as good."""
-    shuffled = chance.permuted(np.tile(segment, (_PERMUTATIONS, 1)), axis=1)
-    null = _best_gain(shuffled)
-    return float((1 + (null >= _best_gain(segment[None])[0] - 1e-12).sum()) / (1 + _PERMUTATIONS))
+def _p_value(
+    values: Floats,
+    statistic: Callable[[Floats], Floats],
+    weight: float,
+    alpha: float,
+    chance: np.random.Generator,
+) -> float:
+    """How often shuffled values show as much.
+
+    Args:
+        values: Shape (runs,).
+        statistic: Of rows of values, shape (rows, runs); the larger the more of a change.
+        weight: What the values' own statistic is multiplied with.
+        alpha: Below which p-values matter: there are enough shuffles to reach it.
+        chance: Source of the shuffles.
+    """
+    seen = float(statistic(values[None])[0]) * weight
+    done = at_least = 0
+    wanted = math.ceil(2 / alpha)
+    while done < wanted and at_least < _HOPELESS:
+        shuffled = chance.permuted(np.tile(values, (_SHUFFLES, 1)), axis=1)
+        at_least += int((statistic(shuffled) >= seen - 1e-12).sum())
+        done += _SHUFFLES
+    return (1 + at_least) / (1 + done)
+
+
+def _independence(rest: Floats) -> float:
+    """What a squared mean of these counts for, in (0, 1]: 1 where no run resembles the one before."""
+    total = float(rest @ rest)
+    resemblance = float(rest[1:] @ rest[:-1]) / total if total else 0.0
+    resemblance = min(max(resemblance, 0.0), 0.95)
+    return (1 - resemblance) / (1 + resemblance)
 
 
 def _best_gain(rows: Floats) -> Floats:
@@ -140,9 +173,8 @@ def _best_gain(rows: Floats) -> Floats:
 
 def _slope(values: Floats, alpha: float, chance: np.random.Generator) -> Slope | None:
     time = np.arange(len(values)) - (len(values) - 1) / 2
-    shuffled = chance.permuted(np.tile(values, (_PERMUTATIONS, 1)), axis=1)
-    seen = abs(float(time @ values))
-    p = float((1 + (np.abs(shuffled @ time) >= seen - 1e-12).sum()) / (1 + _PERMUTATIONS))
+    line = np.polyval(np.polyfit(time, values, 1), time)
+    p = _p_value(values, lambda rows: (rows @ time) ** 2, _independence(values - line), alpha, chance)
     if p > alpha:
         return None
     slope = float(time @ values / (time @ time))
@@ -156,11 +188,10 @@ def _weekly(values: Floats, weekdays: Integers, alpha: float, chance: np.random.
         return None
     groups = np.stack([(weekdays == day) / (weekdays == day).sum() for day in present])
     sizes = np.array([(weekdays == day).sum() for day in present])
-    shuffled = chance.permuted(np.tile(values - values.mean(), (_PERMUTATIONS, 1)), axis=1)
-    null = ((shuffled @ groups.T) ** 2 * sizes).sum(axis=1)
     means = groups @ (values - values.mean())
-    seen = float((means**2 * sizes).sum())
-    p = float((1 + (null >= seen - 1e-12).sum()) / (1 + _PERMUTATIONS))
+    p = _p_value(
+        values - values.mean(), lambda rows: ((rows @ groups.T) ** 2 * sizes).sum(axis=1), 1.0, alpha, chance
+    )
     if p > alpha:
         return None
     # The days that stand out: the largest gap between the sorted means parts them from the others.

@@ -287,7 +287,7 @@ class TrendsSettings(HistorySettings):
     """Find changes of level, slopes and weekly patterns in the runs' figures, and say them in sentences."""
 
     trend_alpha: float = Field(
-        0.01, gt=0, lt=1, description="Probability that a history without any change is called changing."
+        0.002, gt=0, lt=1, description="Probability that a history without any change is called changing."
     )
 
 

@@ -62,10 +62,10 @@ class Decoders:
 
 
 class _Worker:
-    """One process, started when it is first asked."""
+    """One process, started at once: it imports while its parent has other things to do."""
 
     def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | None = _start()
 
     def ask(self, kind: bytes, data: bytes) -> tuple[bytes, bytes]:
         """The reply, or (b"", b"") if the process has died of it."""

@@ -60,12 +60,11 @@ def report(settings: ReportSettings) -> ReportResult:
     """
     run = open_run(settings.runs_uri, settings.run_id)
     certificate, description = recorded_certificate(run), read_description(run)
-    timeline = read_timeline(run)
     with Decoders() as decoders:
+        timeline, predictions = read_timeline(run), Predictions(run, description)
         sample = image_sample(run, description, settings.image_sample, decoders)
         found = findings(sample)
         run.write(quality_path("images"), findings_json(sample.num_rows, found))
-        predictions = Predictions(run, description)
         drift = _drift(run, description, sample, settings)
         figures = _sample_figures(sample, found) | _drift_figures(drift)
         summary = _summary(settings.pipeline, certificate, timeline, predictions, figures)
