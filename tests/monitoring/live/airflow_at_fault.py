@@ -8,7 +8,7 @@ from airflow_under_watch import DAG, WatchedAirflow
 from fault import PATIENCE, fault
 from platform_under_watch import Platform
 from relay import Relay
-from runs_at_fault import Slowness
+from steps import Slowness
 
 
 def deadlines_and_lineage(platform: Platform) -> list[str]:

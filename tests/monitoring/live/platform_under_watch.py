@@ -146,10 +146,8 @@ def _require(images: Path) -> None:
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
     if missing:
         fail(
-            fail(
-                f"no {', '.join(missing)}: install Debian's packages of these names"
-                " (for collectd: collectd-core, libprotobuf-c1, libmicrohttpd12)"
-            )
+            f"no {', '.join(missing)}: install Debian's packages of these names"
+            " (for collectd: collectd-core, libprotobuf-c1, libmicrohttpd12)"
         )
     if not (ROOT / "model_store" / "solar-cells.mar").exists() or not images.exists():
         fail("no archive or no images: run `make demo` first")

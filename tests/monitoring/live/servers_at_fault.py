@@ -1,6 +1,8 @@
 """Faults of what all runs share: made one after the other."""
 
 import contextlib
+import http.client
+import json
 import os
 import signal
 import threading
@@ -9,8 +11,7 @@ from collections.abc import Iterator
 
 from fault import fault
 from platform_under_watch import Platform
-from relay import Relay
-from runs_at_fault import Slowness, ended, finish, prepare, under_way
+from steps import ended, finish, prepare, slow_run
 
 _HEADERS = {"Content-Type": "multipart/form-data; boundary=b"}
 
@@ -18,7 +19,7 @@ _HEADERS = {"Content-Type": "multipart/form-data; boundary=b"}
 @fault("ImagebatchScoringStalled")
 def frozen(platform: Platform, name: str) -> Iterator[float]:
     """The server's workers are frozen (SIGSTOP) while a run is at work."""
-    prepare(platform, name, f"{name}-1", limit=400)
+    prepare(platform, name, limit=400)
     workers = [int(worker["pid"]) for worker in platform.server.workers()]
     scoring = platform.stage(name, "score", "--run-id", f"{name}-1", "--pack-size", 2, "--in-flight", 2)
     time.sleep(3)
@@ -32,13 +33,13 @@ def frozen(platform: Platform, name: str) -> Iterator[float]:
             os.kill(pid, signal.SIGCONT)
     yield time.time()
     ended(scoring)
-    finish(platform, name, f"{name}-1")
+    finish(platform, name)
 
 
 @fault("ImagebatchQueueFull")
 def starved(platform: Platform, name: str) -> Iterator[float]:
     """Another client keeps the server's queue full."""
-    prepare(platform, name, f"{name}-1", limit=600)
+    prepare(platform, name, limit=600)
     stop = threading.Event()
     crowd = [threading.Thread(target=_ask_on_and_on, args=(platform, stop), daemon=True) for _ in range(14)]
     for each in crowd:
@@ -56,9 +57,6 @@ def starved(platform: Platform, name: str) -> Iterator[float]:
 
 
 def _ask_on_and_on(platform: Platform, stop: threading.Event) -> None:
-    import http.client  # noqa: PLC0415 - the crowd's own
-    import json  # noqa: PLC0415 - the same
-
     key = json.loads(platform.server.key_file.read_text())["inference"]["key"]
     images = [path.read_bytes() for path in sorted(platform.photographs.iterdir())[:24]]
     parts = [
@@ -96,34 +94,27 @@ def workers_killed(platform: Platform, name: str) -> Iterator[float]:
 @fault("ImagebatchModelServerDown", subject="torchserve")
 def server_killed(platform: Platform, name: str) -> Iterator[float]:
     """TorchServe and its workers are killed (SIGKILL) while a run is at work, and started again."""
-    with Relay(platform.server.inference, after=Slowness(0.3)) as relay:
-        prepare(platform, name, f"{name}-1", limit=100)
-        scoring = platform.stage(
-            name, "score", "--run-id", f"{name}-1", "--pack-size", 4, "--in-flight", 1, api_url=relay.url
-        )
-        under_way(scoring, relay)
+    with slow_run(platform, name, 0.3, limit=100) as run:
+        run.wait_until_under_way()
         platform.server.kill()
         yield time.time()
         platform.server.start()
         platform.server.wait_until_ready()
         yield time.time()
-        ended(scoring)
-        finish(platform, name, f"{name}-1")
+        ended(run.scoring)
+        finish(platform, name)
 
 
 @fault("ImagebatchPushgatewayDown", subject="pushgateway")
 def gateway_killed(platform: Platform, name: str) -> Iterator[float]:
     """The Pushgateway is stopped while a run is at work; the run must not notice."""
-    with Relay(platform.server.inference, after=Slowness(0.3)) as relay:
-        prepare(platform, name, f"{name}-1", limit=400)
-        flags = ["--pack-size", 4, "--in-flight", 1]
-        scoring = platform.stage(name, "score", "--run-id", f"{name}-1", *flags, api_url=relay.url)
-        time.sleep(3)
+    with slow_run(platform, name, 0.3, limit=400) as run:
+        run.wait_until_under_way()
         platform.pushgateway.signal(signal.SIGTERM)
         platform.pushgateway.wait()
         yield time.time()
         platform.start_pushgateway()
         yield time.time()
-        ended(scoring)
-        assert scoring.err.count("metrics are not pushed") == 1
-        finish(platform, name, f"{name}-1")
+        ended(run.scoring)
+        assert run.scoring.err.count("metrics are not pushed") == 1
+        finish(platform, name)
