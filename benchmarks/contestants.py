@@ -87,7 +87,7 @@ STOCK_GRID = [
     for in_flight, batch in ((2, 1), (4, 1), (16, 1), (16, 8))
 ]
 
-_TUNED = stock(2, 1, 4)
+_TUNED = stock(3, 1, 4)
 
 CONTESTANTS = [
     Contestant(
