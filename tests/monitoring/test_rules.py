@@ -77,6 +77,13 @@ def test_every_metric_that_a_rule_reads_is_one_of_ours_or_a_named_foreign_one() 
     assert {name for name in ours if f"| `{name}` |" not in page} == set()
 
 
+def test_every_record_stands_in_the_reference() -> None:
+    """Whoever writes a query of their own finds what is recorded, and nothing that is not."""
+    page = (ROOT / "docs/reference/metrics.md").read_text(encoding="utf-8")
+    told = set(re.findall(r"^\| `(imagebatch:[a-z0-9_:]+)` \|", page, re.MULTILINE))
+    assert told == {rule["record"] for rule in rules("recording.yml")}
+
+
 @pytest.mark.parametrize(
     ("labels", "receivers"),
     [
