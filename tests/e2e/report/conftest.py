@@ -35,6 +35,15 @@ with Image.open(first) as image:
     Image.new("L", image.size, 128).save(folder / "blank.png")
     image.save(folder / "again.jpg", quality=80)
 """
+# Figures of 60 nights, as reports would have kept them.
+_NIGHTS = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from imagebatch.summary import keep_summary
+from nights import nights
+for run in nights(3, slow=38, shift=27, weekly=0.3, pipeline="solar-cells"):
+    keep_summary(sys.argv[2], run)
+"""
 
 
 @dataclass(frozen=True)
@@ -86,8 +95,17 @@ def runs(tmp_path_factory: pytest.TempPathFactory, material: tuple[Path, Path]) 
     found("baseline", "--run-id", "night-1", "--output", baseline, "--labels", images.parent / "labels.csv")
     judged = ("--baseline", baseline, "--image-sample", 0, "--ceiling", 260)
     found("run", "--run-id", "night-2", "--input", folder / "after", *model, *judged)
-    found("history")
     return found
+
+
+@pytest.fixture(scope="session")
+def long_history(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """history.html of 60 simulated nights in which three things change."""
+    found = Runs(tmp_path_factory.mktemp("history") / "runs")
+    subprocess.run([PYTHON, "-c", _NIGHTS, ROOT / "tests" / "pipeline_image", found.uri], check=True)
+    found("trends")
+    found("history")
+    return found.uri / "_history" / "history.html"
 
 
 @pytest.fixture(scope="session")
@@ -101,9 +119,9 @@ def fixed_server() -> Iterator[str]:
         process.kill()
 
 
-@pytest.fixture(scope="session")
-def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real MLflow server on SQLite."""
+@pytest.fixture(scope="session", autouse=True)
+def mlflow_starting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real MLflow server on SQLite, which starts while other tests run."""
     folder = tmp_path_factory.mktemp("mlflow")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -122,10 +140,16 @@ def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         log,
         subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True) as process,
     ):
-        url = f"http://127.0.0.1:{port}"
-        _wait(lambda: urllib.request.urlopen(f"{url}/health", timeout=2).status == 200, 120)  # noqa: S310 - loopback
-        yield url
+        yield f"http://127.0.0.1:{port}"
         os.killpg(process.pid, 15)
+
+
+@pytest.fixture(scope="session")
+def mlflow(mlflow_starting: str) -> str:
+    """The address of an MLflow server that answers."""
+    health = f"{mlflow_starting}/health"
+    _wait(lambda: urllib.request.urlopen(health, timeout=2).status == 200, 120)  # noqa: S310 - loopback
+    return mlflow_starting
 
 
 def _wait(ready: Callable[[], bool], seconds: float) -> None:
