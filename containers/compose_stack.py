@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,19 @@ THIRD_PARTY = {
     "POSTGRES_IMAGE": ("postgres:17", "postgres"),
     "HAPROXY_IMAGE": ("haproxy:3.2", "haproxy"),
 }
+# The same for the profile `monitoring`, and the settings that switch it on (docs/how-to/monitoring.md).
+WATCHERS = {
+    "PROMETHEUS_IMAGE": ("prom/prometheus:v3.5.0", "prometheus"),
+    "ALERTMANAGER_IMAGE": ("prom/alertmanager:v0.28.1", "alertmanager"),
+    "PUSHGATEWAY_IMAGE": ("prom/pushgateway:v1.11.1", "pushgateway"),
+    "STATSD_EXPORTER_IMAGE": ("prom/statsd-exporter:v0.28.0", "statsd"),
+}
+WATCHED = {
+    "COMPOSE_PROFILES": "monitoring",
+    "IMAGEBATCH_METRICS_URL": "http://pushgateway:9091",
+    "AIRFLOW_STATSD": "True",
+}
+PORTS = ("AIRFLOW_PORT", "MLFLOW_PORT", "PROMETHEUS_PORT", "ALERTMANAGER_PORT")
 PULL_SECONDS = 300.0
 
 
@@ -67,12 +81,12 @@ class Stack:
         return done.stdout
 
     def prepare(self) -> None:
-        """Write its settings, with ports that are free now."""
+        """Write its settings, with ports that are free now and the profile `monitoring`."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
         env.main(self.file)
         known = self.settings
-        made = {name: str(free_port()) for name in ("AIRFLOW_PORT", "MLFLOW_PORT") if name not in known}
-        env.write(self.file, known | made | third_party())
+        made = {name: str(free_port()) for name in PORTS if name not in known}
+        env.write(self.file, known | made | WATCHED | third_party(THIRD_PARTY | WATCHERS))
 
     def up(self) -> None:
         """Start it and wait until everything is healthy."""
@@ -112,14 +126,17 @@ def main() -> int:
     return 0
 
 
-def third_party() -> dict[str, str]:
+def third_party(wanted: Mapping[str, tuple[str, str]] = THIRD_PARTY) -> dict[str, str]:
     """Find an image for each service that is not ours.
+
+    Args:
+        wanted: name and stand-in of each, by variable.
 
     Returns:
         Values of the variables in docker-compose.yaml; nothing for an image that is there or can be pulled.
     """
     chosen = {}
-    for variable, (name, stand_in) in THIRD_PARTY.items():
+    for variable, (name, stand_in) in wanted.items():
         if os.environ.get(variable):
             chosen[variable] = os.environ[variable]
         elif not present(name) and not pulled(name):

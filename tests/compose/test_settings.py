@@ -7,7 +7,8 @@ import pytest
 from compose_stack import Stack
 from security_table import PAGE, PASSAGE, capabilities, mounts, networks, published, table, written
 
-SERVICES = {
+WATCHERS = {"alertmanager", "prometheus", "pushgateway", "statsd"}  # of the profile monitoring
+SERVICES = WATCHERS | {
     "airflow-api-server",
     "airflow-dag-processor",
     "airflow-init",
@@ -36,6 +37,7 @@ def test_nobody_is_root(everything: dict[str, dict[str, Any]]) -> None:
     """Each container names an ordinary user; ours a numeric one."""
     users = {name: each["Config"]["User"] for name, each in everything.items()}
     assert users.pop("postgres") == "postgres"
+    assert {users.pop(name) for name in WATCHERS} == {"65534:65534"}
     assert {user.split(":")[0] for user in users.values()} == {"10001"}
 
 
@@ -64,13 +66,15 @@ def test_memory_processes_and_logs_are_bounded(everything: dict[str, dict[str, A
         assert {"max-size", "max-file"} <= set(host["LogConfig"]["Config"]), name
 
 
-def test_only_the_two_user_interfaces_are_published_on_loopback(
+def test_only_pages_for_people_are_published_on_loopback(
     everything: dict[str, dict[str, Any]], stack: Stack
 ) -> None:
-    """Airflow and MLflow, on 127.0.0.1; nothing else is reachable from outside."""
+    """Airflow, MLflow, Prometheus and Alertmanager, on 127.0.0.1; nothing else is reachable from outside."""
     found = {name: published(each["HostConfig"]) for name, each in everything.items()}
     assert {name: ports for name, ports in found.items() if ports} == {
         "airflow-api-server": "8080 on 127.0.0.1",
+        "alertmanager": "9093 on 127.0.0.1",
+        "prometheus": "9090 on 127.0.0.1",
         "mlflow": "5000 on 127.0.0.1",
     }
     assert stack.settings["AIRFLOW_PORT"]
