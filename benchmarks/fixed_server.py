@@ -13,7 +13,7 @@ LABELS = ["mono-sound", "mono-defective", "poly-sound", "poly-defective"]
 MODEL = {"name": "solar-cells", "version": "1.0", "digest": "sha256:" + "ab" * 32}
 DESCRIPTION = {"model": MODEL, "labels": LABELS, "input": {"crop": 224}, "engine": "fixed"}
 
-_NAME = re.compile(rb'\r\nContent-Disposition: form-data; name="([^"]+)"')
+_NAME = re.compile(rb'\r\nContent-Disposition: attachment; name="([^"]+)"')
 
 
 class Server(ThreadingHTTPServer):
