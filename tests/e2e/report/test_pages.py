@@ -93,8 +93,8 @@ def test_nothing_is_cut_off(
         assert opened.evaluate("document.documentElement.scrollWidth") == width
         if section != "counts" and name == "report":
             opened.evaluate(f"document.getElementById('{section}').scrollIntoView({{behavior: 'instant'}})")
-        picture = folder / f"{name}-{look}.png"
-        opened.screenshot(path=picture)
+        picture = folder / f"{name}-{look}.jpg"
+        opened.screenshot(path=picture, type="jpeg", quality=72)
         assert picture.stat().st_size < MOST_PICTURE_BYTES
     context.close()
 
