@@ -99,7 +99,7 @@ def scored(stack: Stack) -> tuple[str, bytes]:
     """
     airflow = Airflow(stack.airflow, "admin", stack.settings["AIRFLOW_ADMIN_PASSWORD"])
     succeed(airflow, {})
-    (folder,) = stack.tool("sh", "-c", "ls /data/runs").split()
+    (folder,) = stack.tool("sh", "-c", "ls /data/runs/*/_SUCCESS | cut -d/ -f4").split()
     output = f"/data/runs/{folder}/output"
     certificate = json.loads(stack.read(f"{output}/certificate.json"))
     counts = certificate["counts"]
@@ -139,7 +139,7 @@ def reference() -> bytes:
         password = json.loads((folder / "airflow" / "passwords.json").read_text())["admin"]
         airflow = Airflow(f"http://127.0.0.1:{ports['IMAGEBATCH_PORT_AIRFLOW']}", "admin", password)
         succeed(airflow, {"input": str(inputs / "solar-cells" / "images")})
-        newest = max((folder / "runs").iterdir(), key=lambda path: path.stat().st_mtime)
+        newest = max((folder / "runs").glob("*/_SUCCESS"), key=lambda path: path.stat().st_mtime).parent
         return (newest / "output" / "predictions.csv").read_bytes()
     finally:
         run([*script, "down"], quiet=True, environment=settings)
