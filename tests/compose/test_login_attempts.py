@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from airflow_rest import Airflow
-from compose_stack import Stack
+from compose_stack import PORTS, Stack
 
 DAG = "batch_image_inference"
 
@@ -106,5 +106,5 @@ def test_no_other_port_of_the_machine_leads_into_the_stack(
         for bindings in (container["NetworkSettings"]["Ports"] or {}).values()
         for each in bindings or []
     }
-    wanted = {stack.settings[name] for name in ("AIRFLOW_PORT", "MLFLOW_PORT")}
+    wanted = {stack.settings[name] for name in PORTS}
     assert bound == {("127.0.0.1", port) for port in wanted}
