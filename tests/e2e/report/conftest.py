@@ -84,7 +84,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory, material: tuple[Path, Path]) 
     folder = tmp_path_factory.mktemp("report")
     found = Runs(folder / "runs")
     cells = sorted(images.glob("*.png"))
-    for name, chosen in (("before", cells[::8]), ("after", cells[4::8])):
+    # A picture for the documentation is of more than a test needs.
+    each = 2 if os.environ.get("IMAGEBATCH_WRITE_DOCS") else 8
+    for name, chosen in (("before", cells[::each]), ("after", cells[each // 2 :: each])):
         (folder / name).mkdir()
         for path in chosen:
             shutil.copyfile(path, folder / name / path.name)
