@@ -1,4 +1,4 @@
-"""`make operations-test`, first part: kill each piece of the compose stack in the middle of a run.
+"""`make operations-test`, second part: kill each piece of the compose stack in the middle of a run.
 
 A run that nobody disturbs comes first. Then, for each scenario, the same input is scored again, a piece is
 killed with SIGKILL while shards are being scored, and the run must end with the same bytes: by itself, or

@@ -1,4 +1,4 @@
-"""`make operations-test`, second part: the commands of how-to pages, run as they stand; what they promise.
+"""`make operations-test`, third part: the commands of how-to pages, run as they stand; what they promise.
 
 A page's commands are its fenced `bash` blocks, by the heading that they stand under. They run in the folder
 of the stack, by bash, and stop at the first that fails.

@@ -1,4 +1,4 @@
-"""`make operations-test`: the how-to pages, the UI and the kills, on a compose stack of the test's own.
+"""`make operations-test`: the UI, the kills and the how-to pages, on a compose stack of the test's own.
 
 With ENGINE_START (a shell command that starts the container engine again) the engine is killed, too; that is
 for a machine where nobody else uses it.
@@ -31,9 +31,8 @@ def main() -> int:
         )
         if browser.returncode:
             return browser.returncode
-        pages.follow_pages(stack, list(pages.PAGES))
-        stack.forget_login()
         code = kills.kill_all(stack, kills.possible(kills.SCENARIOS))
+        pages.follow_pages(stack, list(pages.PAGES))
     print(f"operations: {time.monotonic() - begun:.0f} s")
     return code
 
