@@ -96,6 +96,17 @@ def test_each_pipeline_is_looked_at_by_itself(call: Call, runs: Path) -> None:
     assert page.count("<span>Images per second</span>") == 2
 
 
+def test_many_pipelines_do_not_hide_a_change(call: Call, runs: Path) -> None:
+    """Proves that the correction for ten pipelines still lets a slow-down of one of them be seen."""
+    for number in range(10):
+        slow = 30 if number == 4 else 60
+        for run in nights(50 + number, slow=slow, pipeline=f"p{number}")[::2]:
+            keep_summary(str(runs), run)
+    found = call("trends")
+    assert (found.last["runs"], found.last["found"]) == (300, 1)
+    assert found.last["changes"][0]["text"].startswith("p4: The throughput fell from")
+
+
 def test_a_change_keeps_its_name_from_night_to_night(call: Call, runs: Path) -> None:
     """Proves that the growing history names one slow-down by one key, so that people are told once."""
     history = nights(11, slow=30)

@@ -16,7 +16,6 @@ import pyarrow as pa
 from imagebatch.certificate import Certificate, recorded_certificate
 from imagebatch.contracts import DRIFT, REPORT, RunDescription, quality_path
 from imagebatch.drift.baseline import as_text, read_baseline
-from imagebatch.drift.judge import judge
 from imagebatch.drift.observations import observe
 from imagebatch.errors import ImagebatchError
 from imagebatch.imagery.checks import findings, findings_json, suspects
@@ -105,6 +104,8 @@ def _drift(
     baseline = read_baseline(settings.baseline, name) if settings.baseline else None
     if baseline is None:
         return None
+    from imagebatch.drift.judge import judge  # noqa: PLC0415 (SciPy, only where there is something to judge)
+
     result = judge(
         baseline,
         observe(run, description, sample),
