@@ -19,21 +19,19 @@ _HEADERS = {"Content-Type": "multipart/form-data; boundary=b"}
 @fault("ImagebatchScoringStalled")
 def frozen(platform: Platform, name: str) -> Iterator[float]:
     """The server's workers are frozen (SIGSTOP) while a run is at work."""
-    prepare(platform, name, limit=400)
     workers = [int(worker["pid"]) for worker in platform.server.workers()]
-    scoring = platform.stage(name, "score", "--run-id", f"{name}-1", "--pack-size", 2, "--in-flight", 2)
-    time.sleep(3)
-    for pid in workers:
-        os.kill(pid, signal.SIGSTOP)
-    broken = time.time()
-    try:
-        yield broken
-    finally:
+    with slow_run(platform, name, 0.3, limit=100) as run:
+        run.wait_until_under_way()
         for pid in workers:
-            os.kill(pid, signal.SIGCONT)
-    yield time.time()
-    ended(scoring)
-    finish(platform, name)
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield time.time()
+        finally:
+            for pid in workers:
+                os.kill(pid, signal.SIGCONT)
+        yield time.time()
+        ended(run.scoring)
+        finish(platform, name)
 
 
 @fault("ImagebatchQueueFull")
