@@ -86,8 +86,12 @@ def stage(client: docker.APIClient, in_scheduler: Callable[[str], str]) -> Itera
 def in_stage(client: docker.APIClient, stage: dict[str, Any]) -> Callable[..., Ended]:
     """Run a command in a container that differs from a stage's in its command alone."""
 
+    # What Airflow fills in for each task is not filled in here, and not needed.
+    variables = [each for each in stage["Config"]["Env"] if "{{" not in each]
+
     def run(*command: str) -> Ended:
-        config = stage["Config"] | {"Cmd": list(command), "HostConfig": stage["HostConfig"]}
+        own = {"Cmd": list(command), "Env": variables, "HostConfig": stage["HostConfig"]}
+        config = stage["Config"] | own
         made = client.create_container_from_config(config)["Id"]
         try:
             client.start(made)
