@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
 Logits = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.uint8]
 
 
 class Engine(ABC):
@@ -95,12 +96,20 @@ class OpenVinoEngine(Engine):
         }
         compiled = openvino.Core().compile_model(folder / self.files[0], "CPU", options)
         self.precision = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-        self._request = compiled.create_infer_request()
+        self._request, self._tensor = compiled.create_infer_request(), openvino.Tensor
+        self._pixels: Pixels | None = None
 
     def infer(self, pixels: torch.Tensor) -> Logits:
         """Compute logits, see `Engine.infer`."""
-        outputs = self._request.infer([pixels.unsqueeze(0).numpy()], share_inputs=True)
-        return np.array(outputs[0][0], dtype=np.float32)
+        given = pixels.unsqueeze(0).numpy()
+        if self._pixels is None or self._pixels.shape != given.shape:
+            self._pixels = np.empty(given.shape, np.uint8)
+            self._request.set_input_tensor(self._tensor(self._pixels, shared_memory=True))
+        # Copied into an input that stays bound: binding each image anew takes a tenth of a millisecond.
+        np.copyto(self._pixels, given)
+        self._request.infer(share_outputs=True)
+        logits: Logits = self._request.get_output_tensor(0).data[0].copy()
+        return logits
 
 
 class OpenVinoBf16Engine(OpenVinoEngine):
