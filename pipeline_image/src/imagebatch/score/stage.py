@@ -36,12 +36,13 @@ _Key = tuple[int, int]  # shard, part
 
 @dataclass(frozen=True, slots=True)
 class ShardScore:
-    """What scoring a shard came to; `resumed` images were scored by an earlier attempt."""
+    """What scoring a shard came to; `resumed` images an earlier attempt has scored, `cached` another run."""
 
     shard: int
     predicted: int
     failed: int
     resumed: int
+    cached: int = 0
 
 
 def _name(settings: ScoreSettings) -> str:
@@ -93,7 +94,7 @@ def _measure_ceilings(
 
 
 def _newly(outcome: ShardScore) -> int:
-    return outcome.predicted + outcome.failed - outcome.resumed
+    return outcome.predicted + outcome.failed - outcome.resumed - outcome.cached
 
 
 def _finished(run: RunFolder, shard: int) -> ShardScore | None:
@@ -175,7 +176,8 @@ class _Stage:
             done = begun.finish()
             del self._begun[begun.number]
             self._report(begun)
-            self._outcomes.append(ShardScore(begun.number, done.predicted, done.failed, begun.resumed))
+            counts = (done.predicted, done.failed, begun.resumed, begun.cached)
+            self._outcomes.append(ShardScore(begun.number, *counts))
 
     def _report(self, shard: ShardInProgress) -> None:
         """Writes what was counted since the shard before this one was finished."""
