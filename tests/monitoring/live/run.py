@@ -76,7 +76,7 @@ def main(argv: list[str]) -> int:
         return 1
     shutil.rmtree(FOLDER, ignore_errors=True)
     if not asked.only:
-        write_page(seen)
+        write_page(seen, time.time() - begun)
     say(f"each of {len(seen)} faults brought its alert and no other, in {time.time() - begun:.0f} s")
     return 0
 

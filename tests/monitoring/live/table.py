@@ -1,5 +1,7 @@
 """docs/reference/alerts.md: what was done, what was told, and how soon."""
 
+import os
+
 from environment import ROOT
 from fault import Seen
 from render import HASTE
@@ -7,8 +9,8 @@ from render import HASTE
 PAGE = ROOT / "docs" / "reference" / "alerts.md"
 
 
-def write_page(seen: list[Seen]) -> None:
-    """Write the table of a complete run."""
+def write_page(seen: list[Seen], seconds: float) -> None:
+    """Write the table of a complete run, which took so long."""
     rows = [
         f"| {one.fault.text} | [{one.fault.alert}](../how-to/runbook.md#{one.fault.alert.lower()})"
         f" | {one.fired:.0f} | {one.resolved:.0f} |"
@@ -21,7 +23,8 @@ def write_page(seen: list[Seen]) -> None:
         " arrives at a webhook. The rules are those of `monitoring/rules/` with every duration divided by"
         f" {HASTE}\n(`tests/monitoring/live/render.py`), so five minutes there are ten seconds here:"
         " in an installation the figures are about"
-        " that much larger.\n\n"
+        f" that much larger.\nThis run, of {len(seen)} faults, took {seconds / 60:.1f} minutes"
+        f" on {os.cpu_count()} cores that had other work.\n\n"
         "| fault | alert | seconds to the notification | from the begin of the repair to the all-clear |\n"
         "|---|---|---|---|\n" + "\n".join(rows) + "\n",
         encoding="utf-8",
