@@ -171,7 +171,10 @@ def wait_until_scoring(stack: Stack, run: str) -> None:
         if stack.state(run) in {"success", "failed"}:
             break
         time.sleep(0.3)
-    raise RuntimeError(f"{run} is {stack.state(run)}: there was no middle to kill in")
+    unhappy = [
+        log for each in stack.tasks(run) if each["state"] == "failed" for log in stack.log(run, each)[-5:]
+    ]
+    raise RuntimeError(f"{run} is {stack.state(run)}: there was no middle to kill in; {unhappy}")
 
 
 def digest(stack: Stack, run: str) -> str:

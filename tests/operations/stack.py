@@ -155,6 +155,16 @@ class Stack:
         except (OSError, RuntimeError):
             return []
 
+    def log(self, run: str, task: dict[str, Any]) -> list[str]:
+        """Read the lines of a task instance's last attempt, as far as Airflow has them."""
+        index = f"?map_index={task['map_index']}" if task["map_index"] >= 0 else ""
+        path = f"/dags/{DAG}/dagRuns/{quote(run, safe='')}/taskInstances/{task['task_id']}"
+        try:
+            entries = self.api(f"{path}/logs/{max(1, task['try_number'])}{index}")["content"]
+        except (OSError, RuntimeError):
+            return []
+        return [str(entry.get("event", "")) for entry in entries]
+
     def clear_failed(self, run: str) -> None:
         """What a person does in the UI: clear the failed tasks of a run."""
         body = {"dry_run": False, "only_failed": True, "dag_run_id": run, "reset_dag_runs": True}
