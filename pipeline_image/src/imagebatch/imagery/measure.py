@@ -122,9 +122,11 @@ def _directions(grey: Grey) -> npt.NDArray[np.float32]:
     grey = grey[::2, ::2]
     across = grey[1:-1, 2:] - grey[1:-1, :-2]
     down = grey[2:, 1:-1] - grey[:-2, 1:-1]
-    angle = np.floor((np.arctan2(down, across) % np.pi) / np.pi * DIRECTIONS + 0.5).astype(int) % DIRECTIONS
-    strength = np.bincount(angle.ravel(), np.hypot(across, down).ravel(), DIRECTIONS)
-    return (strength / max(float(strength.sum()), 1e-6) * DIRECTIONS).astype(np.float32)
+    turns = np.arctan2(down, across) * np.float32(DIRECTIONS / np.pi)
+    sector = np.rint(turns).astype(np.int8) % DIRECTIONS  # an edge has a direction, and no sense
+    strength = np.sqrt(across * across + down * down)
+    shares = np.bincount(sector.ravel(), strength.ravel(), DIRECTIONS)
+    return (shares / max(float(shares.sum()), 1e-6) * DIRECTIONS).astype(np.float32)
 
 
 def _difference_hash(shades: Image.Image) -> str:
