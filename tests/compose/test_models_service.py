@@ -22,16 +22,21 @@ def names(stack: Stack) -> list[str]:
     return [each["modelName"] for each in models(stack, "list")]
 
 
-def test_a_model_is_taken_away_and_registered_while_the_server_runs(stack: Stack) -> None:
-    """Listed, with workers; gone; registered again from its archive, with workers, as before."""
-    before = names(stack)
-    workers = len(models(stack, "describe", f"--model={ARCHIVE}")["workers"])
-    models(stack, "unregister", f"--model={ARCHIVE}")
-    gone = names(stack)
-    models(stack, "register", f"--archive={ARCHIVE}.mar", f"--workers={workers}")
-    assert (before, gone, names(stack)) == ([ARCHIVE], [], [ARCHIVE])
+def workers(stack: Stack) -> list[str]:
+    """List the states of the model's workers."""
     described = models(stack, "describe", f"--model={ARCHIVE}")
-    assert [worker["status"] for worker in described["workers"]] == ["READY"] * workers
+    return [each["status"] for each in described["workers"]]
+
+
+def test_a_model_gets_another_number_of_workers_while_it_serves(stack: Stack) -> None:
+    """One worker more, all of them ready, and back."""
+    assert names(stack) == [ARCHIVE]
+    before = len(workers(stack))
+    models(stack, "scale", f"--model={ARCHIVE}", f"--workers={before + 1}")
+    more = workers(stack)
+    models(stack, "scale", f"--model={ARCHIVE}", f"--workers={before}")
+    assert more == ["READY"] * (before + 1)
+    assert workers(stack)[:before] == ["READY"] * before
 
 
 @pytest.mark.parametrize("archive", ["http://127.0.0.1/evil.mar", "../keys/key_file.json", "/etc/passwd"])
