@@ -32,6 +32,7 @@ from environment import say  # noqa: E402 - the same
 from fault import ALL, Fault, Seen, play  # noqa: E402 - the same
 from panels import silent_panels  # noqa: E402 - the same
 from platform_under_watch import Platform  # noqa: E402 - the same
+from sinks import mail_text  # noqa: E402 - the same
 from table import write_page  # noqa: E402 - the same
 
 AT_ONCE = 6  # runs that share two cores without becoming late by that alone
@@ -120,7 +121,7 @@ def _receivers(platform: Platform) -> list[str]:
     # A DAG's deadlines, which tell the same receivers, know of no runbook.
     attached = [body["attachments"][0] for _, body in posts.get("/slack", []) if "attachments" in body]
     mails = [mail for mail in platform.mailbox.mails if not str(mail["Subject"]).startswith("imagebatch ")]
-    texts = [str(each["text"]) for each in attached] + [str(mail.get_payload(decode=True)) for mail in mails]
+    texts = [str(each["text"]) for each in attached] + list(map(mail_text, mails))
     complaints += [f"no runbook in {text[:80]}" for text in texts if "runbook.md#imagebatch" not in text]
     if platform.webhooks.firing("", 0):
         complaints.append("an alert was about nothing")

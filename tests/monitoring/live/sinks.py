@@ -105,3 +105,9 @@ class Mailbox:
     def close(self) -> None:
         """Stop listening."""
         self._controller.stop()
+
+
+def mail_text(mail: Message) -> str:
+    """The text of a mail, whether or not it has other parts too."""
+    parts = [part.get_payload(decode=True) for part in mail.walk() if not part.is_multipart()]
+    return "\n".join(part.decode(errors="replace") for part in parts if isinstance(part, bytes))
