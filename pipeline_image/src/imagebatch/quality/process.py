@@ -16,6 +16,7 @@ from imagebatch.quality.stage import CheckResult, check
 from imagebatch.settings import CheckSettings
 
 _log = log.get_logger()
+_GOODBYE = 0.2  # seconds
 
 
 class CheckProcess:
@@ -62,7 +63,10 @@ class CheckProcess:
     ) -> None:
         if not self._loaded:
             self._connection.close()
-            self._process.kill()  # it may be loading still, and holds nothing
+            # Seeing that, it gives its semaphores back at once; taking its libraries down is not waited for,
+            # and it may be loading still.
+            self._process.join(_GOODBYE)
+            self._process.kill()
             self._process.join()
 
 
