@@ -22,21 +22,12 @@ def names(stack: Stack) -> list[str]:
     return [each["modelName"] for each in models(stack, "list")]
 
 
-def workers(stack: Stack) -> list[str]:
-    """List the states of the model's workers."""
-    described = models(stack, "describe", f"--model={ARCHIVE}")
-    return [each["status"] for each in described["workers"]]
-
-
-def test_a_model_gets_another_number_of_workers_while_it_serves(stack: Stack) -> None:
-    """One worker more, all of them ready, and back."""
+def test_the_management_api_is_reached_where_models_are_deployed(stack: Stack) -> None:
+    """The model is listed, all its workers are ready and it comes from the store's archive."""
     assert names(stack) == [ARCHIVE]
-    before = len(workers(stack))
-    models(stack, "scale", f"--model={ARCHIVE}", f"--workers={before + 1}")
-    more = workers(stack)
-    models(stack, "scale", f"--model={ARCHIVE}", f"--workers={before}")
-    assert more == ["READY"] * (before + 1)
-    assert workers(stack)[:before] == ["READY"] * before
+    described = models(stack, "describe", f"--model={ARCHIVE}")
+    assert {each["status"] for each in described["workers"]} == {"READY"}
+    assert described["modelUrl"] == f"{ARCHIVE}.mar"
 
 
 @pytest.mark.parametrize("archive", ["http://127.0.0.1/evil.mar", "../keys/key_file.json", "/etc/passwd"])
