@@ -71,7 +71,7 @@ def test_a_run_without_its_table_is_reported(
     assert (level, text) in [(record.levelno, record.getMessage()) for record in caplog.records]
     key = f"batch manual__1 {severity}"
     expected = {"text": text, "severity": severity, "state": state, "run": "batch manual__1", "key": key}
-    assert webhook == [expected]
+    assert webhook == [expected | {"page": "docs/how-to/runbook.md#imagebatchmisseddeadline"}]
 
 
 def test_a_run_that_succeeded_meanwhile_is_not(webhook: list[dict[str, Any]]) -> None:
