@@ -56,8 +56,6 @@ def measure(contestant: Contestant, ground: Ground, images: Sequence[Path]) -> M
     Raises:
         SystemExit: It did not start, failed, or lost an image.
     """
-    for image in images:
-        image.read_bytes()  # from the page cache for everyone: the disk is not what is compared
     mark = f"{contestant.name}-{os.getpid()}-{time.monotonic_ns()}"
     folder = Path(tempfile.mkdtemp(prefix=f"{contestant.name}-", dir=ground.folder))
     turn = _Turn(contestant, ground, folder, ground.variables(contestant, mark), images)
