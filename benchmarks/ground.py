@@ -47,7 +47,6 @@ class Ground:
             "PATH": f"{contestant.programs}:{os.environ['PATH']}",
             "RAY_USAGE_STATS_ENABLED": "0",
             "BENTOML_DO_NOT_TRACK": "true",
-            "CI": "true",  # else OpenVINO starts a process beside each worker, which reports its use
             "BENTOML_HOME": str(self.folder / "bentoml"),
         }
         for name in [name for name in found if name.startswith("IMAGEBATCH_")]:
