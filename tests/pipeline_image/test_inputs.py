@@ -8,8 +8,16 @@ from pathlib import Path
 import pytest
 from imagebatch.contracts import Reason
 from imagebatch.errors import InputNotFoundError
+from imagebatch.storage import inputs
 from imagebatch.storage.inputs import ImageSource, InputListing, to_uri
 from imagebatch.storage.unavailable import ImageUnavailableError
+
+
+@pytest.fixture(params=["held", "followed"], autouse=True)
+def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux's way to find a file, and that of other systems, refuse the same."""
+    if request.param == "followed":
+        monkeypatch.setattr(inputs, "_HELD", "")
 
 
 def listed(folder: Path, *roots: Path) -> dict[bytes, str]:
