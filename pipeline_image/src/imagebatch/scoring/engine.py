@@ -91,9 +91,8 @@ class Engine:
         Yields:
             (key, rows of SCORES_SCHEMA), in order; a chunk comes in one or more pieces.
         """
-        packs = (
-            (key, pack) for key, rows, last in _knowing_the_last(chunks) for pack in self._packs_of(rows, last)
-        )
+        known = _knowing_the_last(chunks)
+        packs = ((key, pack) for key, rows, last in known for pack in self._packs_of(rows, last))
 
         def score_pack(item: tuple[K, Sequence[Row]]) -> tuple[K, list[Row]]:
             key, rows = item
@@ -112,8 +111,8 @@ class Engine:
     def _packs_of(self, rows: Sequence[Row], last: bool) -> Iterator[Sequence[Row]]:  # noqa: FBT001 (private)
         """Cuts rows into packs of the size that suits the server when each is begun.
 
-        The last rows of all go in ever smaller packs (guided self-scheduling: Polychronopoulos and Kuck, 1987):
-        with equal ones most workers would wait for the one that was given the last.
+        The last rows of all go in ever smaller packs (guided self-scheduling: Polychronopoulos and Kuck,
+        1987): with equal ones the workers would wait for the one that was given the last.
         """
         start = 0
         while start < len(rows):
