@@ -1,7 +1,8 @@
 """Engines: what computes a model's logits. Each is one class, chosen by name in `model-config.yaml`.
 
 An engine reads its files from the unpacked archive. Every model file holds the same graph: input uint8
-(1, 3, height, width) RGB, normalisation inside, output float32 logits (1, classes).
+(1, 3, height, width) RGB, normalisation inside, output float32 logits (1, classes). A second output, where
+there is one, is the image's features (1, n), from which the logits are computed: its embedding.
 
 A new engine is a subclass of `Engine` with a `name`; defining it registers it. Only the engine that is chosen
 imports its library.
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 Logits = npt.NDArray[np.float32]
+Features = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -71,6 +73,16 @@ class Engine(ABC):
             float32 array (classes,), owned by the caller.
         """
 
+    def features(self) -> Features | None:
+        """Give the features of the image that `infer` was last called with.
+
+        They come out of the same pass, so that asking for them costs a copy and changes no logit.
+
+        Returns:
+            float32 array (n,), owned by the caller; None where the engine's graph does not give any.
+        """
+        return None
+
     def describe(self) -> dict[str, Any]:
         """Say what computes: the engine's name and its precision on this machine."""
         return {"engine": self.name, "precision": self.precision}
@@ -96,6 +108,7 @@ class OpenVinoEngine(Engine):
         }
         compiled = openvino.Core().compile_model(folder / self.files[0], "CPU", options)
         self.precision = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        self._gives_features = len(compiled.outputs) > 1
         self._request, self._tensor = compiled.create_infer_request(), openvino.Tensor
         self._pixels: Pixels | None = None
 
@@ -110,6 +123,13 @@ class OpenVinoEngine(Engine):
         self._request.infer(share_outputs=True)
         logits: Logits = self._request.get_output_tensor(0).data[0].copy()
         return logits
+
+    def features(self) -> Features | None:
+        """Give the features of the last image, see `Engine.features`."""
+        if not self._gives_features:
+            return None
+        features: Features = self._request.get_output_tensor(1).data[0].copy()
+        return features
 
 
 class OpenVinoBf16Engine(OpenVinoEngine):
@@ -164,6 +184,10 @@ class CascadeEngine(Engine):
         self.repeated += 1
         return self._exact.infer(pixels)
 
+    def features(self) -> Features | None:
+        """Give those of the cheap precision, which sees every image, so that all vectors compare."""
+        return self._first.features()
+
     def describe(self) -> dict[str, Any]:
         """Say what computes, with both precisions and the margin."""
         steps = {"first": self._first.precision, "then": self._exact.precision, "margin": self.margin}
@@ -196,8 +220,13 @@ class OnnxRuntimeEngine(Engine):
 
     def infer(self, pixels: torch.Tensor) -> Logits:
         """Compute logits, see `Engine.infer`."""
-        logits: Logits = self._session.run(None, {self._input: pixels.unsqueeze(0).numpy()})[0][0]
+        self._outputs = self._session.run(None, {self._input: pixels.unsqueeze(0).numpy()})
+        logits: Logits = self._outputs[0][0]
         return logits
+
+    def features(self) -> Features | None:
+        """Give the features of the last image, see `Engine.features`."""
+        return self._outputs[1][0] if len(self._outputs) > 1 else None
 
 
 class TorchEngine(Engine):
@@ -220,8 +249,14 @@ class TorchEngine(Engine):
     def infer(self, pixels: torch.Tensor) -> Logits:
         """Compute logits, see `Engine.infer`."""
         with self._quietly():
-            logits: Logits = self._module(pixels.unsqueeze(0))[0].numpy()
+            answer = self._module(pixels.unsqueeze(0))
+        self._outputs = answer if isinstance(answer, tuple) else (answer,)
+        logits: Logits = self._outputs[0][0].numpy()
         return logits
+
+    def features(self) -> Features | None:
+        """Give the features of the last image, see `Engine.features`."""
+        return self._outputs[1][0].numpy() if len(self._outputs) > 1 else None
 
 
 def load_engine(name: str, folder: str | Path) -> Engine:

@@ -4,6 +4,7 @@ TorchServe takes the only class of this module. One call may hold several reques
 each is answered on its own, so that one bad request or image never costs another.
 """
 
+import base64
 import sys
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,10 @@ class ImageBatchHandler:
 
     def inference(self, request: Request) -> list[dict[str, Any]]:
         """Score the images of one request: an entry per image, in order, with labels or with an error."""
-        return [{"id": name} | self._score(content, request.top_k) for name, content in request.images]
+        return [
+            {"id": name} | self._score(content, request.top_k, embed=position in request.embeddings)
+            for position, (name, content) in enumerate(request.images)
+        ]
 
     def postprocess(self, request: Request, entries: list[dict[str, Any]]) -> tuple[int, bytes]:
         """Make the reply of one request: status and body."""
@@ -83,9 +87,12 @@ class ImageBatchHandler:
             return 400, dump({"error": str(request)})
         if request.describe:
             return 200, self.describe_handle()
+        if request.embeddings and not self.model.embedding:
+            engine = self.model.settings.engine
+            return 400, dump({"error": f"X-Embeddings: this archive's graph for {engine} gives no features"})
         return self.postprocess(request, self.inference(request))
 
-    def _score(self, content: Content, top_k: int) -> dict[str, Any]:
+    def _score(self, content: Content, top_k: int, *, embed: bool) -> dict[str, Any]:
         # One image after the other, pixels and logits: memory stays flat however many a request holds.
         try:
             if isinstance(content, ImageError):
@@ -93,7 +100,10 @@ class ImageBatchHandler:
             logits = self.model.infer(self.model.decode(content))
         except ImageError as error:
             return {"error": {"reason": error.reason, "detail": error.detail}}
-        return self.model.predict(logits, top_k)._asdict()
+        entry = self.model.predict(logits, top_k)._asdict()
+        if embed and (features := self.model.features()) is not None:
+            entry["embedding"] = base64.b64encode(features.astype("<f4").tobytes()).decode()
+        return entry
 
 
 def _check_origin(folder: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import torch
 from imagebatch_archive import PARITY, content_digest, file_digest
-from imagebatch_engines import Engine, Logits, load_engine
+from imagebatch_engines import Engine, Features, Logits, load_engine
 from imagebatch_pixels import PIXELS_VERSION, decode
 
 
@@ -75,6 +75,7 @@ class ImageModel:
     Attributes:
         digest: Names the content of the archive.
         parity: Digest of the parity certificate in the archive; None where there is none.
+        embedding: Numbers in an image's embedding; 0 where the engine gives none.
 
     Args:
         folder: An unpacked archive with `index_to_name.json` and the engine's files.
@@ -93,6 +94,8 @@ class ImageModel:
         self._engine: Engine = load_engine(settings.engine, folder)
         # Also warms the engine up, so that the first request is not the slow one.
         self.predict(self.infer(torch.zeros((3, settings.crop, settings.crop), dtype=torch.uint8)), 1)
+        features = self.features()
+        self.embedding = 0 if features is None else len(features)
 
     def describe(self) -> dict[str, Any]:
         """Say what this model is: labels, input, engine, precision, parity (docs/reference/wire.md)."""
@@ -100,7 +103,8 @@ class ImageModel:
         size = {"resize": settings.resize, "crop": settings.crop, "channels": 3, "pixels": PIXELS_VERSION}
         # Left out, not null: TorchServe's management API drops nulls, and both must tell the same.
         parity = {"parity": self.parity} if self.parity else {}
-        return {"labels": self.labels, "input": size} | self._engine.describe() | parity
+        embedding = {"embedding": self.embedding} if self.embedding else {}
+        return {"labels": self.labels, "input": size} | self._engine.describe() | embedding | parity
 
     def decode(self, data: bytes | bytearray | memoryview) -> torch.Tensor:
         """Turn an image file into uint8 pixels (3, crop, crop). Raises `imagebatch_pixels.ImageError`."""
@@ -110,6 +114,10 @@ class ImageModel:
     def infer(self, pixels: torch.Tensor) -> Logits:
         """Compute float32 logits (classes,) of uint8 pixels (3, crop, crop)."""
         return self._engine.infer(pixels)
+
+    def features(self) -> Features | None:
+        """Give the features (embedding,) of the image that was inferred last; None where there are none."""
+        return self._engine.features()
 
     def predict(self, logits: Logits, top_k: int) -> Prediction:
         """Choose the `top_k` most probable labels (all, where there are fewer); ties by class index.

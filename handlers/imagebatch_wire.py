@@ -5,7 +5,7 @@ import binascii
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.message import Message
 from typing import Any
 
@@ -16,6 +16,7 @@ Row = Mapping[str, Any]
 Headers = Mapping[str, Any]
 Content = bytes | bytearray | memoryview | ImageError
 
+_POSITIONS = re.compile(r"[0-9]{1,6}(,[0-9]{1,6})*")
 _NAME = re.compile(rb';[ \t]*name="([^"]*)"', re.IGNORECASE)
 
 
@@ -32,12 +33,14 @@ class Request:
         top_k: Labels wanted per image.
         single: The body was one image: its failure is the request's failure.
         describe: The model's description is asked for, not a prediction.
+        embeddings: Positions of the images whose embeddings are wanted too.
     """
 
     images: tuple[tuple[str, Content], ...]
     top_k: int
     single: bool = False
     describe: bool = False
+    embeddings: frozenset[int] = frozenset()
 
 
 def parse(row: Row, headers: Headers, settings: Settings) -> Request:
@@ -55,8 +58,15 @@ def parse(row: Row, headers: Headers, settings: Settings) -> Request:
     if lower.get("describe") == "True":  # what ?customized=true on the management API arrives as
         return Request((), settings.top_k, describe=True)
     top_k = _top_k(lower.get("x-top-k"), settings.top_k)
-    content_type = lower.get("content-type", "")
-    kind = content_type.split(";")[0].strip().lower()
+    request = _images(row, lower.get("content-type", ""), top_k, settings)
+    if "x-embeddings" in lower and not request.describe:
+        wanted = _embeddings(lower["x-embeddings"], len(request.images))
+        return replace(request, embeddings=wanted)
+    return request
+
+
+def _images(row: Row, content_type: str, top_k: int, settings: Settings) -> Request:
+    kind = content_type.partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
         images = tuple((name, _content(value)) for name, value in row.items())
         return _checked(Request(images, top_k), settings)
@@ -78,6 +88,14 @@ def _top_k(header: str | None, default: int) -> int:
     if not re.fullmatch(r"[1-9][0-9]?|100", header):
         raise RequestError("X-Top-K must be a whole number from 1 to 100")
     return int(header)
+
+
+def _embeddings(header: str, images: int) -> frozenset[int]:
+    if header.strip().lower() == "true":
+        return frozenset(range(images))
+    if not _POSITIONS.fullmatch(header) or max(found := [int(text) for text in header.split(",")]) >= images:
+        raise RequestError("X-Embeddings must be true, or positions of images in the request, from 0: 0,3,17")
+    return frozenset(found)
 
 
 def _content(value: Any) -> Content:

@@ -27,7 +27,7 @@ LABELS = ["mono-sound", "mono-defective", "poly-sound", "poly-defective", "other
 
 
 class Network(torch.nn.Module):
-    """Small, random, and of the shape that archives have: uint8 pixels in, normalised inside, logits out."""
+    """Small, random, shaped as archives' models: uint8 pixels, normalised inside, logits and features."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,9 +35,10 @@ class Network(torch.nn.Module):
         self.features = torch.nn.Conv2d(3, 16, 9, stride=8)
         self.classifier = torch.nn.Linear(16, len(LABELS))
 
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         normal = (pixels.to(torch.float32) / 255 - 0.45) / 0.225
-        return self.classifier(torch.relu(self.features(normal)).mean((2, 3))) * 8
+        features = torch.relu(self.features(normal)).mean((2, 3))
+        return self.classifier(features) * 8, features
 
 
 @pytest.fixture(scope="session")
@@ -71,6 +72,16 @@ def archive_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "index_to_name.json").write_text(json.dumps(dict(enumerate(LABELS))))
     for file in (*imagebatch_archive.MODULES, "model-config.yaml"):
         shutil.copy(HANDLERS / file, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def plain_folder(archive_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same archive with a graph for OpenVINO that gives logits only, as a user's own may."""
+    folder = shutil.copytree(archive_folder, tmp_path_factory.mktemp("plain") / "archive")
+    graph = openvino.Core().read_model(archive_folder / "model.xml")
+    graph.remove_result(graph.get_results()[1])
+    openvino.save_model(graph, folder / "model.xml", compress_to_fp16=False)
     return folder
 
 

@@ -46,6 +46,42 @@ def test_an_answer_does_not_depend_on_the_one_before(name: str, archive_folder: 
     assert np.array_equal(engine.infer(one), kept)
 
 
+@pytest.mark.parametrize("name", ["openvino", "torch"])
+def test_features_are_those_that_the_logits_come_from(name: str, archive_folder: Path) -> None:
+    """The second output belongs to the last image, and the graph's classifier turns it into its logits."""
+    engine = load_engine(name, archive_folder)
+    classifier = torch.export.load(archive_folder / "model.pt2").state_dict
+    weight, bias = (classifier[f"classifier.{part}"].detach().numpy() for part in ("weight", "bias"))
+    kept = []
+    for image in images(3):
+        logits, features = engine.infer(image), engine.features()
+        assert features is not None
+        assert (features.shape, features.dtype) == ((16,), np.float32)
+        np.testing.assert_allclose((weight @ features + bias) * 8, logits, atol=1e-4)
+        kept.append((features, features.copy()))
+    assert all(np.array_equal(*pair) for pair in kept), "a later image must not overwrite earlier features"
+    assert np.ptp([features for features, _ in kept], axis=0).max() > 0.01
+
+
+def test_features_change_no_logit(archive_folder: Path, plain_folder: Path) -> None:
+    """A graph with the second output answers with the same bytes as one without; that one has no features."""
+    both, plain = load_engine("openvino", archive_folder), load_engine("openvino", plain_folder)
+    for image in images(50):
+        assert both.infer(image).tobytes() == plain.infer(image).tobytes()
+    assert plain.features() is None
+
+
+def test_a_cascade_gives_the_cheap_features_of_every_image(cheap_folder: Path) -> None:
+    """Whichever precision decides, the vectors of all images are of one, so that they compare."""
+    cheap = load_engine("openvino-int8", cheap_folder)
+    (cheap_folder / "cascade.json").write_text('{"margin": 1000000.0}')
+    cascade = load_engine("openvino-int8-cascade", cheap_folder)
+    for image in images(3):
+        cheap.infer(image)
+        cascade.infer(image)
+        np.testing.assert_array_equal(cascade.features(), cheap.features())
+
+
 def test_openvino_computes_in_float32(archive_folder: Path) -> None:
     """CPUs that could compute faster in bfloat16 are told not to, and one thread is all a worker takes."""
     engine = load_engine("openvino", archive_folder)
@@ -96,7 +132,9 @@ def test_an_engine_is_one_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         def infer(self, pixels: torch.Tensor) -> imagebatch_engines.Logits:
             return np.array([pixels.float().mean()], dtype=np.float32)
 
-    assert load_engine("brightness", tmp_path).infer(images(1)[0]).shape == (1,)
+    engine = load_engine("brightness", tmp_path)
+    assert engine.infer(images(1)[0]).shape == (1,)
+    assert engine.features() is None, "an engine without features need not say so"
 
 
 @pytest.fixture

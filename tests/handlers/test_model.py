@@ -52,8 +52,16 @@ def test_a_model_describes_itself(model: ImageModel, archive_folder: Path) -> No
         "input": {"resize": 256, "crop": 224, "channels": 3, "pixels": PIXELS_VERSION},
         "engine": "openvino",
         "precision": "f32",
+        "embedding": 16,
     }
     assert model.digest == content_digest(archive_folder)
+
+
+def test_a_model_without_features_says_nothing_of_embeddings(plain_folder: Path) -> None:
+    """A client asks only where the description names the length of an embedding."""
+    model = ImageModel(plain_folder, Settings())
+    assert model.embedding == 0
+    assert "embedding" not in model.describe()
 
 
 def test_a_model_names_its_parity_certificate(archive_folder: Path, tmp_path: Path) -> None:

@@ -117,6 +117,45 @@ def test_a_single_bad_image_answers_422(server: Any, jpeg: bytes) -> None:
     assert "\n" not in answer["error"]["detail"]
 
 
+def test_embeddings_come_for_the_images_asked(
+    server: Any, archive_folder: Path, jpeg: bytes, expected: dict[str, Any]
+) -> None:
+    """The served vector is, bit for bit, the engine's; its neighbours and a bad image come without one."""
+    model = ImageModel(archive_folder, Settings())
+    model.infer(model.decode(jpeg))
+    features = model.features()
+    assert features is not None
+    parts = {"a": jpeg, "b": jpeg, "cut": jpeg[:5000]}
+    answers = entries(server.predict(files=parts, headers={"X-Embeddings": "1,2"}))
+    assert answers[0] == {"id": "a"} | expected
+    found = np.frombuffer(base64.b64decode(answers[1].pop("embedding")), "<f4")
+    assert found.tobytes() == features.tobytes()
+    assert answers[1] == {"id": "b"} | expected
+    assert answers[2]["error"]["reason"] == "truncated"
+    kind = {"Content-Type": "image/jpeg"}
+    (alone,) = entries(server.predict(data=jpeg, headers=kind | {"X-Embeddings": "true"}))
+    assert len(base64.b64decode(alone["embedding"])) == 4 * len(features)
+    refused = server.predict(data=jpeg, headers=kind | {"X-Embeddings": "7"})
+    assert (refused.status_code, "X-Embeddings must be true" in refused.json()["error"]) == (400, True)
+
+
+def test_an_engine_without_embeddings_says_so(plain_folder: Path, jpeg: bytes) -> None:
+    """Asked for what its graph does not give, the handler answers 400 with one line; else it scores."""
+    handler = ImageBatchHandler()
+    handler.model = ImageModel(plain_folder, Settings())
+    handler.identity = {"name": "solar-cells", "version": "1.0", "digest": handler.model.digest}
+    statuses: list[int] = []
+    for asked in ({}, {"X-Embeddings": "true"}):
+        context = SimpleNamespace(
+            get_all_request_header=lambda _, asked=asked: {"Content-Type": "image/jpeg", **asked},
+            set_response_content_type=lambda *_: None,
+            set_response_status=lambda code, **_: statuses.append(code),
+        )
+        (body,) = handler.handle([{"body": jpeg}], context)
+    assert statuses == [200, 400]
+    assert json.loads(body) == {"error": "X-Embeddings: this archive's graph for openvino gives no features"}
+
+
 def test_top_k(server: Any, jpeg: bytes, expected: dict[str, Any]) -> None:
     """X-Top-K chooses the number of labels; nonsense is refused."""
     for wanted, got in (("1", 1), ("2", 2), ("100", 5)):

@@ -102,6 +102,27 @@ def test_bad_base64_costs_one_image() -> None:
 
 
 @pytest.mark.parametrize(
+    ("header", "wanted"),
+    [(None, set()), ("true", {0, 1, 2}), ("True", {0, 1, 2}), ("1", {1}), ("2,0", {0, 2})],
+)
+def test_embeddings_are_asked_for_by_position(header: str | None, wanted: set[int]) -> None:
+    """All images of a request, or those at some positions, whatever the form of the request."""
+    asked = {} if header is None else {"X-Embeddings": header}
+    three = (("a", b"1"), ("b", b"2"), ("c", b"3"))
+    encoded = instances(*((name, base64.b64encode(data).decode()) for name, data in three))
+    form = {"content-type": "multipart/form-data; boundary=x"}
+    for row, headers in ((mixed(*three), MIXED), (dict(three), form), (encoded, JSON)):
+        assert parse(row, headers | asked, SETTINGS).embeddings == wanted
+
+
+@pytest.mark.parametrize("header", ["", "yes", "false", "1", "0,1", "-1", "0,", "0 ,0", "9" * 5000, "\u0660"])
+def test_embeddings_of_no_image_are_refused(header: str) -> None:
+    """What is neither true nor a position of this request's one image is told, and nothing is scored."""
+    with pytest.raises(RequestError, match="X-Embeddings must be true, or positions"):
+        parse({"body": b"1"}, {"content-type": "image/png", "x-embeddings": header}, SETTINGS)
+
+
+@pytest.mark.parametrize(
     ("row", "headers"), [({"body": {"describe": True}}, JSON), ({"body": bytearray()}, {"describe": "True"})]
 )
 def test_describe(row: dict[str, Any], headers: dict[str, str]) -> None:

@@ -77,6 +77,22 @@ def test_both_engines_answer_like_the_trained_model(archived: Settings, tmp_path
         np.testing.assert_allclose(logits, expected, atol=1e-3)
 
 
+def test_both_engines_give_the_trained_models_features(archived: Settings, tmp_path: Path) -> None:
+    """The second output of the graphs is what the trained model's classifier sees of the image."""
+    with zipfile.ZipFile(archive_paths(archived)[0]) as archive:
+        archive.extractall(tmp_path)
+    image = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    model = load_served_model(model_path(archived))
+    seen: list[torch.Tensor] = []
+    model.network.classifier.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    with torch.inference_mode():
+        model(image[None])
+    for name in ("openvino", "torch"):
+        engine = load_engine(name, tmp_path)
+        engine.infer(image)
+        np.testing.assert_allclose(engine.features(), seen[0][0].numpy(), atol=1e-3)
+
+
 def test_an_export_of_other_weights_is_refused(archived: Settings, tmp_path: Path) -> None:
     """The check before publishing does find a graph that is not the trained model's."""
     with zipfile.ZipFile(archive_paths(archived)[0]) as archive:

@@ -178,5 +178,8 @@ def test_onnx_runtime_answers_like_the_trained_model(trained: Settings, tmp_path
     image = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected = load_served_model(model_path(settings))(image[None])[0].numpy()
-    np.testing.assert_allclose(load_engine("onnxruntime", folder).infer(image), expected, atol=1e-3)
+    onnx, exact = load_engine("onnxruntime", folder), load_engine("openvino", folder)
+    np.testing.assert_allclose(onnx.infer(image), expected, atol=1e-3)
+    exact.infer(image)
+    np.testing.assert_allclose(onnx.features(), exact.features(), atol=1e-3)
     assert str(Path(__file__).parents[2]).encode() not in (folder / "model.onnx").read_bytes()

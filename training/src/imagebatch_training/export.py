@@ -7,6 +7,7 @@ import numpy as np
 import openvino as ov  # type: ignore[import-untyped]  # ships no type marker
 import torch
 from imagebatch_engines import load_engine  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
+from torch import nn
 
 from imagebatch_training.backbone import ServedModel, build, read_weights
 from imagebatch_training.errors import DataError
@@ -15,6 +16,26 @@ EXACT = ("openvino", "torch")
 """Engines whose formats every archive holds."""
 TOLERANCE = 1e-3
 """Largest difference of a logit between a format and eager torch: float32 sums in another order."""
+
+
+class WithFeatures(nn.Module):
+    """The served model with its pooled features as a second output, from the same pass.
+
+    Args:
+        model: What is served.
+    """
+
+    def __init__(self, model: ServedModel) -> None:
+        super().__init__()
+        self.normalise = model.normalise
+        self.network = model.network
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Turn uint8 (batch, 3, crop, crop) into float32 logits (batch, classes), features (batch, 1280)."""
+        # torchvision's own forward, cut in two before the classifier.
+        activations = self.network.features(self.normalise(x))
+        features = torch.flatten(nn.functional.adaptive_avg_pool2d(activations, (1, 1)), 1)
+        return self.network.classifier(features), features
 
 
 def load_served_model(path: Path) -> ServedModel:
@@ -34,7 +55,7 @@ def load_served_model(path: Path) -> ServedModel:
 
 
 def export_model(model: ServedModel, crop: int, folder: Path) -> None:
-    """Write `model.pt2` (torch.export), `model.xml` and `model.bin` (OpenVINO, float32).
+    """Write `model.pt2` (torch.export), `model.xml` and `model.bin` (OpenVINO, float32), logits and features.
 
     Args:
         model: In evaluation mode.
@@ -42,7 +63,7 @@ def export_model(model: ServedModel, crop: int, folder: Path) -> None:
         folder: Where to.
     """
     example = torch.zeros((1, 3, crop, crop), dtype=torch.uint8)
-    program = torch.export.export(model, (example,))
+    program = torch.export.export(WithFeatures(model).eval(), (example,))
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # it names the files of this checkout: other paths, other bytes
     torch.export.save(program, folder / "model.pt2")
@@ -62,7 +83,7 @@ def write_graph(graph: ov.Model, path: Path) -> None:
 
 
 def export_onnx(model: ServedModel, crop: int, path: Path) -> None:
-    """Write `model.onnx`, weights inside.
+    """Write `model.onnx`, weights inside, with logits and features as its outputs.
 
     Args:
         model: In evaluation mode.
@@ -70,7 +91,8 @@ def export_onnx(model: ServedModel, crop: int, path: Path) -> None:
         path: Of the file.
     """
     example = torch.zeros((1, 3, crop, crop), dtype=torch.uint8)
-    program = torch.onnx.export(model, (example,), dynamo=True, verbose=False, external_data=False)
+    both = WithFeatures(model).eval()
+    program = torch.onnx.export(both, (example,), dynamo=True, verbose=False, external_data=False)
     assert program is not None  # noqa: S101 - it is, with dynamo; the annotation covers the older exporter
     graph = program.model_proto
     for node in graph.graph.node:
