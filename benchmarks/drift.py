@@ -31,6 +31,7 @@ from imagebatch.drift.accuracy import calibrate, estimate
 from imagebatch.drift.judge import compare
 from imagebatch.drift.observations import OBSERVATION_SCHEMA, entropy
 from imagebatch.drift.two_sample import holm
+from imagebatch.embedding import project
 from imagebatch.imagery.decoders import Decoders
 from imagebatch.settings import ApiSettings
 from PIL import Image, ImageFilter
@@ -106,7 +107,7 @@ class Judge:
         return pa.Table.from_pylist(rows, OBSERVATION_SCHEMA)
 
     def _pack(self, pack: list[tuple[str, bytes]]) -> list[dict[str, Any]]:
-        payloads = [ImagePayload(str(at), data) for at, (_, data) in enumerate(pack)]
+        payloads = [ImagePayload(str(at), data, embed=True) for at, (_, data) in enumerate(pack)]
         reply = self._model.predict(payloads, len(self._labels))
         rows = []
         for (name, data), answer in zip(pack, reply.answers, strict=True):
@@ -117,7 +118,8 @@ class Judge:
             rows.append(
                 {"image_id": name, "size": len(data), "label": answer.labels[0]}
                 | {"confidence": answer.probabilities[0], "entropy": float(entropy(np.array([vector]))[0])}
-                | {"answer": vector, **size, **self._decoders.measure(data)}
+                | {"answer": vector, "embedding": project(np.frombuffer(answer.embedding, "<f4"))}
+                | {**size, **self._decoders.measure(data)}
             )
         return rows
 

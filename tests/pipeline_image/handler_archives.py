@@ -35,8 +35,11 @@ class MarkedHandler(ImageBatchHandler):
 """
 
 
-def write_archive(folder: Path) -> Path:
-    """Packs the handler's modules with a random model of four classes, as torch-model-archiver would."""
+def write_archive(folder: Path, *, features: bool = True) -> Path:
+    """Packs the handler's modules with a model of four classes, as torch-model-archiver would.
+
+    Its features, where it gives any, are the three channels' means.
+    """
     import openvino  # type: ignore[import-untyped]  # noqa: PLC0415 (half a second, for the tests that need it)
     from openvino import opset13 as op  # type: ignore[import-untyped]  # noqa: PLC0415 (the same)
 
@@ -47,7 +50,8 @@ def write_archive(folder: Path) -> Path:
     logits = op.matmul(means, op.constant(weights, dtype="float32"), transpose_a=False, transpose_b=False)
     unpacked = folder / "unpacked"
     unpacked.mkdir()
-    openvino.save_model(openvino.Model([logits], [pixels]), unpacked / "model.xml", compress_to_fp16=False)
+    outputs = [logits, means] if features else [logits]
+    openvino.save_model(openvino.Model(outputs, [pixels]), unpacked / "model.xml", compress_to_fp16=False)
     for module in HANDLERS.glob("imagebatch_*.py"):
         shutil.copy(module, unpacked)
     shutil.copy(HANDLERS / "model-config.yaml", unpacked)

@@ -6,6 +6,7 @@ does wrong is scripted: `faults` is asked about every request before it is answe
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import socket
@@ -15,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -56,6 +58,8 @@ class ModelServer:
 
     def __init__(self) -> None:
         self.digest = DIGEST
+        self.embedding = 0
+        self.embedded: list[bytes] = []
         self.key = ""
         self.faults: Fault = lambda _number, _images: None
         self.tamper: Callable[[dict[str, Any]], bytes] = lambda reply: json.dumps(reply).encode()
@@ -102,24 +106,26 @@ class ModelServer:
             self.most_at_once = max(self.most_at_once, self._at_once)
         try:
             wrong = self.faults(number, images)
-            return send(request, wrong or Wrong(body=self._good(images, int(request.headers["X-Top-K"]))))
+            return send(request, wrong or Wrong(body=self._good(images, request.headers)))
         finally:
             with self._lock:
                 self._at_once -= 1
 
     def description(self) -> dict[str, Any]:
         model = {"name": "solar-cells", "version": "1.0", "digest": self.digest}
-        return {"model": model, "labels": LABELS, "input": {"crop": 224}, "engine": "fixed"}
+        gives = {"embedding": self.embedding} if self.embedding else {}
+        return {"model": model, "labels": LABELS, "input": {"crop": 224}, "engine": "fixed"} | gives
 
-    def _good(self, images: Images, top_k: int) -> bytes:
+    def _good(self, images: Images, headers: Message) -> bytes:
+        wanted = [int(text) for text in headers.get("X-Embeddings", "").split(",") if text]
+        top_k = int(headers["X-Top-K"])
         with self._lock:
             self.images += [data for _, data in images]
-        return self.tamper(
-            {
-                "model": self.description()["model"],
-                "images": [{"id": name, **answer_to(data, top_k)} for name, data in images],
-            }
-        )
+            self.embedded += [images[at][1] for at in wanted]
+        entries = [{"id": name, **answer_to(data, top_k)} for name, data in images]
+        for at in wanted if self.embedding else []:
+            entries[at]["embedding"] = embedding_of(images[at][1], self.embedding)
+        return self.tamper({"model": self.description()["model"], "images": entries})
 
 
 def answer_to(data: bytes, top_k: int) -> dict[str, Any]:
@@ -132,6 +138,12 @@ def answer_to(data: bytes, top_k: int) -> dict[str, Any]:
         "labels": [LABELS[index] for index in ranked],
         "probabilities": [round(weights[index] / sum(weights), 7) for index in ranked],
     }
+
+
+def embedding_of(data: bytes, length: int) -> str:
+    """Base64 of float32 numbers in [0, 1] that depend on the image's bytes alone."""
+    numbers = [byte / 255 for byte in hashlib.shake_256(data).digest(length)]
+    return base64.b64encode(struct.pack(f"<{length}f", *numbers)).decode()
 
 
 def parts(body: bytes, content_type: str) -> Images:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from conftest import Call, jpeg
 from model_server import ModelServer, Wrong
@@ -66,6 +67,28 @@ def test_only_what_is_the_same_is_a_hit(
     server.digest = "sha256:" + "cd" * 32
     scored(call, runs, "other", images, "--cache", folder)
     assert len(server.images) == 40
+
+
+def test_embeddings_are_kept_too(
+    call: Call, images: Path, runs: Path, server: ModelServer, folder: Path
+) -> None:
+    """Only images of the sample that were kept without one are asked again; later samples find theirs."""
+    scored(call, runs, "before", images, "--cache", folder)
+    server.embedding = 7
+    server.images.clear()
+    scored(call, runs, "a", images, "--cache", folder, "--embeddings", 10)
+    assert len(server.images) == 10
+    assert sorted(server.images) == sorted(server.embedded)
+    server.images.clear()
+    scored(call, runs, "all", images, "--cache", folder, "--embeddings", 0)
+    assert server.images == []
+    assert not (runs / "all/quality/embeddings.parquet").exists()
+    scored(call, runs, "sample", images, "--cache", folder, "--embeddings", 40)
+    assert len(server.images) == 30
+    tables = [pq.read_table(runs / run / "quality/embeddings.parquet") for run in ("a", "sample")]
+    assert [table.num_rows for table in tables] == [10, 40]
+    first, every = (dict(zip(*table.to_pydict().values(), strict=True)) for table in tables)
+    assert first.items() <= every.items()
 
 
 def test_failures_are_not_kept(

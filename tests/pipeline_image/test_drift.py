@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from conftest import Call
 from imagebatch.drift import two_sample
 from imagebatch.drift.accuracy import calibrate, estimate
+from imagebatch.embedding import project
+from model_server import ModelServer
 from PIL import Image
 from scipy import stats
 from test_imagery import encoded, photograph, scored
@@ -121,6 +126,90 @@ def test_a_run_is_compared_with_its_baseline(call: Call, photographs: Path, runs
     result = json.loads((runs / "dark/quality/drift.json").read_text())
     assert {test["name"] for test in result["tests"] if test["drifting"]} >= {"brightness", "contrast"}
     assert "drifted from its baseline" in drifted.err
+
+
+def test_the_sample_is_embedded_and_compared(
+    call: Call, photographs: Path, runs: Path, server: ModelServer
+) -> None:
+    """Proves that embeddings are asked for the sample alone, judged with the rest, and alarm if they move."""
+    server.embedding = 1280
+    for run_id in ("good", "quiet"):
+        assert scored(call, run_id, photographs, asked=("--embeddings", 60)).code == 0
+    assert len(server.embedded) == 120
+    baseline = runs / "baseline.parquet"
+    assert call("baseline", "--run-id", "good", "--output", baseline).last["images"] == 80
+    assert call("report", "--run-id", "quiet", "--baseline", baseline).last["drifting"] is False
+    quiet = json.loads((runs / "quiet/quality/drift.json").read_text())
+    assert "embeddings" in {test["name"] for test in quiet["tests"]}
+    assert quiet["left_out"] == {}
+
+    server.tamper = moved  # the answers and the images stay as they were
+    assert scored(call, "moved", photographs).code == 0
+    assert call("report", "--run-id", "moved", "--baseline", baseline).last["drifting"] is True
+    result = json.loads((runs / "moved/quality/drift.json").read_text())
+    assert [test["name"] for test in result["tests"] if test["drifting"]] == ["embeddings"]
+
+
+def moved(reply: dict[str, Any]) -> bytes:
+    """The model server's reply with every embedding turned inside out."""
+    for entry in reply["images"]:
+        if "embedding" in entry:
+            numbers = np.frombuffer(base64.b64decode(entry["embedding"]), "<f4")
+            entry["embedding"] = base64.b64encode((2 * numbers).astype("<f4").tobytes()).decode()
+    return json.dumps(reply).encode()
+
+
+def test_embeddings_that_do_not_compare_are_left_out(
+    call: Call, photographs: Path, runs: Path, server: ModelServer
+) -> None:
+    """Proves that a run or baseline without them, or of another model, is judged by the rest, and says why."""
+    why: list[str] = []
+    for run_id, length, digest in (("old", 0, "ab"), ("new", 9, "ab"), ("other", 9, "cd")):
+        server.embedding, server.digest = length, "sha256:" + digest * 32
+        assert scored(call, run_id, photographs).code == 0
+        made = runs / f"{run_id}.parquet"
+        assert call("baseline", "--run-id", run_id, "--output", made).code == 0
+    for run_id, baseline in (("old", "new"), ("new", "old"), ("other", "new"), ("new", "new")):
+        assert call("report", "--run-id", run_id, "--baseline", runs / f"{baseline}.parquet").code == 0
+        result = json.loads((runs / run_id / "quality/drift.json").read_text())
+        why.append(result["left_out"].get("embeddings", ""))
+        assert len(result["tests"]) == (13 if run_id == baseline else 12)
+        page = (runs / run_id / "output/report.html").read_text()
+        assert ("Not compared: embeddings" in page) == (run_id != baseline)
+    assert [text[:24] for text in why] == [
+        "the run has 0: the model",
+        "the baseline has 0: the ",
+        "the baseline is of anoth",
+        "",
+    ]
+
+
+def test_a_baseline_of_before_embeddings_still_serves(
+    call: Call, photographs: Path, runs: Path, server: ModelServer
+) -> None:
+    """Proves that a file without the newest column compares all else."""
+    server.embedding = 9
+    assert scored(call, "r", photographs).code == 0
+    path = runs / "baseline.parquet"
+    assert call("baseline", "--run-id", "r", "--output", path).code == 0
+    pq.write_table(pq.read_table(path).drop_columns(["embedding"]), path)
+    assert call("report", "--run-id", "r", "--baseline", path).last["drifting"] is False
+    result = json.loads((runs / "r/quality/drift.json").read_text())
+    assert "the baseline has 0" in result["left_out"]["embeddings"]
+
+
+def test_projected_distances_are_nearly_those_of_the_features() -> None:
+    """Proves that 64 dimensions keep what a test of distances needs, and that the projection stays."""
+    rows = np.random.default_rng(3).gamma(0.5, size=(60, 1280)).astype(np.float32)
+    kept = np.array([project(row) for row in rows])
+    far = [
+        np.linalg.norm(table[:, None] - table[None, :], axis=2)[np.triu_indices(60, 1)]
+        for table in (rows, kept)
+    ]
+    assert np.abs(far[1] / far[0] - 1).mean() < 0.12
+    assert project(np.arange(3, dtype=np.float32)) == [0, 1, 2]
+    ones = project(np.ones(1280, np.float32))
+    assert ones[:3] == [-3.0, 4.5, 0.5]
 
 
 @pytest.mark.parametrize("content", [b"", b"no parquet at all"])

@@ -27,9 +27,11 @@ def photograph(seed: int = 0, size: tuple[int, int] = (320, 260)) -> Image.Image
     return Image.fromarray(pixels.astype(np.uint8)).convert("RGB")
 
 
-def scored(call: Call, run_id: str, folder: Path, *options: object) -> Outcome:
-    """The stages without their quality gates, which take seconds to load."""
-    for stage in (("preprocess", "--input", folder, *options), ("score",)):
+def scored(
+    call: Call, run_id: str, folder: Path, *options: object, asked: tuple[object, ...] = ()
+) -> Outcome:
+    """The stages without their quality gates, which take seconds to load; `asked`: options of scoring."""
+    for stage in (("preprocess", "--input", folder, *options), ("score", *asked)):
         assert call(*stage, "--run-id", run_id).code == 0
     return call("postprocess", "--run-id", run_id)
 

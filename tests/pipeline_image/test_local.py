@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import hashlib
 import json
@@ -86,6 +87,30 @@ def test_every_api_tells_a_bad_image_from_a_bad_request(api: ModelApi) -> None:
     reply = api.predict([GOOD[0], ImagePayload("bad", b"\xff\xd8\xff BROKEN"), GOOD[1]], 2)
     assert [bool(answer.reason) for answer in reply.answers] == [False, True, False]
     assert reply.answers[1].labels == ()
+
+
+def test_every_api_embeds_the_images_asked(api: ModelApi, server: ModelServer) -> None:
+    """The description names the length; answers stay as they are, and only those asked carry a vector."""
+    server.embedding = 5
+    length = api.describe().embedding
+    plain = api.predict(GOOD, 3).answers
+    asked = [dataclasses.replace(image, embed=at in {1, 4}) for at, image in enumerate(GOOD)]
+    answers = api.predict(asked, 3).answers
+    assert [len(answer.embedding) for answer in answers] == [0, 4 * length, 0, 0, 4 * length]
+    assert answers[1].embedding != answers[4].embedding
+    assert tuple(dataclasses.replace(answer, embedding=b"") for answer in answers) == plain
+    bad = ImagePayload("bad", b"\xff\xd8\xff BROKEN", embed=True)
+    assert not api.predict([bad], 3).answers[0].embedding
+
+
+def test_an_archive_without_features_refuses_to_embed(tmp_path: Path) -> None:
+    """It describes no embedding, and who asks all the same is told so in the handler's own words."""
+    pool = LocalModel(write_archive(tmp_path, features=False), "solar-cells", "", workers=1, timeout=60)
+    assert pool.describe().embedding == 0
+    assert len(pool.predict(GOOD, 2).answers) == len(GOOD)
+    fault = fault_of(pool, dataclasses.replace(GOOD[1], embed=True))
+    assert "graph for openvino gives no features" in str(fault)
+    pool.close()
 
 
 def test_every_api_says_when_it_is_ready(api: ModelApi) -> None:

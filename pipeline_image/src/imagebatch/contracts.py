@@ -26,6 +26,7 @@ CERTIFICATE = "output/certificate.json"
 REPORT = "output/report.html"
 IMAGE_SAMPLE = "quality/images.parquet"
 DRIFT = "quality/drift.json"
+EMBEDDINGS = "quality/embeddings.parquet"
 STAGES = "telemetry/stages"
 SUCCESS = "_SUCCESS"
 
@@ -61,8 +62,11 @@ SCORES_SCHEMA = pa.schema(
         ("probabilities", pa.list_(pa.float32())),
         ("reason", pa.string()),
         ("detail", pa.string()),
+        # Of the images of the drift sample only, and only where the model API gives any.
+        ("embedding", pa.list_(pa.float32())),
     ]
 )
+EMBEDDINGS_SCHEMA = pa.schema([SCORES_SCHEMA.field(name) for name in ("image_id", "embedding")])
 
 
 class Reason(StrEnum):
@@ -96,6 +100,7 @@ class ModelPin(BaseModel):
         digest: `sha256:` and 64 hex digits, over the files that the worker loaded.
         labels: Class names by class index.
         engine: What computes it, where the server says so. Not written to run.json: the digest holds it.
+        embedding: Numbers in an image's embedding, where the server gives any. Not written either.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -105,6 +110,7 @@ class ModelPin(BaseModel):
     digest: str
     labels: list[str]
     engine: str = Field(default="", exclude=True)
+    embedding: int = Field(default=0, exclude=True)
 
 
 class RunDescription(BaseModel):

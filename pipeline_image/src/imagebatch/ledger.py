@@ -194,7 +194,8 @@ def done_of(run: RunFolder, shard: int) -> ShardDone:
 def scores_of(run: RunFolder, shard: int) -> pa.Table:
     """A shard's score rows, from the parts that count, each compared with its recorded digest."""
     parts = [read_part(run, part) for part in done_of(run, shard).parts]
-    return pa.concat_tables([SCORES_SCHEMA.empty_table(), *parts])
+    # Parts of an older version lack the newest column: it is filled with nulls.
+    return pa.concat_tables([SCORES_SCHEMA.empty_table(), *parts], promote_options="default")
 
 
 def _ledger(shard: int, manifest: pa.Table, scores: pa.Table) -> ShardLedger:

@@ -7,11 +7,14 @@ from types import TracebackType
 from typing import IO, Self
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from imagebatch.certificate import Audit, Certificate
 from imagebatch.contracts import (
     CERTIFICATE,
+    EMBEDDINGS,
+    EMBEDDINGS_SCHEMA,
     FAILURES_CSV,
     PREDICTIONS_CSV,
     PREDICTIONS_PARQUET,
@@ -35,7 +38,7 @@ from imagebatch.product import (
 )
 from imagebatch.progress import Progress
 from imagebatch.settings import PostprocessSettings
-from imagebatch.storage.runs import RunFolder, open_run
+from imagebatch.storage.runs import RunFolder, open_run, parquet_bytes
 from imagebatch.timeline import recorded
 
 log = get_logger()
@@ -78,6 +81,7 @@ def _write_tables(run: RunFolder, description: RunDescription, audit: Audit, red
         csv.write(csv_header(prediction_columns(description.top_k)))
         failed.write(csv_header(FAILURE_COLUMNS))
         rows = stack.enter_context(_RowGroups(parquet, _parquet_schema(description.top_k)))
+        embeddings = [EMBEDDINGS_SCHEMA.empty_table()]
         for ledger in ledgers(run):
             table = predictions(ledger, description.top_k, description.model)
             rows.add(table)
@@ -85,9 +89,13 @@ def _write_tables(run: RunFolder, description: RunDescription, audit: Audit, red
             unpredicted = failures(ledger)
             failed.write(csv_lines(unpredicted))
             audit.add(ledger)
+            embedded = ledger.predicted.filter(pc.is_valid(ledger.predicted["embedding"]))
+            embeddings.append(embedded.select(EMBEDDINGS_SCHEMA.names))
             progress.advance(ledger.manifest.num_rows, failed=unpredicted.num_rows)
         if len(finished_redrives(run)) != redrives:
             raise RunHeldError("a redrive of this run has finished meanwhile; it writes the outputs")
+        if any(table.num_rows for table in embeddings):
+            run.write(EMBEDDINGS, parquet_bytes(pa.concat_tables(embeddings)))
 
 
 class _RowGroups:

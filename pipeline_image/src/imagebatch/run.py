@@ -35,7 +35,9 @@ def run(settings: WholeRunSettings) -> Certificate:
     with CheckProcess(settings.log_level) as checks:
         measured("preprocess", _part(settings, PreprocessSettings), preprocess)
         checks.check(_part(settings, CheckSettings, suite="manifest"))
-        measured("score", _part(settings, ScoreSettings, shard=-1), score)
+        # Embeddings are for the report alone.
+        wanted = {} if settings.report else {"embeddings": 0}
+        measured("score", _part(settings, ScoreSettings, shard=-1, **wanted), score)
         # The check keeps one core busy: images are looked at on the others meanwhile.
         with ThreadPoolExecutor(1) as beside:
             if settings.report:

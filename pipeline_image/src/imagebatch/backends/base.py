@@ -18,10 +18,12 @@ class ImagePayload:
     Attributes:
         key: Unique in the request; the answer must repeat it.
         data: The file's bytes.
+        embed: Whether its embedding is wanted too. Ask only an API whose description says that it gives any.
     """
 
     key: str
     data: bytes
+    embed: bool = False
 
 
 # A grey PNG of 8x8: whatever the model makes of it, an answer shows that the server can answer.
@@ -42,12 +44,14 @@ class Answer:
         probabilities: In [0, 1], not increasing, one per label.
         reason: Empty, or why the model API refused this image.
         detail: One line for a person.
+        embedding: The model's features of the image, float32 little-endian; empty if not asked or not given.
     """
 
     labels: tuple[str, ...] = ()
     probabilities: tuple[float, ...] = ()
     reason: str = ""
     detail: str = ""
+    embedding: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,11 @@ class ApiFaultError(Exception):
 
 
 class ModelApi(Protocol):
-    """A served model. Safe to call from several threads."""
+    """A served model. Safe to call from several threads.
+
+    Embeddings are a capability that an API may lack: it then describes its model without `embedding`, ignores
+    `ImagePayload.embed`, and answers without them.
+    """
 
     def describe(self) -> ModelPin:
         """The served model's name, version, digest and labels.

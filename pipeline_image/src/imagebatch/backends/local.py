@@ -16,7 +16,7 @@ from pathlib import Path
 
 from imagebatch.backends.base import PROBE, ApiFaultError, Fault, ImagePayload, Reply
 from imagebatch.backends.local_process import WorkerProcess
-from imagebatch.backends.reply import parse_description, parse_reply
+from imagebatch.backends.reply import asking_headers, parse_description, parse_reply
 from imagebatch.contracts import ModelPin
 from imagebatch.errors import ConfigurationError, UnknownModelError
 from imagebatch.settings import ApiSettings
@@ -104,7 +104,7 @@ class LocalModel:
     def predict(self, images: Sequence[ImagePayload], top_k: int) -> Reply:
         """Answers for every image, in order, from one worker."""
         with self._worker() as worker:
-            body = worker.ask("predict", images, top_k)
+            body = worker.ask("predict", images, asking_headers(images, top_k))
         return parse_reply(body, images, top_k)
 
     def timed(self, images: Sequence[ImagePayload], seconds: int) -> bytes:

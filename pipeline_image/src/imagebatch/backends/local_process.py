@@ -95,8 +95,10 @@ class WorkerProcess:
             self._description = body[1:]
         return self._description
 
-    def ask(self, operation: Operation, images: Sequence[ImagePayload], argument: int) -> bytes:
-        """The worker's answer to one request: `predict` takes labels per image, `timed` seconds.
+    def ask(
+        self, operation: Operation, images: Sequence[ImagePayload], argument: dict[str, str] | int
+    ) -> bytes:
+        """The worker's answer to one request: `predict` takes the request's headers, `timed` seconds.
 
         Raises:
             ConfigurationError: The archive cannot be loaded.

@@ -6,7 +6,7 @@ that the digest covers. Nothing of imagebatch is imported: a worker holds the mo
     python -I local_worker.py DESCRIPTOR ARCHIVE FOLDER
 
 `DESCRIPTOR` is one end of a socket pair. First comes one message that says whether the model was loaded; then
-every request (operation, labels per image, list of (key, bytes)) is answered by one message. A message is `+`
+every request (operation, its argument, list of (key, bytes)) is answered by one message. A message is `+`
 and the content, or `-` and what went wrong. The worker ends when the other end is closed.
 """
 
@@ -22,7 +22,7 @@ import signal
 import sys
 import time
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -87,9 +87,9 @@ class Worker:
         """The model's description, as served."""
         return bytes(self._handler.describe_handle())
 
-    def predict(self, images: Images, top_k: int) -> bytes:
+    def predict(self, images: Images, headers: Mapping[str, str]) -> bytes:
         """The reply to one multipart request."""
-        self._context.headers = {"Content-Type": "multipart/form-data", "X-Top-K": str(top_k)}
+        self._context.headers = {"Content-Type": "multipart/form-data", **headers}
         (body,) = self._handler.handle([dict(images)], self._context)
         if self._context.status != _OK:
             raise ValueError(bytes(body).decode())
@@ -134,7 +134,7 @@ def main(descriptor: int, archive: str, folder: Path) -> None:
 
 def _serve(worker: Worker, connection: Connection[bytes, Any]) -> None:
     connection.send_bytes(b"+" + worker.describe())
-    operations = {"predict": worker.predict, "timed": worker.timed}
+    operations: dict[str, Callable[[Images, Any], bytes]] = {"predict": worker.predict, "timed": worker.timed}
     while True:
         operation, argument, images = connection.recv()
         try:

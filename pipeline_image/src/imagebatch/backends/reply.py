@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 from collections.abc import Sequence
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from imagebatch.backends.base import Answer, ApiFaultError, Fault, ImagePayload, Reply
@@ -24,6 +26,7 @@ class _Description(BaseModel):
     model: _Model
     labels: list[str]
     engine: str = ""
+    embedding: int = 0
 
 
 class _Error(BaseModel):
@@ -35,6 +38,7 @@ class _Image(BaseModel):
     id: str
     labels: tuple[str, ...] = ()
     probabilities: tuple[float, ...] = ()
+    embedding: str = ""
     error: _Error | None = None
 
 
@@ -59,7 +63,14 @@ def parse_description(body: bytes) -> ModelPin:
         digest=found.model.digest,
         labels=found.labels,
         engine=found.engine,
+        embedding=found.embedding,
     )
+
+
+def asking_headers(images: Sequence[ImagePayload], top_k: int) -> dict[str, str]:
+    """The request headers that say what is wanted of each image."""
+    wanted = [str(position) for position, image in enumerate(images) if image.embed]
+    return {"X-Top-K": str(top_k)} | ({"X-Embeddings": ",".join(wanted)} if wanted else {})
 
 
 def parse_reply(body: bytes, images: Sequence[ImagePayload], top_k: int) -> Reply:
@@ -76,10 +87,13 @@ def parse_reply(body: bytes, images: Sequence[ImagePayload], top_k: int) -> Repl
         raise ApiFaultError(
             Fault.BAD_REPLY, f"{len(reply.images)} answers that do not match {len(images)} images"
         )
-    return Reply(reply.model.digest, tuple(_answer(image, top_k) for image in reply.images))
+    pairs = zip(reply.images, images, strict=True)
+    return Reply(
+        reply.model.digest, tuple(_answer(image, top_k, embed=asked.embed) for image, asked in pairs)
+    )
 
 
-def _answer(image: _Image, top_k: int) -> Answer:
+def _answer(image: _Image, top_k: int, *, embed: bool) -> Answer:
     if image.error is not None:
         return Answer(reason=image.error.reason, detail=one_line(image.error.detail, 200))
     values = image.probabilities
@@ -87,4 +101,16 @@ def _answer(image: _Image, top_k: int) -> Answer:
     in_range = all(0.0 <= value <= 1.0 for value in values)  # false for NaN too
     if not (len(values) == len(image.labels) == top_k and falling and in_range):
         raise ApiFaultError(Fault.BAD_REPLY, f"labels and probabilities that cannot be: {values[:5]}")
-    return Answer(labels=image.labels, probabilities=values)
+    embedding = _embedding(image.embedding) if embed else b""
+    return Answer(labels=image.labels, probabilities=values, embedding=embedding)
+
+
+def _embedding(text: str) -> bytes:
+    try:
+        found = base64.b64decode(text, validate=True)
+        finite = bool(np.isfinite(np.frombuffer(found, "<f4")).all())
+    except ValueError:
+        finite = False
+    if not finite:
+        raise ApiFaultError(Fault.BAD_REPLY, f"an embedding that cannot be: {text[:40]!r}")
+    return found

@@ -12,7 +12,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from imagebatch.backends.base import PROBE, ApiFaultError, Fault, ImagePayload, Reply
-from imagebatch.backends.reply import parse_description, parse_reply
+from imagebatch.backends.reply import asking_headers, parse_description, parse_reply
 from imagebatch.backends.torchserve_keys import KeyFile
 from imagebatch.contracts import ModelPin
 from imagebatch.errors import ConfigurationError, UnknownModelError, one_line
@@ -65,7 +65,7 @@ class TorchServe:
     def prepared(self, images: Sequence[ImagePayload], top_k: int) -> Callable[[], Reply]:
         """`predict` with its body made: each call of the result sends it. For measuring the server alone."""
         boundary = secrets.token_hex(16)
-        headers = {"X-Top-K": str(top_k), "Content-Type": f"multipart/mixed; boundary={boundary}"}
+        headers = {"Content-Type": f"multipart/mixed; boundary={boundary}"} | asking_headers(images, top_k)
         body = _multipart(images, boundary)
         return lambda: parse_reply(self._post(headers=headers, data=body).content, images, top_k)
 

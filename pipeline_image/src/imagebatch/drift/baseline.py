@@ -86,6 +86,9 @@ def read_baseline(uri: str, model: str) -> Baseline | None:
         raise ConfigurationError(f"--baseline {place} is no file of imagebatch baseline") from error
     except OSError as error:
         raise StorageError(f"cannot read --baseline {place}: {error}") from error
+    newest = OBSERVATION_SCHEMA.field("embedding")
+    if newest.name not in table.schema.names:  # made before there were embeddings: all else still compares
+        table = table.append_column(newest, pa.nulls(table.num_rows, newest.type))
     if table.schema.names != OBSERVATION_SCHEMA.names:
         raise ConfigurationError(f"--baseline {place} is of another version: make it again")
     return Baseline(about, table)

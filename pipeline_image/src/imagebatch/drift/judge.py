@@ -14,6 +14,7 @@ import pyarrow as pa
 from imagebatch.drift import two_sample
 from imagebatch.drift.accuracy import estimate
 from imagebatch.drift.baseline import Baseline
+from imagebatch.drift.observations import OBSERVATION_SCHEMA
 
 Floats = npt.NDArray[np.float64]
 
@@ -43,7 +44,8 @@ _NUMBERS: dict[str, Callable[[pa.Table], Floats]] = {
     "megapixels": lambda table: _pixels(table) / 1e6,
 }
 _MIXES = {"class mix": "label", "format mix": "format"}
-_VECTORS = {"answers": "answer", "layout": "layout"}
+_EMBEDDING = OBSERVATION_SCHEMA.field("embedding")
+_VECTORS = {"answers": "answer", "layout": "layout", "embeddings": "embedding"}
 
 
 def compare(before: pa.Table, now: pa.Table, seed: int) -> list[Compared]:
@@ -59,7 +61,7 @@ def compare(before: pa.Table, now: pa.Table, seed: int) -> list[Compared]:
         found.append(Compared(name, p, effect, *(round(float(each.mean()), 4) for each in pair)))
     for name, column in _VECTORS.items():
         first, second = (_rows(table, column) for table in (before, now))
-        if len(first) and len(second):
+        if min(len(first), len(second)) >= LEAST_IMAGES:
             p, effect = two_sample.vectors(first, second, seed)
             found.append(Compared(name, p, effect, "", ""))
     return found
@@ -76,7 +78,8 @@ def judge(baseline: Baseline, now: pa.Table, *, run_id: str, digest: str, alpha:
         alpha: Probability of any alarm if nothing has drifted.
 
     Returns:
-        `drifting` (null: too few images), `tests` in falling order of certainty, `estimated_accuracy`.
+        `drifting` (null: too few images), `tests` in falling order of certainty, `left_out` (tests that were
+        not made, and why), `estimated_accuracy`.
     """
     about = baseline.about
     same_model = digest == about.model.digest
@@ -87,11 +90,16 @@ def judge(baseline: Baseline, now: pa.Table, *, run_id: str, digest: str, alpha:
         "baseline_images": baseline.observations.num_rows,
         "drifting": None,
         "tests": [],
+        "left_out": {},
         "estimated_accuracy": None,
     }
     if min(now.num_rows, baseline.observations.num_rows) < LEAST_IMAGES:
         return result
     seed = int.from_bytes(hashlib.sha256(run_id.encode()).digest()[:4], "big")
+    if why := _no_embeddings(baseline, now, same_model=same_model):
+        result["left_out"] = {"embeddings": why}
+        place = now.schema.names.index("embedding")
+        now = now.set_column(place, _EMBEDDING, pa.nulls(now.num_rows, _EMBEDDING.type))
     compared = compare(baseline.observations, now, seed)
     adjusted = two_sample.holm([test.p for test in compared])
     tests = [
@@ -103,6 +111,17 @@ def judge(baseline: Baseline, now: pa.Table, *, run_id: str, digest: str, alpha:
     if about.calibration and same_model:
         result["estimated_accuracy"] = estimate(about.calibration, _column(now, "confidence"), seed)
     return result
+
+
+def _no_embeddings(baseline: Baseline, now: pa.Table, *, same_model: bool) -> str:
+    """Why embeddings cannot be compared; empty if they can."""
+    if not same_model:
+        return "the baseline is of another model, whose embeddings mean something else"
+    for whose, table in (("run", now), ("baseline", baseline.observations)):
+        found = table.num_rows - table["embedding"].null_count
+        if found < LEAST_IMAGES:
+            return f"the {whose} has {found}: the model API gives none, or --embeddings asked for too few"
+    return ""
 
 
 def _column(table: pa.Table, name: str) -> Floats:

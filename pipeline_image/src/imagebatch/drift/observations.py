@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from imagebatch.contracts import PREDICTIONS_PARQUET, RunDescription
+from imagebatch.contracts import EMBEDDINGS, PREDICTIONS_PARQUET, RunDescription
 from imagebatch.errors import NotProvenError
 from imagebatch.imagery.sample import SAMPLE_SCHEMA, STATISTICS
+from imagebatch.overlay import parquet_table
 from imagebatch.storage.runs import RunFolder
 
 Floats = npt.NDArray[np.float64]
@@ -28,6 +29,7 @@ OBSERVATION_SCHEMA = pa.schema(
         ("confidence", pa.float32()),
         ("entropy", pa.float32()),
         ("answer", pa.list_(pa.float32())),
+        ("embedding", pa.list_(pa.float32())),
     ]
 )
 
@@ -43,11 +45,17 @@ def observe(run: RunFolder, description: RunDescription, sample: pa.Table) -> pa
     Returns:
         OBSERVATION_SCHEMA: images that could be looked at and have a prediction. `confidence` is the largest
         probability, `entropy` is in nats over the labels that were kept, `answer` the probabilities by class
-        index (what is below the top k is spread evenly), null for more than 64 classes.
+        index (what is below the top k is spread evenly), null for more than 64 classes; `embedding` is null
+        for images that the model API was not asked to embed.
     """
     looked_at = sample.filter(pc.is_null(sample["problem"]))
     answers = _answers(run, description, set(looked_at["image_id"].to_pylist()))
-    rows = [row | answers[row["image_id"]] for row in looked_at.to_pylist() if row["image_id"] in answers]
+    embeddings = _embeddings(run)
+    rows = [
+        row | answers[row["image_id"]] | {"embedding": embeddings.get(row["image_id"])}
+        for row in looked_at.to_pylist()
+        if row["image_id"] in answers
+    ]
     return pa.Table.from_pylist(rows, OBSERVATION_SCHEMA)
 
 
@@ -74,6 +82,14 @@ def _answers(run: RunFolder, description: RunDescription, wanted: set[str]) -> d
     except FileNotFoundError as error:
         raise NotProvenError(f"{run.uri}/{PREDICTIONS_PARQUET} is missing") from error
     return found
+
+
+def _embeddings(run: RunFolder) -> dict[str, list[float]]:
+    try:
+        table = parquet_table(run.read(EMBEDDINGS), EMBEDDINGS)
+    except FileNotFoundError:
+        return {}
+    return dict(zip(*(table[name].to_pylist() for name in ("image_id", "embedding")), strict=True))
 
 
 def _of(table: pa.Table, classes: Sequence[str], top_k: int) -> dict[str, dict[str, Any]]:

@@ -5,11 +5,9 @@ Made once per run and kept as `quality/images.parquet`.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from imagebatch.contracts import IMAGE_SAMPLE, RunDescription
@@ -18,6 +16,7 @@ from imagebatch.imagery.decoders import Decoders
 from imagebatch.ledger import Listing, open_listing
 from imagebatch.log import get_logger
 from imagebatch.overlay import parquet_table
+from imagebatch.sampling import sampled_positions
 from imagebatch.storage.inputs import ImageSource, image_source
 from imagebatch.storage.runs import RunFolder, parquet_bytes
 from imagebatch.storage.unavailable import ImageUnavailableError
@@ -83,15 +82,8 @@ def measured_sample(run: RunFolder, description: RunDescription, images: int, de
 def chosen_rows(run: RunFolder, seed: str, images: int) -> list[Row]:
     """Manifest rows of accepted images, drawn without replacement; all of them if `images` is 0."""
     with open_listing(run) as listing:
-        wanted = _positions(seed, listing.images, images)
+        wanted = sampled_positions(seed, listing.images, images)
         return [row for row in _rows_at(listing, wanted) if row.pop("reason") is None]
-
-
-def _positions(seed: str, total: int, images: int) -> list[int]:
-    if not images or images >= total:
-        return list(range(total))
-    chance = np.random.default_rng(int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big"))
-    return sorted(int(position) for position in chance.choice(total, images, replace=False))
 
 
 def _rows_at(listing: Listing, positions: Iterable[int]) -> Iterable[Row]:

@@ -34,6 +34,7 @@ class _Entry(BaseModel):
 
     labels: list[str]
     probabilities: list[float] = Field(min_length=1)
+    embedding: list[float] | None = None
 
 
 class PredictionCache:
@@ -68,7 +69,8 @@ class PredictionCache:
         """Score rows (SCORES_SCHEMA) of those manifest rows whose images are known.
 
         Args:
-            rows: `image_id` and `sha256`; at most a part of them, so that one query does.
+            rows: `image_id` and `sha256`; at most a part of them, so that one query does. With `embed` true,
+                a prediction that was kept without its embedding counts as unknown.
         """
         if self._database is None or not rows:
             return []
@@ -81,14 +83,15 @@ class PredictionCache:
             self._give_up(error)
             return []
         entries = {digest: entry for digest, *kept in found if (entry := self._entry(digest, *kept))}
-        return [self._row(row, entries[row["sha256"]]) for row in rows if row["sha256"] in entries]
+        known = [(row, entry) for row in rows if (entry := entries.get(row["sha256"]))]
+        return [self._row(row, entry) for row, entry in known if entry.embedding or not row.get("embed")]
 
     def add(self, rows: Sequence[Row]) -> None:
         """Keeps the predictions among score rows; what failed may not fail the next time."""
         if self._database is None:
             return
         answers = [
-            (row["sha256"], json.dumps({"labels": row["labels"], "probabilities": row["probabilities"]}))
+            (row["sha256"], json.dumps({name: row[name] for name in _Entry.model_fields if row[name]}))
             for row in rows
             if not row["reason"]
         ]
@@ -132,6 +135,7 @@ class PredictionCache:
             "probabilities": entry.probabilities,
             "reason": None,
             "detail": None,
+            "embedding": entry.embedding if row.get("embed") else None,
         }
 
     def _give_up(self, error: Exception) -> None:

@@ -37,6 +37,7 @@ class ShardInProgress:
         digest: The model that all its rows must be of.
         threshold: Counts its failures.
         cache: Predictions of other runs.
+        embed: Ids of the images whose embeddings are wanted.
 
     Attributes:
         number: Of the shard.
@@ -55,11 +56,13 @@ class ShardInProgress:
         digest: str,
         threshold: Threshold,
         cache: PredictionCache | None = None,
+        embed: frozenset[str] = frozenset(),
     ) -> None:
         self._run = run
         self._digest = digest
         self._threshold = threshold
         self._cache = cache
+        self._embed = embed
         self.cached = 0
         self._files = Attempt(run, number)
         self.number, self.attempt = number, self._files.number
@@ -82,7 +85,11 @@ class ShardInProgress:
         for number, part in enumerate(self._parts):
             if number not in self._written:
                 known = self._rows.setdefault(number, {})
-                rows = [row for row in part.to_pylist() if row["image_id"] not in known]
+                rows = [
+                    row | {"embed": row["image_id"] in self._embed}
+                    for row in part.to_pylist()
+                    if row["image_id"] not in known
+                ]
                 if self._cache:
                     found = {row["image_id"]: row for row in self._cache.find(rows)}
                     self._from_cache[number] = len(found)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import bisect
 import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import pyarrow as pa
 
 from imagebatch.contracts import (
     Plan,
@@ -21,6 +24,7 @@ from imagebatch.ledger import Listing, open_listing, read_description, read_plan
 from imagebatch.log import get_logger
 from imagebatch.metrics import Metric
 from imagebatch.progress import Progress
+from imagebatch.sampling import sampled_positions
 from imagebatch.score.cache import PredictionCache
 from imagebatch.score.shard import ShardInProgress
 from imagebatch.score.threshold import Threshold
@@ -113,6 +117,7 @@ class _Stage:
     ) -> None:
         self._run = run
         self._digest = description.model.digest
+        self._shard_size = description.shard_size
         self._engine = Engine(description, settings)
         self._deadline = settings.deadline
         self._threshold = Threshold(
@@ -120,6 +125,8 @@ class _Stage:
             rejected=plan.rejected,
             in_a_row=settings.max_consecutive_failures,
         )
+        wanted = settings.embeddings if self._engine.gives_embeddings else 0
+        self._sample = sampled_positions(description.run_id, plan.listed, wanted) if wanted else []
         self._begun: dict[int, ShardInProgress] = {}
         self._reported: dict[str, float] = {}
         self._outcomes: list[ShardScore] = []
@@ -150,13 +157,15 @@ class _Stage:
             # Two scorers could supersede each other, at two shards: who has lost one begins no more.
             for held in self._begun.values():
                 held.require_newest()
+            manifest = listing.manifest(shard)
             begun = ShardInProgress(
                 self._run,
                 shard,
-                listing.manifest(shard),
+                manifest,
                 digest=self._digest,
                 threshold=self._threshold,
                 cache=self._cache,
+                embed=self._sampled(manifest, shard * self._shard_size),
             )
             self._begun[shard] = begun
             progress.advance(begun.rejected + begun.resumed, earlier=True)
@@ -165,6 +174,12 @@ class _Stage:
             progress.advance(begun.cached)
             self._engine.telemetry.add(Metric.CACHED, begun.cached)
             self._finish_complete()  # nothing may have been left to ask
+
+    def _sampled(self, manifest: pa.Table, start: int) -> frozenset[str]:
+        """Ids of a shard's images that are in the run's sample; `start` is the position of its first."""
+        first, end = (bisect.bisect_left(self._sample, start + rows) for rows in (0, manifest.num_rows))
+        rows = [at - start for at in self._sample[first:end]]
+        return frozenset(manifest["image_id"].take(pa.array(rows, pa.int64())).to_pylist())
 
     def _keep(self, key: _Key, rows: list[Row]) -> None:
         shard, part = key

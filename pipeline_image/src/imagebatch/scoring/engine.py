@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
+import numpy as np
+
 from imagebatch.backends import open_backend
 from imagebatch.backends.base import Answer, Fault, ImagePayload
 from imagebatch.backends.patience import Patience, patiently
 from imagebatch.contracts import Reason, RunDescription, sha256_hex
+from imagebatch.embedding import project
 from imagebatch.errors import ModelChangedError
 from imagebatch.metrics import Telemetry
 from imagebatch.metrics_stage import current
@@ -39,6 +42,9 @@ class Engine:
     Args:
         description: run.json.
         settings: Where the model API is and how hard to drive it.
+
+    Attributes:
+        gives_embeddings: Whether the served model gives embeddings.
 
     Raises:
         ModelChangedError: The served model is not the one that the run was started with.
@@ -77,11 +83,14 @@ class Engine:
                 f"{pin.name} {pin.version} is now {found.digest},"
                 f" the run was started with {pin.digest}; start a new run"
             )
+        self.gives_embeddings = found.embedding > 0
 
     def scored(
         self, chunks: Iterable[tuple[K, Sequence[Row]]], keep: Keep[K] | None = None
     ) -> Iterator[tuple[K, list[Row]]]:
         """Scores chunks of manifest rows (`image_id`, `uri`, `sha256`), each under a key of the caller.
+
+        A row with `embed` true is asked for its embedding too; only where `gives_embeddings`.
 
         Args:
             chunks: Read as they are needed, in the thread that takes the results.
@@ -136,7 +145,8 @@ class Engine:
                 answer = Answer(reason=refused.reason, detail=refused.detail)
                 answered[position] = _score_row(row, answer, digest)
             else:
-                images.append(ImagePayload(f"{position}-{row['sha256'][:16]}", data))
+                key = f"{position}-{row['sha256'][:16]}"
+                images.append(ImagePayload(key, data, embed=row.get("embed", False)))
                 positions.append(position)
         asked = iter(positions)
         for answers in self._packs.score(images):
@@ -180,6 +190,7 @@ def _score_row(row: Row, answer: Answer, digest: str) -> Row:
         "probabilities": list(answer.probabilities) or None,
         "reason": str(reason) if answer.reason else None,
         "detail": answer.detail if answer.reason else None,
+        "embedding": project(np.frombuffer(answer.embedding, "<f4")) if answer.embedding else None,
     }
 
 

@@ -93,6 +93,13 @@ class WholeScoringSettings(ScoringSettings):
         default=False,
         description="After scoring, measure for some seconds what this machine could do: log and telemetry.",
     )
+    embeddings: int = Field(
+        400,
+        ge=0,
+        le=1_000_000,
+        description="Images, chosen by the run id, whose embeddings the model API is asked for, for drift;"
+        " 0: none.",
+    )
     cache: str = Field(
         "", description="Folder of predictions kept from run to run; an unchanged image is not asked about."
     )
