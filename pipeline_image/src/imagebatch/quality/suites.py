@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import great_expectations.expectations as gxe
-from great_expectations.expectations.expectation import Expectation
-
 from imagebatch.contracts import Reason, RunDescription
+from imagebatch.quality.gx import Expectation, gxe
 
 # float32 probabilities of a softmax may add up to a little more than 1.
 _SUM_TOLERANCE = 1e-4

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-# Must be set before the import; an operator's batch job does not report to a third party.
-os.environ["GX_ANALYTICS_ENABLED"] = "False"
-
-import great_expectations as gx
-from great_expectations.core.batch_definition import BatchDefinition
-from great_expectations.data_context.types.base import ProgressBarsConfig
-from great_expectations.expectations.expectation import Expectation
+from imagebatch.quality.gx import BatchDefinition, Expectation, ProgressBarsConfig, gx
 
 _SITE = "run"
 

@@ -1,0 +1,48 @@
+"""Libraries that are imported when they are used, not when another library names them.
+
+Great Expectations imports SciPy's statistics and Altair for expectations that no suite here has; that is half
+of the seconds that its own import takes. The standard library's `importlib.util.LazyLoader` does not help: it
+loads at the first look at any attribute, and `inspect` looks at the `__file__` of every module there is.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import types
+from collections.abc import Iterable
+from typing import Any
+
+from typing_extensions import override
+
+
+class _LateModule(types.ModuleType):
+    """Stands in for a module until something of it is used."""
+
+    @override
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # what looks at modules, such as `inspect`, does not use them
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        module = importlib.import_module(self.__name__)
+        self.__dict__.update(vars(module))
+        return getattr(module, name)
+
+
+def import_late(names: Iterable[str]) -> None:
+    """Let modules be imported by whoever uses them first; those imported or missing stay as they are.
+
+    Args:
+        names: Full names; the packages that they are in are imported.
+    """
+    for name in names:
+        spec = None if name in sys.modules else importlib.util.find_spec(name)
+        if spec is None:
+            continue
+        module = _LateModule(name)
+        module.__spec__, module.__file__ = spec, spec.origin
+        if spec.submodule_search_locations is not None:
+            module.__path__ = spec.submodule_search_locations
+        sys.modules[name] = module
