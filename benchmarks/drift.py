@@ -53,11 +53,21 @@ Change = Callable[[Image.Image], Image.Image]
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """One kind of shift at one size; `accuracy` and `estimated` are None where there is no truth."""
+    """One kind of shift at one size.
+
+    Attributes:
+        kind: What was done to the images.
+        size: How much of it.
+        detected: Batches that alarmed, by their number of images.
+        embedded: Of the larger batches, those in which the embeddings alarmed.
+        accuracy: Share of right answers; None where there is no truth.
+        estimated: The same, estimated without labels.
+    """
 
     kind: str
     size: str
     detected: dict[int, int]
+    embedded: int
     accuracy: float | None
     estimated: float | None
 
@@ -124,9 +134,11 @@ class Judge:
         return rows
 
 
-def alarms(before: pa.Table, now: pa.Table, seed: int) -> bool:
-    """Whether a run would be called drifting."""
-    return min(holm([test.p for test in compare(before, now, seed)])) <= ALPHA
+def alarms(before: pa.Table, now: pa.Table, seed: int) -> set[str]:
+    """The tests for which a run would be called drifting."""
+    tests = compare(before, now, seed)
+    adjusted = holm([test.p for test in tests])
+    return {test.name for test, p in zip(tests, adjusted, strict=True) if p <= ALPHA}
 
 
 def _quiet(plain: pa.Table, size: int, chance: np.random.Generator) -> int:
@@ -134,7 +146,7 @@ def _quiet(plain: pa.Table, size: int, chance: np.random.Generator) -> int:
     for trial in range(QUIET):
         order = chance.permutation(plain.num_rows)
         baseline = min(BASELINE, plain.num_rows - size)
-        found += alarms(plain.take(order[size : size + baseline]), plain.take(order[:size]), trial)
+        found += bool(alarms(plain.take(order[size : size + baseline]), plain.take(order[:size]), trial))
     return found
 
 
@@ -173,21 +185,23 @@ def _judged(
     chance: np.random.Generator,
 ) -> Shift:
     before, now = tables
-    detected = dict.fromkeys(SIZES, 0)
+    detected, embedded = dict.fromkeys(SIZES, 0), 0
     for batch in SIZES:
         for trial in range(TRIALS):
             baseline = before.take(
                 chance.choice(before.num_rows, min(BASELINE, before.num_rows), replace=False)
             )
             rows = now.take(chance.choice(now.num_rows, min(batch, now.num_rows), replace=False))
-            detected[batch] += alarms(baseline, rows, trial)
+            found = alarms(baseline, rows, trial)
+            detected[batch] += bool(found)
+            embedded += batch == SIZES[-1] and "embeddings" in found
     accuracy = estimated = None
     if truth:
         calibration = calibrate(*_answers(before, truth))
         confidence, right = _answers(now, truth)
         accuracy, estimated = float(right.mean()), estimate(calibration, confidence)["accuracy"]
-    print(kind, size, detected, accuracy, estimated, flush=True)
-    return Shift(kind, size, detected, accuracy, estimated)
+    print(kind, size, detected, embedded, accuracy, estimated, flush=True)
+    return Shift(kind, size, detected, embedded, accuracy, estimated)
 
 
 def _answers(table: pa.Table, truth: dict[str, str]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
@@ -254,12 +268,12 @@ def _packs(items: list[tuple[str, bytes]], size: int) -> list[list[tuple[str, by
 def table(quiet: dict[int, int], shifts: list[Shift]) -> str:
     """What is published."""
     head = ["| | size of the shift | " + " | ".join(f"alarms, {size} images" for size in SIZES)]
-    head[0] += " | accuracy | estimated without labels |"
-    lines = [*head, "|---|---|" + "---|" * (len(SIZES) + 2)]
+    head[0] += f" | by embeddings, {SIZES[-1]} | accuracy | estimated without labels |"
+    lines = [*head, "|---|---|" + "---|" * (len(SIZES) + 3)]
     rates = " | ".join(f"**{quiet[size]} of {QUIET}** ({quiet[size] / QUIET:.1%})" for size in SIZES)
-    lines.append(f"| **no shift** | | {rates} | | |")
+    lines.append(f"| **no shift** | | {rates} | | | |")
     for shift in shifts:
-        cells = [f"{shift.detected[size]} of {TRIALS}" for size in SIZES]
+        cells = [f"{count} of {TRIALS}" for count in (*shift.detected.values(), shift.embedded)]
         cells += ["" if value is None else f"{value:.1%}" for value in (shift.accuracy, shift.estimated)]
         lines.append(f"| {shift.kind} | {shift.size} | {' | '.join(cells)} |")
     return "\n".join(lines)

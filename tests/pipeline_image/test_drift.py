@@ -162,7 +162,7 @@ def moved(reply: dict[str, Any]) -> bytes:
 def test_embeddings_that_do_not_compare_are_left_out(
     call: Call, photographs: Path, runs: Path, server: ModelServer
 ) -> None:
-    """Proves that a run or baseline without them, or of another model, is judged by the rest, and says why."""
+    """Proves that a run or baseline without them, or of another model, is judged by the rest and says why."""
     why: list[str] = []
     for run_id, length, digest in (("old", 0, "ab"), ("new", 9, "ab"), ("other", 9, "cd")):
         server.embedding, server.digest = length, "sha256:" + digest * 32

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import TypeVar
 
 from pydantic import BaseModel
@@ -32,6 +33,12 @@ S = TypeVar("S", bound=CommonSettings)
 
 def run(settings: WholeRunSettings) -> Certificate:
     """Does what the DAG does, in the same order and with the same files."""
+    with ExitStack() as stack:
+        return _run(settings, stack)
+
+
+def _run(settings: WholeRunSettings, stack: ExitStack) -> Certificate:
+    looking: Future[Decoders] | None = None
     with CheckProcess(settings.log_level) as checks:
         measured("preprocess", _part(settings, PreprocessSettings), preprocess)
         checks.check(_part(settings, CheckSettings, suite="manifest"))
@@ -41,21 +48,31 @@ def run(settings: WholeRunSettings) -> Certificate:
         # The check keeps one core busy: images are looked at on the others meanwhile.
         with ThreadPoolExecutor(1) as beside:
             if settings.report:
-                beside.submit(_look, _part(settings, ReportSettings))
+                looking = beside.submit(_look, _part(settings, ReportSettings), stack)
             checks.check(_part(settings, CheckSettings, suite="predictions"))
     certificate = measured("postprocess", _part(settings, PostprocessSettings), postprocess)
-    if settings.report:
+    if looking:
         from imagebatch.report import report_if_possible  # noqa: PLC0415 (a fifth of a second, and not for all)
 
-        report_if_possible(_part(settings, ReportSettings))
+        decoders = None if looking.exception() else looking.result()
+        report_if_possible(_part(settings, ReportSettings), decoders)
     return certificate
 
 
-def _look(settings: ReportSettings) -> None:
-    """Takes the sample of images that the report will find; if it cannot, the report says so."""
+def _look(settings: ReportSettings, stack: ExitStack) -> Decoders:
+    """Takes the sample of images that the report will find; if it cannot, the report says so.
+
+    Returns:
+        What looked at them, for the report's pictures; lives as long as `stack`.
+    """
     run = open_run(settings.runs_uri, settings.run_id)
-    with Decoders() as decoders:
-        image_sample(run, read_description(run), settings.image_sample, decoders)
+    decoders = stack.enter_context(Decoders(spared=1))
+    image_sample(run, read_description(run), settings.image_sample, decoders)
+    # Now, while this process waits for the check: it would cost its time after the certificate.
+    from imagebatch.report.stage import load  # noqa: PLC0415 (as above)
+
+    load(settings)
+    return decoders
 
 
 def _part(settings: BaseModel, kind: type[S], **more: object) -> S:

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -27,6 +27,7 @@ log = get_logger()
 
 S = TypeVar("S", bound=RunSettings)
 R = TypeVar("R")
+P = ParamSpec("P")
 
 # A stage's series never grows beyond this: then its buckets are made twice as wide.
 MOST_BUCKETS = 240
@@ -108,21 +109,23 @@ def note(images: int, failed: int) -> None:
         recorder.advance(images, failed)
 
 
-def recorded(name: Callable[[S], str]) -> Callable[[Callable[[S], R]], Callable[[S], R]]:
+def recorded(
+    name: Callable[[S], str],
+) -> Callable[[Callable[Concatenate[S, P], R]], Callable[Concatenate[S, P], R]]:
     """Decorates a stage's function, so that every attempt leaves a record in the run.
 
     Args:
         name: Names the stage, from its settings.
     """
 
-    def decorate(stage: Callable[[S], R]) -> Callable[[S], R]:
+    def decorate(stage: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
         @functools.wraps(stage)
-        def call(settings: S) -> R:
+        def call(settings: S, /, *more: P.args, **named: P.kwargs) -> R:
             recorder = Recorder(name(settings))
             token = _current.set(recorder)
             outcome = "done"
             try:
-                return stage(settings)
+                return stage(settings, *more, **named)
             except BaseException as error:
                 outcome = type(error).__name__
                 raise

@@ -21,10 +21,14 @@ _MOST_WORKERS = 4
 
 
 class Decoders:
-    """A pool of decoding processes. Use as a context manager; `measure` and `thumbnail` from any thread."""
+    """A pool of decoding processes. Use as a context manager; `measure` and `thumbnail` from any thread.
 
-    def __init__(self) -> None:
-        self.size = max(1, min(len(os.sched_getaffinity(0)), _MOST_WORKERS))
+    Args:
+        spared: Cores that somebody else is busy on: so many fewer processes.
+    """
+
+    def __init__(self, spared: int = 0) -> None:
+        self.size = max(1, min(len(os.sched_getaffinity(0)) - spared, _MOST_WORKERS))
         self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()
         self._all = [_Worker() for _ in range(self.size)]
         for worker in self._all:

@@ -38,6 +38,13 @@ def render(template: str, **content: Any) -> str:
     return _environment().get_template(template).render(**content)
 
 
+def compile_templates() -> None:
+    """Compiles all templates, once for this process."""
+    environment = _environment()
+    for name in environment.list_templates(extensions=["j2", "css"]):
+        environment.get_template(name)
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(

@@ -6,6 +6,8 @@ whoever calls it in the chain of stages ignores its exit code, and `imagebatch r
 
 from __future__ import annotations
 
+import importlib
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -25,7 +27,7 @@ from imagebatch.ledger import read_description
 from imagebatch.log import get_logger
 from imagebatch.report.facts import Facts
 from imagebatch.report.history_page import write_history
-from imagebatch.report.page import report_page
+from imagebatch.report.page import compile_templates, report_page
 from imagebatch.report.predictions import Predictions
 from imagebatch.settings import ReportSettings
 from imagebatch.storage.runs import RunFolder, open_run
@@ -48,9 +50,20 @@ class ReportResult:
     suspect: int
 
 
+def load(settings: ReportSettings) -> None:
+    """Loads and compiles what a report will need."""
+    compile_templates()
+    if settings.baseline:
+        importlib.import_module("imagebatch.drift.judge")
+
+
 @recorded(lambda _: "report")
-def report(settings: ReportSettings) -> ReportResult:
+def report(settings: ReportSettings, decoders: Decoders | None = None) -> ReportResult:
     """Writes report.html and quality/drift.json of a finished run, its figures, and history.html.
+
+    Args:
+        settings: Which run, and what to compare it with.
+        decoders: What looks at images; started here if there is none yet.
 
     Raises:
         ConfigurationError: The run has not finished, or the baseline is not one.
@@ -59,9 +72,9 @@ def report(settings: ReportSettings) -> ReportResult:
     """
     run = open_run(settings.runs_uri, settings.run_id)
     certificate, description = recorded_certificate(run), read_description(run)
-    with Decoders() as decoders:
+    with nullcontext(decoders) if decoders else Decoders() as looking:
         timeline, predictions = read_timeline(run), Predictions(run, description)
-        sample = image_sample(run, description, settings.image_sample, decoders)
+        sample = image_sample(run, description, settings.image_sample, looking)
         found = findings(sample)
         run.write(quality_path("images"), findings_json(sample.num_rows, found))
         drift = _drift(run, description, sample, settings)
@@ -79,7 +92,7 @@ def report(settings: ReportSettings) -> ReportResult:
             summary=summary,
             ceiling=settings.ceiling,
         )
-        page = report_page(facts, decoders).encode()
+        page = report_page(facts, looking).encode()
     run.write(REPORT, page)
     keep_summary(settings.runs_uri, summary)
     _history(settings.runs_uri)
@@ -89,10 +102,10 @@ def report(settings: ReportSettings) -> ReportResult:
     return ReportResult(f"{run.uri}/{REPORT}", len(page), summary.drifting, summary.suspect)
 
 
-def report_if_possible(settings: ReportSettings) -> None:
+def report_if_possible(settings: ReportSettings, decoders: Decoders | None = None) -> None:
     """`report` of a run that is proven, whatever its page may lack: what goes wrong is logged."""
     try:
-        report(settings)
+        report(settings, decoders)
     except Exception as error:  # noqa: BLE001 (nothing of a page is worth a finished run)
         log.warning("the run has no report", error=str(error), kind=type(error).__name__)
 
