@@ -2,7 +2,7 @@
 
     pipeline_image/.venv/bin/python benchmarks/drift_cost.py [--rounds 7] [--publish]
 
-`imagebatch run` of the solar cells with and without them, the archive's own handler answering (extra `local`);
+`imagebatch run` of the solar cells with and without, the archive's own handler answering (extra `local`);
 wall clock and CPU seconds of the whole process with all its workers. What is added is the median of the
 differences within rounds: a round's two runs follow each other, each kind first in every other round, so that
 a machine that gets slower meanwhile slows both.
