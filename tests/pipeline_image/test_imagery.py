@@ -116,6 +116,15 @@ def test_hostile_files_cost_their_own_row_only() -> None:
         assert decoders.measure(jpeg(1))["mode"] == "RGB"
 
 
+def test_busy_cores_are_spared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proves that there is a worker per free core, at most four, and never none."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(3)))
+    for spared, size in ((0, 3), (1, 2), (3, 1)):
+        with Decoders(spared) as decoders:
+            assert decoders.size == size
+            assert decoders.measure(jpeg(1))["mode"] == "RGB"
+
+
 def test_the_suite_images_warns_and_refuses_where_a_limit_is_set(
     call: Call, images: Path, runs: Path
 ) -> None:
