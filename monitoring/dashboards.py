@@ -9,17 +9,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from grafana_foundation_sdk.builders.common import ReduceDataOptions
+from grafana_foundation_sdk.builders.common import ReduceDataOptions, VizLegendOptions, VizTooltipOptions
 from grafana_foundation_sdk.builders.dashboard import Dashboard, DatasourceVariable, QueryVariable, Row
 from grafana_foundation_sdk.builders.prometheus import Dataquery
 from grafana_foundation_sdk.builders.stat import Panel as Stat
 from grafana_foundation_sdk.builders.timeseries import Panel as TimeSeries
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from grafana_foundation_sdk.models.dashboard import DashboardCursorSync, DataSourceRef
+from grafana_foundation_sdk.models import dashboard as model
+from grafana_foundation_sdk.models.common import (
+    LegendDisplayMode,
+    LegendPlacement,
+    SortOrder,
+    TooltipDisplayMode,
+)
+from grafana_foundation_sdk.models.dashboard import (
+    DashboardCursorSync,
+    DataSourceRef,
+    VariableOption,
+    VariableRefresh,
+)
 
 FOLDER = Path(__file__).parent / "dashboards"
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 WIDE, NARROW, TALL, LOW = 12, 4, 8, 4  # of a grid of 24 columns
+FAINT = 8  # per cent, of the area below a curve
 P = '{pipeline=~"$pipeline"}'
 
 
@@ -262,9 +275,16 @@ def boards() -> dict[str, str]:
         Grafana's JSON by file name.
     """
     return {
-        f"{name}.json": JSONEncoder(sort_keys=True, indent=1).encode(_board(name, title, rows).build()) + "\n"
+        f"{name}.json": as_json(_board(name, title, rows).build()) + "\n"
         for name, (title, rows) in BOARDS.items()
     }
+
+
+def as_json(board: model.Dashboard) -> str:
+    """Write a board, without the settings of intervals that the SDK gives to variables of every kind."""
+    for variable in (board.templating and board.templating.list_val) or []:
+        variable.auto = variable.auto_min = variable.auto_count = None
+    return JSONEncoder(sort_keys=True, indent=1).encode(board)
 
 
 def queries() -> list[tuple[str, str]]:
@@ -293,6 +313,9 @@ def _board(name: str, title: str, rows: dict[str, list[Chart]]) -> Dashboard:
             .label("Pipeline")
             .query("label_values(imagebatch_run_start_timestamp_seconds, pipeline)")
             .datasource(SOURCE)
+            # Or Grafana would neither ask for the pipelines nor show all of them when it is opened.
+            .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
+            .current(VariableOption(selected=True, text="All", value="$__all"))
             .include_all(True)  # noqa: FBT003 - the SDK's setters
             .multi(True)  # noqa: FBT003 - the same
         )
@@ -311,7 +334,10 @@ def _panel(chart: Chart) -> Stat | TimeSeries:
         options = ReduceDataOptions().calcs(["lastNotNull"])
         panel = Stat().reduce_options(options).span(NARROW).height(LOW)
     else:
-        panel = TimeSeries().span(WIDE).height(TALL)
+        legend = VizLegendOptions().display_mode(LegendDisplayMode.LIST).placement(LegendPlacement.BOTTOM)
+        tooltip = VizTooltipOptions().mode(TooltipDisplayMode.MULTI).sort(SortOrder.DESCENDING)
+        panel = TimeSeries().legend(legend.show_legend(True)).tooltip(tooltip)  # noqa: FBT003 - the same
+        panel = panel.fill_opacity(FAINT).span(WIDE).height(TALL)
     panel = panel.title(chart.title).description(chart.about).unit(chart.unit).datasource(SOURCE)
     for letter, (query, legend) in zip("ABCDE", chart.queries, strict=False):
         panel = panel.with_target(Dataquery().expr(query).legend_format(legend).ref_id(letter))

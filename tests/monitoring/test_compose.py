@@ -70,6 +70,56 @@ def test_nothing_is_pushed_unless_the_profile_is_set_up() -> None:
     assert told["AIRFLOW__METRICS__STATSD_ON"] == "${AIRFLOW_STATSD:-False}"
 
 
+# Grafana's documentation, "Provision Grafana"; it ignores what it does not know, in silence.
+SOURCE_KEYS = {
+    "name",
+    "type",
+    "access",
+    "orgId",
+    "uid",
+    "url",
+    "user",
+    "database",
+    "basicAuth",
+    "basicAuthUser",
+} | {"withCredentials", "isDefault", "jsonData", "secureJsonData", "version", "editable"}
+# `PromOptions` of @grafana/prometheus 13.2.1.
+PROMETHEUS_KEYS = {
+    "timeInterval",
+    "queryTimeout",
+    "httpMethod",
+    "customQueryParameters",
+    "disableMetricsLookup",
+} | {"prometheusType", "prometheusVersion", "cacheLevel", "defaultEditor", "incrementalQuerying"}
+PROVIDER_KEYS = {
+    "name",
+    "orgId",
+    "folder",
+    "folderUid",
+    "type",
+    "disableDeletion",
+    "updateIntervalSeconds",
+} | {"allowUiUpdates", "options"}
+
+
+def test_grafana_knows_every_key_of_its_provisioning() -> None:
+    """A misspelt key would be ignored, and the dashboards empty or open to changes."""
+    folder = MONITORING / "grafana" / "provisioning"
+    sources = yaml.safe_load((folder / "datasources" / "imagebatch.yml").read_text())
+    providers = yaml.safe_load((folder / "dashboards" / "imagebatch.yml").read_text())
+    assert set(sources) == {"apiVersion", "datasources"}
+    assert set(providers) == {"apiVersion", "providers"}
+    assert sources["apiVersion"] == providers["apiVersion"] == 1
+    for source in sources["datasources"]:
+        assert set(source) <= SOURCE_KEYS
+        assert set(source["jsonData"]) <= PROMETHEUS_KEYS
+        assert source["access"] in {"proxy", "direct"}
+    for provider in providers["providers"]:
+        assert set(provider) <= PROVIDER_KEYS
+        assert set(provider["options"]) <= {"path", "foldersFromFilesStructure"}
+        assert provider["type"] == "file"
+
+
 def test_grafana_is_provisioned_with_this_prometheus_and_these_dashboards() -> None:
     """The source's address is the service's, and the dashboards have no other source than the chosen one."""
     folder = MONITORING / "grafana" / "provisioning"

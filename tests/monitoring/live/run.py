@@ -118,10 +118,9 @@ def _receivers(platform: Platform) -> list[str]:
     for headers, _ in posts.get("/on-call", []):
         if headers.get("Authorization") != "Bearer token-of-the-pager":
             complaints.append("the pager was called without its token")
-    # A DAG's deadlines, which tell the same receivers, know of no runbook.
-    attached = [body["attachments"][0] for _, body in posts.get("/slack", []) if "attachments" in body]
-    mails = [mail for mail in platform.mailbox.mails if not str(mail["Subject"]).startswith("imagebatch ")]
-    texts = [str(each["text"]) for each in attached] + list(map(mail_text, mails))
+    # From Alertmanager, and from a DAG's deadlines.
+    texts = [str(body.get("attachments", [body])[0]["text"]) for _, body in posts.get("/slack", [])]
+    texts += map(mail_text, platform.mailbox.mails)
     complaints += [f"no runbook in {text[:80]}" for text in texts if "runbook.md#imagebatch" not in text]
     if platform.webhooks.firing("", 0):
         complaints.append("an alert was about nothing")
