@@ -91,7 +91,9 @@ def _receivers(notice: Notice) -> dict[str, Callable[[], None]]:
             webhook, asdict(notice), _secret("IMAGEBATCH_ALERT_WEBHOOK_TOKEN_FILE")
         )
     if env("IMAGEBATCH_ALERT_SLACK_FILE"):
-        found["slack"] = lambda: _post(_secret("IMAGEBATCH_ALERT_SLACK_FILE"), {"text": notice.text})
+        found["slack"] = lambda: _post(
+            _secret("IMAGEBATCH_ALERT_SLACK_FILE"), {"text": f"{notice.text}\nWhat to do: {notice.page}"}
+        )
     addresses = env("IMAGEBATCH_ALERT_EMAIL", "")
     if notice.severity == ESCALATION:
         addresses += "," + env("IMAGEBATCH_ALERT_ESCALATION_EMAIL", "")

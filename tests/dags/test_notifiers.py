@@ -83,10 +83,11 @@ def test_every_receiver_is_told(receivers: Receivers) -> None:
     assert notify(LATE) == ["webhook", "slack", "e-mail"]
     by_path = {path: (token, body) for path, token, body in receivers.posts}
     assert by_path["/hook"] == ("Bearer secret", {**vars(LATE)})
-    assert by_path["/slack"] == ("", {"text": LATE.text})
+    assert by_path["/slack"] == ("", {"text": f"{LATE.text}\nWhat to do: {LATE.page}"})
     ((to, mail),) = receivers.mails
     assert to == ["a@example.org", "b@example.org"]
     assert mail["Subject"] == LATE.text
+    assert LATE.page in mail.get_payload()
 
 
 def test_the_same_event_is_told_once(receivers: Receivers) -> None:
