@@ -68,6 +68,10 @@ def test_the_verbs_read_what_reports_have_kept(call: Call, runs: Path) -> None:
     assert listed.last["compared"]["images_per_second"] < 0.2
     page = (runs / "_history/history.html").read_text()
     assert "The throughput fell from" in page
+    assert page.count('<line class="limit"') == 1
+    chart = page.split("<span>Images per second</span>")[1].split("<span>Images</span>")[0]
+    assert '<line class="limit"' in chart
+    assert ": night-30, 1 Oct 2026" in chart
     assert "night-59" in listed.err
     assert "<script" not in page
 

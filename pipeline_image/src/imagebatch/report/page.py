@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from imagebatch import __version__
+from imagebatch.contracts import HISTORY, HISTORY_PAGE
 from imagebatch.imagery.decoders import Decoders
 from imagebatch.report.facts import Facts
 from imagebatch.report.pictures import with_thumbnails
@@ -29,6 +30,7 @@ def report_page(facts: Facts, decoders: Decoders) -> str:
         summary=facts.summary,
         drift=facts.drift,
         queue=queue,
+        history=f"{HISTORY}/{HISTORY_PAGE}",
         version=__version__,
     )
 

@@ -52,12 +52,15 @@ def trends(settings: TrendsSettings) -> TrendsResult:
     sentences: list[tuple[float, str]] = []
     news: list[tuple[str, float, dict[str, str]]] = []
     memory: list[Told] = []
+    steps: list[dict[str, str]] = []
     figures = 0
     for name, runs in pipelines.items():
         looked_at, found = findings(runs, settings.trend_alpha / len(pipelines))
         figures += looked_at
         entries, known = remembered(before, name, found, [run.run_id for run in runs])
         memory += known
+        levels = [one for one in found if one.kind == "level"]
+        steps += [{"pipeline": name, "figure": one.figure, "run_id": one.run_id} for one in levels]
         started = {run.run_id: run.started.isoformat() for run in runs}
         for finding, entry in zip(found, entries, strict=True):
             text = f"{name}: {finding.text}" if len(pipelines) > 1 else finding.text
@@ -65,7 +68,7 @@ def trends(settings: TrendsSettings) -> TrendsResult:
             change = {"key": entry.key, "text": one_line(text, _LONGEST_TEXT)}
             news.append((started.get(entry.since, ""), -finding.p, change))
     texts = [text for _, text in sorted(sentences)]
-    content = {"sentences": texts, "told": [one.model_dump() for one in memory]}
+    content = {"sentences": texts, "steps": steps, "told": [one.model_dump() for one in memory]}
     folder.write(TRENDS, (json.dumps(content, indent=1) + "\n").encode())
     for text in texts:
         print(text, file=sys.stderr)  # noqa: T201 (a person asked for it)
