@@ -334,9 +334,9 @@ def _panel(chart: Chart) -> Stat | TimeSeries:
         options = ReduceDataOptions().calcs(["lastNotNull"])
         panel = Stat().reduce_options(options).span(NARROW).height(LOW)
     else:
-        legend = VizLegendOptions().display_mode(LegendDisplayMode.LIST).placement(LegendPlacement.BOTTOM)
+        names = VizLegendOptions().display_mode(LegendDisplayMode.LIST).placement(LegendPlacement.BOTTOM)
         tooltip = VizTooltipOptions().mode(TooltipDisplayMode.MULTI).sort(SortOrder.DESCENDING)
-        panel = TimeSeries().legend(legend.show_legend(True)).tooltip(tooltip)  # noqa: FBT003 - the same
+        panel = TimeSeries().legend(names.show_legend(True)).tooltip(tooltip)  # noqa: FBT003 - the same
         panel = panel.fill_opacity(FAINT).span(WIDE).height(TALL)
     panel = panel.title(chart.title).description(chart.about).unit(chart.unit).datasource(SOURCE)
     for letter, (query, legend) in zip("ABCDE", chart.queries, strict=False):
