@@ -15,6 +15,7 @@ from datetime import datetime
 from imagebatch import metrics
 from imagebatch.contracts import ModelPin, Plan, Reason
 from imagebatch.metrics import Family, Telemetry
+from imagebatch.processor import cpu_seconds
 
 Sample = tuple[Family, tuple[str, ...], float]
 
@@ -26,7 +27,7 @@ class StageMetrics:
         self._lock = threading.Lock()
         self._values: dict[tuple[Family, tuple[str, ...]], float] = {}
         self._sources: list[Callable[[], Iterator[Sample]]] = []
-        self._cpu_before = _cpu_seconds()
+        self._cpu_before = cpu_seconds()
         self.show(metrics.STAGE_START, time.time())
 
     def show(self, family: Family, value: float, *labels: str) -> None:
@@ -97,7 +98,7 @@ class StageMetrics:
             values, sources = dict(self._values), list(self._sources)
         found = {(family, labels): value for source in sources for family, labels, value in source()}
         found |= values
-        found[metrics.STAGE_CPU, ()] = _cpu_seconds() - self._cpu_before
+        found[metrics.STAGE_CPU, ()] = cpu_seconds() - self._cpu_before
         found[metrics.STAGE_MEMORY, ()] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         return [(family, labels, value) for (family, labels), value in found.items()]
 
@@ -112,11 +113,6 @@ def begin() -> StageMetrics:
     global _current  # noqa: PLW0603 - a process works at one stage at a time
     _current = StageMetrics()
     return _current
-
-
-def _cpu_seconds() -> float:
-    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 _current = StageMetrics()

@@ -7,7 +7,6 @@ covers them. A record that cannot be written is worth a warning, never a failed 
 from __future__ import annotations
 
 import functools
-import resource
 import time
 import uuid
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from imagebatch.contracts import STAGES
 from imagebatch.errors import ImagebatchError
 from imagebatch.log import get_logger
+from imagebatch.processor import cpu_seconds
 from imagebatch.settings import RunSettings
 from imagebatch.storage.runs import RunFolder, open_run
 
@@ -40,7 +40,7 @@ class StageRecord(BaseModel):
         stage: `preprocess`, `check manifest`, `score shard 3`, …
         started: UTC.
         seconds: Wall clock.
-        cpu_seconds: User and system time of this process and of those that it waited for.
+        cpu_seconds: User and system time of this process and of all that it started.
         outcome: `done`, or the name of the error that ended it.
         images: Images done.
         failed: Those of them without a result.
@@ -67,7 +67,7 @@ class Recorder:
     def __init__(self, stage: str) -> None:
         self._stage = stage
         self._started = datetime.now(UTC)
-        self._clock, self._cpu = time.monotonic(), _cpu_seconds()
+        self._clock, self._cpu = time.monotonic(), cpu_seconds()
         self._width = 1.0
         self._series: list[int] = []
         self._images = self._failed = 0
@@ -91,7 +91,7 @@ class Recorder:
             stage=self._stage,
             started=self._started,
             seconds=round(time.monotonic() - self._clock, 3),
-            cpu_seconds=round(_cpu_seconds() - self._cpu, 3),
+            cpu_seconds=round(cpu_seconds() - self._cpu, 3),
             outcome=outcome,
             images=self._images,
             failed=self._failed,
@@ -157,8 +157,3 @@ def _write(settings: RunSettings, record: StageRecord) -> None:
             run.write(f"{STAGES}/{name}.json", (record.model_dump_json() + "\n").encode())
     except ImagebatchError as error:
         log.warning("the stage's times are not recorded", error=str(error))
-
-
-def _cpu_seconds() -> float:
-    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
