@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Call, Outcome, jpeg
+from imagebatch.report.facts import spread
 from imagebatch.timeline import MOST_BUCKETS, Recorder
 from test_imagery import scored
 
@@ -133,3 +134,10 @@ def test_a_series_stays_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     record = recorder.record("done")
     assert len(record.series) <= MOST_BUCKETS
     assert sum(record.series) == record.images == 7 * 1440
+
+
+def test_a_part_is_spread_over_the_time_in_which_it_was_made() -> None:
+    """Proves that the chart shows the rate, not the rhythm of writing, and no image more or less."""
+    assert spread([0, 0, 0, 200, 100, 0, 60]) == [50, 50, 50, 50, 100, 30, 30]
+    assert spread([]) == []
+    assert spread([0, 8, 0, 0]) == [4, 4, 0, 0]

@@ -60,7 +60,7 @@ def test_a_person_clicks_through_from_history_to_a_failed_image(
     assert opened.locator("h1").inner_text() == "2 runs"
     opened.get_by_role("link", name="night-2").click()
     assert opened.locator("h1").inner_text() == "night-2"
-    for link in opened.locator("nav a").all():
+    for link in opened.locator("nav a[href^='#']").all():
         link.click()
         target = opened.locator(str(link.get_attribute("href")))
         assert target.is_visible()
@@ -73,6 +73,8 @@ def test_a_person_clicks_through_from_history_to_a_failed_image(
     widths = opened.evaluate("[...document.images].map(image => image.naturalWidth)")
     assert widths
     assert all(width > 0 for width in widths)
+    opened.get_by_role("link", name="All runs").click()
+    assert opened.locator("h1").inner_text() == "2 runs"
     assert noted == []
 
 

@@ -134,10 +134,9 @@ class Facts:
         buckets = [0.0] * max(1, math.ceil((end - start) / width))
         for record in records:
             offset = record.started.timestamp() - start
-            for at, images in enumerate(record.series):
+            for at, images in enumerate(spread(record.series)):
                 bucket = int((offset + at * record.bucket_seconds) / width)
                 buckets[min(bucket, len(buckets) - 1)] += images
-        # Parts are written whole: a window of a few buckets shows the rate, not the rhythm of writing.
         seconds = [min(width, (end - start) - at * width) or width for at in range(len(buckets))]
         rates = _smoothed([count / span for count, span in zip(buckets, seconds, strict=True)])
         highest = max(*rates, self._ceiling or 0.0) * 1.08 or 1.0
@@ -221,6 +220,17 @@ def _expectation(outcome: dict[str, Any]) -> str:
     column = config["kwargs"].get("column", "")
     seen = outcome.get("result", {}).get("unexpected_count")
     return f"{config['type']} {column}".strip() + (f": {seen} unexpected" if seen is not None else "")
+
+
+def spread(series: list[int]) -> list[float]:
+    """Images by bucket: a part is counted when it is whole, and was made since the one before it."""
+    even: list[float] = []
+    for images in series:
+        even.append(0.0)
+        if images:
+            since = next((at for at in range(len(even) - 1, 0, -1) if even[at - 1]), 0)
+            even[since:] = [images / (len(even) - since)] * (len(even) - since)
+    return even
 
 
 def _smoothed(rates: list[float]) -> list[float]:
