@@ -21,5 +21,7 @@ def program(name: str) -> str:
     """Find a program, or skip the test."""
     found = shutil.which(name)
     if found is None:
-        pytest.skip(f"{name} is not installed (Debian: prometheus, prometheus-alertmanager)")
+        pytest.skip(
+            f"{name} is not installed (Debian: prometheus, prometheus-alertmanager, prometheus-pushgateway)"
+        )
     return found

@@ -1,26 +1,15 @@
-"""The real programs on loopback: Prometheus, Alertmanager, Pushgateway, collectd and a TorchServe."""
+"""The real programs on loopback: those that watch, collectd and a TorchServe."""
 
-import contextlib
-import json
-import os
 import shutil
-import time
-import urllib.parse
 from pathlib import Path
 from typing import Any
 
-from children import Child, last_line
-from environment import ROOT, fail, program
-from loopback import ask, free_ports
-from render import PUSH_SECONDS, render
-from services import base_environment
-from sinks import Mailbox, Webhooks
+from environment import ROOT, fail
 from torchserve import TorchServe
+from watchers import WATCHING, Watchers
 
-PROGRAMS = ("prometheus", "prometheus-alertmanager", "prometheus-pushgateway", "collectd")
 
-
-class Platform:
+class Platform(Watchers):
     """Everything that runs while faults are made.
 
     Args:
@@ -28,8 +17,6 @@ class Platform:
         images: photographs of solar cells.
 
     Attributes:
-        webhooks: What Alertmanager has told.
-        mailbox: What it has mailed.
         server: The model server.
         photographs: A folder of sound images.
         airflow: Set by whoever starts one.
@@ -37,113 +24,26 @@ class Platform:
 
     def __init__(self, folder: Path, images: Path) -> None:
         _require(images)
-        self.folder = folder
         self.airflow: Any = None
-        self.webhooks, self.mailbox = Webhooks(), Mailbox()
         self.server = TorchServe(folder / "torchserve", ROOT / "model_store", job_queue_size=6)
-        names = ("prometheus", "alertmanager", "pushgateway", "collectd", "statsd")
-        self.ports = dict(zip(names, free_ports(len(names)), strict=True))
-        self.ports |= {"torchserve": self.server.metrics_port, "smtp": self.mailbox.port}
+        super().__init__(folder, self.server.metrics_port)
+        self.api = {
+            "api_url": self.server.inference,
+            "management_url": self.server.management,
+            "key_file": self.server.key_file,
+        }
         self.photographs = folder / "photographs"
         self.photographs.mkdir()
         for path in sorted(images.glob("*.png"))[:600]:
             shutil.copy(path, self.photographs)
-        render(folder, self.ports, self.webhooks.url)
-        self.url = {name: f"http://127.0.0.1:{port}" for name, port in self.ports.items()}
-        self._start_all()
-
-    def environment(self, pipeline: str, **settings: object) -> dict[str, str]:
-        """Variables of a stage that pushes as `pipeline`."""
-        mine = {name: value for name, value in base_environment().items() if "IMAGEBATCH" not in name}
-        shown = {
-            "runs_uri": self.folder / "runs",
-            "api_url": self.server.inference,
-            "management_url": self.server.management,
-            "key_file": self.server.key_file,
-            "metrics_url": self.url["pushgateway"],
-            "metrics_interval": PUSH_SECONDS,
-            "pipeline": pipeline,
-            **settings,
-        }
-        return mine | {f"IMAGEBATCH_{name.upper()}": str(value) for name, value in shown.items()}
-
-    def stage(self, pipeline: str, *arguments: object, **settings: object) -> Child:
-        """Start a command of imagebatch."""
-        log = self.folder / "logs" / f"{pipeline}-{arguments[0]}-{time.monotonic_ns()}.log"
-        argv = [str(program("pipeline_image", "imagebatch")), *map(str, arguments)]
-        return Child(argv, environment=self.environment(pipeline, **settings), log=log)
-
-    def start_pushgateway(self) -> None:
-        """Start it; it remembers what it was pushed before."""
-        self.pushgateway = self._program(
-            "prometheus-pushgateway",
-            f"--web.listen-address=127.0.0.1:{self.ports['pushgateway']}",
-            f"--persistence.file={self.folder / 'pushed'}",
-            "--persistence.interval=1s",
-        )
-
-    def forget(self, pipeline: str) -> None:
-        """Take a pipeline's metrics off the Pushgateway: its scenario is over."""
-        groups = json.loads(ask(f"{self.url['pushgateway']}/api/v1/metrics"))["data"]
-        for labels in [group["labels"] for group in groups]:
-            if labels.get("pipeline") == pipeline:
-                rest = "".join(
-                    f"/{name}/{labels[name]}" for name in ("pipeline", "shard", "stage") if name in labels
-                )
-                ask(f"{self.url['pushgateway']}/metrics/job/{labels['job']}{rest}", method="DELETE")
-
-    def query(self, expression: str, start: float, end: float) -> list[Any]:
-        """Series that an expression gives between two times, in steps of a second."""
-        asked = urllib.parse.urlencode({"query": expression, "start": start, "end": end, "step": 1})
-        answer = json.loads(ask(f"{self.url['prometheus']}/api/v1/query_range?{asked}"))
-        series: list[Any] = answer["data"]["result"]
-        return series
-
-    def close(self) -> None:
-        """Stop what is not a process; `children.end_all` stops the others."""
-        self.webhooks.close()
-        self.mailbox.close()
-
-    def _start_all(self) -> None:
-        self.start_pushgateway()
-        self._program(
-            "prometheus-alertmanager",
-            f"--config.file={self.folder / 'alertmanager.yml'}",
-            f"--storage.path={self.folder / 'alertmanager'}",
-            f"--web.listen-address=127.0.0.1:{self.ports['alertmanager']}",
-            "--cluster.listen-address=",
-        )
-        self._program("collectd", "-f", "-C", str(self.folder / "collectd.conf"))
+        self.start()
+        self.start_program("collectd", "-f", "-C", str(self.folder / "collectd.conf"))
         self.server.wait_until_ready()
-        self._program(
-            "prometheus",
-            f"--config.file={self.folder / 'prometheus.yml'}",
-            f"--storage.tsdb.path={self.folder / 'prometheus'}",
-            f"--web.listen-address=127.0.0.1:{self.ports['prometheus']}",
-        )
-        self._wait_for_targets()
-
-    def _program(self, name: str, *arguments: str) -> Child:
-        log = self.folder / "logs" / f"{name}.log"
-        environment = {"PATH": os.environ["PATH"], "HOME": str(self.folder)}
-        return Child([str(shutil.which(name)), *arguments], environment=environment, log=log)
-
-    def _wait_for_targets(self) -> None:
-        deadline = time.monotonic() + 60
-        up = 0
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError, ValueError):
-                now = time.time()
-                up = len([one for one in self.query("up == 1", now - 2, now) if one["values"]])
-                if up == 3:
-                    return
-            time.sleep(0.3)
-        logs = {path.name: last_line(path.read_text()) for path in (self.folder / "logs").glob("*.log")}
-        fail(f"{up} of 3 targets are up; last lines: {logs}", 1)
+        self.start_prometheus(targets=3)
 
 
 def _require(images: Path) -> None:
-    missing = [name for name in PROGRAMS if shutil.which(name) is None]
+    missing = [name for name in (*WATCHING, "collectd") if shutil.which(name) is None]
     if missing:
         fail(
             f"no {', '.join(missing)}: install Debian's packages of these names"
