@@ -21,8 +21,8 @@ lint: setup ## ruff, mypy, import-linter, deptry
 	@$(PYTHON) embedded/lint.py
 chaos: setup ## everything that can go wrong, done to runs on a real TorchServe
 	@$(PYTHON) tests/chaos/run.py
-monitoring-test: setup ## break the platform, and see the right alert arrive (Debian's Prometheus and Alertmanager)
-	@$(UV) run --quiet --frozen --project monitoring python tests/monitoring/live/run.py
+monitoring-test: setup ## break the platform, and see the right alert arrive; ONLY="late killed": these faults
+	@$(UV) run --quiet --frozen --project monitoring python tests/monitoring/live/run.py $(if $(ONLY),--only $(ONLY))
 bench: setup ## every published figure, measured again
 	@$(PYTHON) benchmarks/run.py
 bench-quick: setup ## ours beside the in-process ceiling and stock TorchServe, under five minutes

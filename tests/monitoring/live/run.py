@@ -48,8 +48,14 @@ def main(argv: list[str]) -> int:
         0 if each alert arrived and no other, every receiver heard of it, and every panel has data.
     """
     parser = argparse.ArgumentParser(prog="make monitoring-test")
-    parser.add_argument("--only", nargs="*", metavar="NAME", help="make these faults only")
-    asked = parser.parse_args(argv)
+    names = sorted(one.name for one in ALL)
+    only = f"make these faults only, of {', '.join(names)}"
+    parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=only)
+    try:
+        asked = parser.parse_args(argv)
+    except SystemExit:
+        shutil.rmtree(FOLDER)
+        raise
     signal.signal(signal.SIGTERM, _stop)
     wanted = [one for one in ALL if not asked.only or one.name in asked.only]
     begun = time.time()
