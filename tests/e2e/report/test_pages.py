@@ -66,6 +66,10 @@ def test_a_person_clicks_through_from_history_to_a_failed_image(
         assert target.is_visible()
     opened.locator("summary", has_text="blurred").click()
     assert opened.locator("details[open]", has_text="blurred.png").count() == 1
+    opened.locator("summary", has_text="near duplicate").click()
+    twins = opened.locator("details[open]", has_text="near duplicate").locator("li")
+    assert "the earlier one" in twins.nth(0).inner_text()
+    assert "looks like" in twins.nth(1).inner_text()
     failed = opened.locator("#failed")
     assert "not an image" in failed.inner_text().lower()
     assert failed.locator(f"[title='{runs.hostile}']").count() == 1

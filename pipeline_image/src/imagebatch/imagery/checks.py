@@ -58,7 +58,8 @@ def findings(sample: pa.Table) -> list[Row]:
         sample: SAMPLE_SCHEMA.
 
     Returns:
-        One row per image and check: `image_id`, `uri`, `check`, `detail`; in the order of the sample.
+        One row per image and check: `image_id`, `uri`, `check`, `detail`, and of a near-duplicate `twin`, the
+        earlier image; in the order of the sample.
     """
     rows = sample.drop_columns(["layout"]).to_pylist()
     usual = _usual_mode(rows)
@@ -121,6 +122,7 @@ def _near_duplicates(rows: list[Row]) -> list[Row]:
             "image_id": rows[later]["image_id"],
             "uri": rows[later]["uri"],
             "check": Check.NEAR_DUPLICATE.value,
+            "twin": rows[earlier[0]]["image_id"],
             "detail": f"{'equals' if _same(rows, later, earlier[0]) else 'looks like'}"
             f" {rows[earlier[0]]['image_id']}",
         }

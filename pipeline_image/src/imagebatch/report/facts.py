@@ -25,6 +25,7 @@ Row = dict[str, Any]
 
 _SHOWN = 24
 _SLOWEST = 8
+_PER_CHECK = 8
 # A chart wider than this many points shows no more on any screen.
 _POINTS = 120
 _MOST_STAGES = 40
@@ -76,13 +77,13 @@ class Facts:
 
     @cached_property
     def checks(self) -> list[Row]:
-        """Every image check: `name`, `says`, `count`, `rows` (some of its findings)."""
+        """Every image check: `name`, `says`, `count`, `rows` (some findings; twins side by side)."""
         return [
             {
                 "name": check.value.replace("_", " "),
                 "says": SAYS[check],
                 "count": sum(row["check"] == check.value for row in self.findings),
-                "rows": [row for row in self.findings if row["check"] == check.value][:8],
+                "rows": _shown([row for row in self.findings if row["check"] == check.value]),
             }
             for check in Check
         ]
@@ -220,6 +221,13 @@ def _expectation(outcome: dict[str, Any]) -> str:
     column = config["kwargs"].get("column", "")
     seen = outcome.get("result", {}).get("unexpected_count")
     return f"{config['type']} {column}".strip() + (f": {seen} unexpected" if seen is not None else "")
+
+
+def _shown(found: list[Row]) -> list[Row]:
+    rows: list[Row] = []
+    for row in found:
+        rows += [{"image_id": row["twin"], "detail": "the earlier one"}, row] if "twin" in row else [row]
+    return rows[:_PER_CHECK]
 
 
 def spread(series: list[int]) -> list[float]:
