@@ -63,6 +63,21 @@ def test_only_alertmanager_gets_out() -> None:
     ]
 
 
+def test_airflow_s_own_deadlines_can_be_let_out() -> None:
+    """The overlay names every setting of the notifiers, gives the scheduler one network more, and no secret."""
+    overlay = yaml.safe_load((MONITORING / "compose-alerts.yaml").read_text("utf-8"))
+    ((service, changed),) = overlay["services"].items()
+    assert service == "airflow-scheduler"
+    assert changed["networks"] == ["alerts"]
+    notifiers = (ROOT / "dags/imagebatch_dags/notifiers.py").read_text("utf-8")
+    wanted = set(re.findall(r"IMAGEBATCH_ALERT_[A-Z_]+[A-Z]", notifiers))
+    assert set(changed["environment"]) == wanted
+    # Where no variable is set, nothing is told.
+    given = {name: value.partition(":-")[2].rstrip("}") for name, value in changed["environment"].items()}
+    told = {name for name in ("WEBHOOK", "SLACK_FILE", "EMAIL") if given[f"IMAGEBATCH_ALERT_{name}"]}
+    assert told == set()
+
+
 def test_nothing_is_pushed_unless_the_profile_is_set_up() -> None:
     """Without an address a stage neither pushes nor waits."""
     told = COMPOSE["services"]["airflow-scheduler"]["environment"]
