@@ -64,7 +64,7 @@ def test_only_alertmanager_gets_out() -> None:
 
 
 def test_airflow_s_own_deadlines_can_be_let_out() -> None:
-    """The overlay names every setting of the notifiers, gives the scheduler one network more, and no secret."""
+    """The overlay names every setting of the notifiers, and gives the scheduler one network more."""
     overlay = yaml.safe_load((MONITORING / "compose-alerts.yaml").read_text("utf-8"))
     ((service, changed),) = overlay["services"].items()
     assert service == "airflow-scheduler"
