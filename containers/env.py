@@ -3,6 +3,7 @@
 What stands in the file already is kept: run it again after an upgrade, and it adds what is new.
 """
 
+import argparse
 import base64
 import os
 import secrets
@@ -92,4 +93,6 @@ def write(path: Path, content: dict[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*map(Path, sys.argv[1:])))
+    options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    options.add_argument("path", type=Path, nargs="?", default=FILE, help="of the file (default: .env)")
+    sys.exit(main(options.parse_args().path))
