@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "embedded"))
+import demo
 import env
 import images
-from environment import ROOT, Argv, fail, run, say, step
+from environment import ROOT, VAR, Argv, fail, run, say, step
 
 # Variable of docker-compose.yaml, the image that it names by default, and what stands in for it.
 THIRD_PARTY = {
@@ -38,6 +39,7 @@ WATCHED = {
 }
 PORTS = ("AIRFLOW_PORT", "MLFLOW_PORT", "PROMETHEUS_PORT", "ALERTMANAGER_PORT")
 PULL_SECONDS = 300.0
+MODEL = "solar-cells"
 
 
 @dataclass(frozen=True)
@@ -115,15 +117,41 @@ def main() -> int:
         if stack.file.exists():
             stack.down()
         return 0
-    missing = [image.name for image in images.IMAGES[:4] if not present(f"{image.name}:latest")]
-    for image in images.IMAGES:
-        if image.name in missing:
-            images.build(image)
+    build_missing()
     stack.prepare()
     with step("up"):
         stack.up()
     say(f"Airflow  {stack.airflow}  settings and passwords in {stack.file}")
     return 0
+
+
+def material() -> None:
+    """Make what is missing of the demo's photographs and archive."""
+    for verb in needed(VAR / "data" / "solar-cells" / "images", ROOT / "model_store"):
+        with step(f"training: {verb}"):
+            demo.train(verb)
+
+
+def needed(photographs: Path, store: Path) -> list[str]:
+    """Tell which verbs of `imagebatch-train` have to run first.
+
+    The two can be apart: a demo in a folder of its own (`IMAGEBATCH_VAR`) leaves its archive in the model
+    store of the checkout, and the photographs in that folder.
+
+    Args:
+        photographs: folder that the stages read.
+        store: the model store.
+    """
+    if not all((store / f"{MODEL}.{kind}").is_file() for kind in ("mar", "golden.json")):
+        return list(demo.TRAINING)
+    return [] if photographs.is_dir() else ["data"]
+
+
+def build_missing() -> None:
+    """Build those of the stack's images that the engine does not have."""
+    for image in images.IMAGES:
+        if image.name in images.SERVED and not present(f"{image.name}:latest"):
+            images.build(image)
 
 
 def third_party(wanted: Mapping[str, tuple[str, str]] = THIRD_PARTY) -> dict[str, str]:

@@ -17,10 +17,9 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "embedded"))
-import demo
 import images
 from airflow_rest import Airflow
-from compose_stack import Stack, free_port
+from compose_stack import Stack, free_port, material
 from environment import ROOT, Argv, fail, program, run, say, step
 
 import tests
@@ -28,7 +27,6 @@ import tests
 DAG = "batch_image_inference"
 IMAGES = 2624
 SECONDS = 900.0  # for one run of the DAG
-SERVED = ("imagebatch", "imagebatch-serving", "imagebatch-airflow", "imagebatch-tracking")
 PORTS = (
     "inference",
     "management",
@@ -56,7 +54,7 @@ def main() -> int:
     begun = time.monotonic()
     stack = Stack(chosen.project)
     material()
-    wanted = [] if chosen.no_build else [image for image in images.IMAGES if image.name in SERVED]
+    wanted = [] if chosen.no_build else [image for image in images.IMAGES if image.name in images.SERVED]
     if any(images.build(image, cache=not chosen.no_cache) for image in wanted):
         return 1
     with step("settings and stand-ins"):
@@ -81,14 +79,6 @@ def main() -> int:
         fail(f"left on the engine: {', '.join(stack.left())}", 1)
     say(f"compose-test passed in {time.monotonic() - begun:.0f} s")
     return 0
-
-
-def material() -> None:
-    """Make the demo's photographs and archive where they are missing."""
-    if not (ROOT / "model_store" / "solar-cells.mar").exists():
-        for verb in demo.TRAINING:
-            with step(f"training: {verb}"):
-                demo.train(verb)
 
 
 def scored(stack: Stack) -> tuple[str, bytes]:

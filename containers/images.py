@@ -44,6 +44,8 @@ IMAGES = (
     Image("imagebatch-tracking", "training/Dockerfile", ".", 1200, target="tracking"),
     Image("imagebatch-training", "training/Dockerfile", ".", 0, target="training", torch=True),
 )
+SERVED = ("imagebatch", "imagebatch-serving", "imagebatch-airflow", "imagebatch-tracking")
+"""What docker-compose.yaml runs; training is not a service."""
 
 
 def main() -> int:

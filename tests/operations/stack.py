@@ -202,12 +202,14 @@ def folder_name(run: str) -> str:
 
 @contextmanager
 def own_stack(project: str, *, keep: bool = False) -> Iterator[Stack]:
-    """Bring up a stack from a copy of the checkout, and take it away again.
+    """Bring up a stack from a copy of the checkout, and take it away again; what it needs is made if missing.
 
     Args:
         project: name of the compose project.
         keep: leave it running (for work on the tests themselves).
     """
+    compose_stack.material()
+    compose_stack.build_missing()
     folder = Path(mkdtemp(prefix=f"{project}-"))
     files = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
