@@ -16,6 +16,7 @@ from stack import DAG, Stack
 
 ORPHANS = "imagebatch_orphans"
 SUPERSEDED = 75  # docs/reference/protocol.md
+UNFINISHED = ("running", "up_for_retry")
 PATIENCE = 240.0  # seconds for the DAG and for the copy
 
 
@@ -61,9 +62,9 @@ class Abandoned:
 
 
 def give_up(stack: Stack, run: str) -> None:
-    """Mark the running tasks of a run as failed, as a person does who does not want to wait."""
+    """Mark the unfinished tasks of a run as failed, as a person does who does not want a retry."""
     for each in stack.tasks(run):
-        if each["task_id"] == "score" and each["state"] == "running":
+        if each["task_id"] == "score" and each["state"] in UNFINISHED:
             path = f"/dags/{DAG}/dagRuns/{quote(run, safe='')}/taskInstances/score/{each['map_index']}"
             stack.api(path, {"new_state": "failed"}, "PATCH")
 
