@@ -18,7 +18,7 @@ from stack import ROOT, Stack, folder_name, own_stack
 PAGE = ROOT / "docs" / "reference" / "reliability-containers.md"
 ASKED = {"limit": 512, "shard_size": 64}
 BEFORE_THE_KILL = 1  # shards done; eight in all, four at a time
-PATIENCE = 1500.0  # seconds: a dead worker is noticed by its missing heartbeats, after two minutes
+PATIENCE = 1500.0  # seconds: the tasks of a dead scheduler are noticed by their heartbeats, after two minutes
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ SCENARIOS = [
     Scenario(
         "the processes that run tasks, not their containers",
         workers,
-        "their heartbeats stop; the tasks are retried",
+        "the executor notices; the tasks are retried",
     ),
     Scenario(
         "the same processes, while an attempt that Airflow cannot see works on one shard",
@@ -104,17 +104,15 @@ def possible(scenarios: list[Scenario]) -> list[Scenario]:
 
 
 def kill_all(stack: Stack, scenarios: list[Scenario]) -> int:
-    """Run scenarios on a running stack, print the table, and write the page if none was left out.
+    """Run scenarios on a running stack, print what became of them, and write it into the page.
 
     Returns:
         0 if every run ended with the same bytes, else 1.
     """
     expected = undisturbed(stack)
     outcomes = [disturb(stack, each, expected) for each in scenarios]
-    text = table(outcomes)
-    print(text)
-    if len(scenarios) == len(SCENARIOS):
-        write_page(text)
+    print(table(rows(outcomes)))
+    write_page(rows(outcomes))
     return 0 if all(each.same for each in outcomes) else 1
 
 
@@ -190,28 +188,34 @@ def orphans(stack: Stack) -> int:
     return len(stack.run("docker", "ps", "-aq", "--filter", label).split())
 
 
-def table(outcomes: list[Outcome]) -> str:
-    """Write the outcomes as a Markdown table."""
+def rows(outcomes: list[Outcome]) -> dict[str, str]:
+    """Write each outcome as a line of a Markdown table, by its scenario."""
     expected = {each.name: each.then for each in SCENARIOS}
-    rows = [
-        f"| {each.scenario} | {expected[each.scenario]} | {each.ended} | {each.seconds:.0f} "
+    return {
+        each.scenario: f"| {each.scenario} | {expected[each.scenario]} | {each.ended} | {each.seconds:.0f} "
         f"| {each.attempts} | {'yes' if each.same else '**no**'} | {each.orphans} |"
         for each in outcomes
-    ]
+    }
+
+
+def table(lines: dict[str, str]) -> str:
+    """Put lines together, in the order of the scenarios."""
     columns = (
         "killed, what happens, the run ended, seconds after, most tries of a task, same CSV, containers left"
     )
     names = columns.split(", ")
-    return "\n".join([f"| {' | '.join(names)} |", "|---" * len(names) + "|", *rows])
+    known = [lines[each.name] for each in SCENARIOS if each.name in lines]
+    return "\n".join([f"| {' | '.join(names)} |", "|---" * len(names) + "|", *known])
 
 
-def write_page(text: str) -> None:
-    """Put the table between the page's markers."""
+def write_page(made: dict[str, str]) -> None:
+    """Put lines into the table between the page's markers; those of other scenarios stay as they are."""
     before, marker, rest = PAGE.read_text(encoding="utf-8").partition("<!-- kills: generated -->\n")
-    _, end, after = rest.partition("<!-- end -->")
+    old, end, after = rest.partition("<!-- end -->")
     if not (marker and end):
         raise SystemExit(f"{PAGE.name} has no place for the table")
-    PAGE.write_text(f"{before}{marker}{text}\n{end}{after}", encoding="utf-8")
+    lines = {line.split(" | ")[0].removeprefix("| "): line for line in old.splitlines()}
+    PAGE.write_text(f"{before}{marker}{table(lines | made)}\n{end}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

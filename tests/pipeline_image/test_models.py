@@ -17,14 +17,17 @@ Asked = list[tuple[str, str, dict[str, list[str]], str | None]]
 
 @pytest.fixture
 def management(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Asked]:
-    """A server that answers 200 to everything but the model `gone` (404) and `refused` (400)."""
+    """A server that answers 200 but to `gone`, `refused`, `broken`, and the first time to `busy`."""
     asked: Asked = []
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
             parts = urlsplit(self.path)
             asked.append((self.command, parts.path, parse_qs(parts.query), self.headers.get("Authorization")))
-            status = 404 if "gone" in parts.path else 400 if "refused" in parts.path else 200
+            failing = parts.path == "/models/broken" or (parts.path == "/models/busy" and len(asked) == 1)
+            status = (
+                404 if "gone" in parts.path else 400 if "refused" in parts.path else 500 if failing else 200
+            )
             listing = {"models": [{"modelName": "m"}], "status": "done"}
             body = json.dumps([listing] if "customized" in parts.query else listing).encode()
             self.send_response(status)
@@ -84,3 +87,19 @@ def test_failures_have_their_codes(call: Call, monkeypatch: pytest.MonkeyPatch) 
     assert call("models", "register").code == 78
     monkeypatch.setenv("IMAGEBATCH_MANAGEMENT_URL", "http://127.0.0.1:1")
     assert call("models", "list").code == 69
+
+
+@pytest.mark.parametrize(
+    "action", [("scale", "--workers", "2"), ("unregister",)], ids=["scale", "unregister"]
+)
+def test_a_busy_server_is_asked_again(
+    call: Call, management: Asked, monkeypatch: pytest.MonkeyPatch, action: tuple[str, ...]
+) -> None:
+    """TorchServe answers 500 to what it could not end in time, and may leave a model without workers."""
+    monkeypatch.setattr("imagebatch.backends.torchserve_management.PAUSES", (0.0, 0.0))
+    assert call("models", *action, "--model", "busy").code == 0
+    assert len(management) == 2
+    assert management[0] == management[1]
+    management.clear()
+    assert call("models", *action, "--model", "broken").code == 69
+    assert len(management) == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import requests
@@ -9,6 +10,14 @@ import requests
 from imagebatch.backends.torchserve_keys import KeyFile
 from imagebatch.errors import ConfigurationError, ModelApiUnavailableError, UnknownModelError, one_line
 from imagebatch.settings import ModelsSettings
+
+# Seconds before asking again. A server whose cores are all busy answers 500 to what it could not end in time,
+# such as "Interrupted while cleaning resources", and may leave the model without workers.
+PAUSES = (2.0, 5.0)
+
+
+class _ServerFailedError(ModelApiUnavailableError):
+    """The management API answered, with an error of its own."""
 
 
 class Management:
@@ -39,12 +48,21 @@ class Management:
 
     def unregister(self, model: str, version: str) -> Any:
         """Takes a model away."""
-        return self._ask("DELETE", _path(model, version))
+        return self._insist("DELETE", _path(model, version))
 
     def scale(self, model: str, version: str, workers: int) -> Any:
         """Sets a model's number of workers."""
         count = str(workers)
-        return self._ask("PUT", _path(model, version), min_worker=count, max_worker=count, synchronous="true")
+        wanted = {"min_worker": count, "max_worker": count, "synchronous": "true"}
+        return self._insist("PUT", _path(model, version), **wanted)
+
+    def _insist(self, method: str, path: str, **parameters: str) -> Any:
+        for pause in PAUSES:
+            try:
+                return self._ask(method, path, **parameters)
+            except _ServerFailedError:
+                time.sleep(pause)
+        return self._ask(method, path, **parameters)
 
     def _ask(self, method: str, path: str, **parameters: str) -> Any:
         headers = {"Authorization": f"Bearer {self._keys.key('management')}"} if self._keys else {}
@@ -75,5 +93,5 @@ def _content(response: requests.Response) -> Any:
     if response.status_code == requests.codes.not_found:
         raise UnknownModelError(f"the model server does not serve that: {text}")
     if response.status_code >= 500:  # noqa: PLR2004 (the class of server errors)
-        raise ModelApiUnavailableError(f"the management API failed: {text}")
+        raise _ServerFailedError(f"the management API failed: {text}")
     raise ConfigurationError(f"the management API refused: {text}; is --key-file right?")
