@@ -9,6 +9,9 @@ from pathlib import Path
 
 from stack import Stack
 
+TOGETHER = 2  # tasks that work when their processes are killed
+PATIENCE = 60.0  # seconds for that moment to come
+
 
 def service(name: str) -> Callable[[Stack], None]:
     """Kill the first process of a service, as the kernel would for want of memory; the engine restarts it."""
@@ -25,14 +28,25 @@ def stage_container(stack: Stack) -> None:
 
 
 def workers(stack: Stack) -> None:
-    """Kill the processes that run tasks, and leave their scheduler and their containers alone."""
-    listing = stack.run(
-        "docker", "top", stack.compose("ps", "-q", "airflow-scheduler").strip(), "-eo", "pid,args"
-    )
-    for line in listing.splitlines()[1:]:
-        pid, _, command = line.strip().partition(" ")
-        if "airflow worker" in command and "<idle>" not in command:
-            os.kill(int(pid), signal.SIGKILL)
+    """Kill the processes that run tasks, and leave their scheduler and their containers alone.
+
+    Raises:
+        RuntimeError: no two tasks have run at once.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while len(stack.stages()) < TOGETHER or len(running := _tasks(stack)) < TOGETHER:
+        if time.monotonic() > deadline:
+            raise RuntimeError("there were no two tasks to kill at once")
+    for pid in running:
+        os.kill(pid, signal.SIGKILL)
+
+
+def _tasks(stack: Stack) -> list[int]:
+    """List the processes of the executor that work, and those of the tasks, which are their children."""
+    scheduler = stack.compose("ps", "-q", "airflow-scheduler").strip()
+    lines = stack.run("docker", "top", scheduler, "-eo", "pid,args").splitlines()[1:]
+    found = [line.strip().partition(" ") for line in lines]
+    return [int(pid) for pid, _, name in found if "airflow worker" in name and "<idle>" not in name]
 
 
 def engine(stack: Stack) -> None:

@@ -29,12 +29,14 @@ class Scenario:
         name: what is killed.
         kill: does it, and whatever a machine's own supervision would do next.
         then: what is expected to happen, for the table.
+        tries: that a task must have taken, at the least; else the kill hit nothing.
         check: looks, after the run's end, whether it did happen; raises RuntimeError if not.
     """
 
     name: str
     kill: Callable[[Stack], None]
     then: str
+    tries: int = 1
     check: Callable[[Stack], None] = lambda _: None
 
 
@@ -61,16 +63,20 @@ class Outcome:
 
 ABANDONED = Abandoned()
 SCENARIOS = [
-    Scenario("a container that scores a shard", stage_container, "the task is retried, the shard continues"),
+    Scenario(
+        "a container that scores a shard", stage_container, "the task is retried, the shard continues", 2
+    ),
     Scenario(
         "the processes that run tasks, not their containers",
         workers,
         "the executor notices; the tasks are retried",
+        2,
     ),
     Scenario(
         "the same processes, while an attempt that Airflow cannot see works on one shard",
         ABANDONED.kill,
         "they are marked as failed; `imagebatch_orphans` stops what they left; that attempt ends with 75",
+        2,
         ABANDONED.check,
     ),
     Scenario(
@@ -146,6 +152,8 @@ def disturb(stack: Stack, scenario: Scenario, expected: str) -> Outcome:
     scenario.check(stack)
     same = state == "success" and digest(stack, run) == expected
     attempts = max((each["try_number"] for each in stack.tasks(run)), default=0)
+    if attempts < scenario.tries:
+        raise RuntimeError(f"{scenario.name}: the kill hit nothing: no task took {scenario.tries} tries")
     outcome = Outcome(
         scenario.name, ended if state == "success" else state, seconds, attempts, same, orphans(stack)
     )

@@ -32,12 +32,9 @@ class Abandoned:
         Raises:
             RuntimeError: something else happened than what is described above.
         """
-        newest = stack.stages()[0]
-        found = json.loads(stack.run("docker", "inspect", newest))[0]
+        found = hang_one(stack)
         name, labels = found["Name"].strip("/"), found["Config"]["Labels"]
         attempts = _attempts(stack, found)
-        wait_for(attempts / "attempt-00001.json")
-        stack.run("docker", "pause", name)
         self._copy = f"{stack.project}-unseen"
         stack.run("docker", "run", "--detach", "--name", self._copy, *_like(found))
         wait_for(attempts / "attempt-00002.json")
@@ -59,6 +56,32 @@ class Abandoned:
         if code != SUPERSEDED:
             raise RuntimeError(f"the unseen attempt ended with {code}, not {SUPERSEDED}: {said}")
         print(f"the unseen attempt woke and ended with {code}: {said}", flush=True)
+
+
+def hang_one(stack: Stack) -> dict[str, Any]:
+    """Pause a container that has begun a shard and not finished it.
+
+    Returns:
+        What the engine knows of it.
+
+    Raises:
+        RuntimeError: all were too quick.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        for name in stack.stages():
+            try:
+                found: dict[str, Any] = json.loads(stack.run("docker", "inspect", name))[0]
+                attempts = _attempts(stack, found)
+                if not (attempts / "attempt-00001.json").exists():
+                    continue
+                stack.run("docker", "pause", name)
+            except RuntimeError:  # it has ended meanwhile
+                continue
+            if not (attempts / "_DONE").exists():
+                return found
+            stack.run("docker", "unpause", name)
+    raise RuntimeError("no container was caught in the middle of its shard")
 
 
 def give_up(stack: Stack, run: str) -> None:
