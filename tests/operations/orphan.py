@@ -78,7 +78,7 @@ def hang_one(stack: Stack) -> dict[str, Any]:
                 stack.run("docker", "pause", name)
             except RuntimeError:  # it has ended meanwhile
                 continue
-            if not (attempts / "_DONE").exists():
+            if not (attempts / "_DONE.json").exists():
                 return found
             stack.run("docker", "unpause", name)
     raise RuntimeError("no container was caught in the middle of its shard")
