@@ -35,7 +35,7 @@ class Abandoned:
         found = hang_one(stack)
         name, labels = found["Name"].strip("/"), found["Config"]["Labels"]
         attempts = _attempts(stack, found)
-        self._copy = f"{stack.project}-unseen"
+        self._copy = stack.unseen
         stack.run("docker", "run", "--detach", "--name", self._copy, *_like(found))
         wait_for(attempts / "attempt-00002.json")
         stack.run("docker", "pause", self._copy)

@@ -46,6 +46,11 @@ class Stack:
         return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
 
     @property
+    def unseen(self) -> str:
+        """The name of a container that carries no label of this stack (orphan.py)."""
+        return f"{self.project}-unseen"
+
+    @property
     def environment(self) -> dict[str, str]:
         """What a command in its folder sees: nothing that would win over `.env`."""
         engine = {"DOCKER_HOST": os.environ["DOCKER_HOST"]} if os.environ.get("DOCKER_HOST") else {}
@@ -89,6 +94,7 @@ class Stack:
             "docker", "ps", "-aq", "--filter", f"label=imagebatch.installation={self.project}"
         ).split():
             self.run("docker", "rm", "-f", "-v", name, check=False)
+        self.run("docker", "rm", "-f", self.unseen, check=False)
         self.compose("--profile", "tools", "down", "--volumes", "--timeout", "5", check=False)
 
     def pid(self, service: str) -> int:
