@@ -89,7 +89,8 @@ class Stack:
         self._token = ""
 
     def down(self) -> None:
-        """Remove everything that the project made, its data too."""
+        """Remove everything that the project made, its data too; first what makes containers of stages."""
+        self.compose("kill", "airflow-scheduler", check=False)
         for name in self.run(
             "docker", "ps", "-aq", "--filter", f"label=imagebatch.installation={self.project}"
         ).split():
@@ -230,6 +231,7 @@ def own_stack(project: str, *, keep: bool = False) -> Iterator[Stack]:
             shutil.copy2(source, folder / name)
     stack = Stack(folder, project, compose_stack.free_port())
     _write_settings(stack)
+    stack.down()  # what an interrupted test may have left
     try:
         stack.up()
         yield stack
