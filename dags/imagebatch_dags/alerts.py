@@ -66,7 +66,9 @@ def _deadline(severity: str, after: timedelta) -> DeadlineAlert:
     return DeadlineAlert(
         name=severity,
         reference=DeadlineReference.DAGRUN_QUEUED_AT,
-        interval=after,
+        # Seconds, as Airflow stored them up to 3.2 and still reads them. A timedelta is stored in a form that
+        # clearing the tasks of a run stumbles over: 3.3.2 answers 500, and the run cannot be continued.
+        interval=after.total_seconds(),  # type: ignore[arg-type]
         callback=SyncCallback(
             report_missed_deadline,
             kwargs={"severity": severity, "minutes": after.total_seconds() / 60},

@@ -46,9 +46,9 @@ def test_deadlines_are_off_until_an_installation_wants_them(monkeypatch: pytest.
     assert deadlines(timedelta(minutes=1), timedelta(minutes=2)) == []
     monkeypatch.setenv("IMAGEBATCH_DEADLINES", "1")
     assert [(each.name, each.interval) for each in deadlines(timedelta(minutes=1), timedelta(minutes=3))] == [
-        ("warn", timedelta(minutes=1)),
-        ("late", timedelta(minutes=3)),
-        ("escalation", timedelta(minutes=5)),
+        ("warn", 60.0),
+        ("late", 180.0),
+        ("escalation", 300.0),
     ]
 
 

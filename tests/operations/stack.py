@@ -21,6 +21,7 @@ sys.path.insert(0, str(ROOT / "containers"))
 import compose_stack  # noqa: E402 - found on the path that the line above adds
 
 DAG = "batch_image_inference"
+CLEARS = 3
 ENDED = ("success", "failed")
 
 
@@ -173,8 +174,17 @@ class Stack:
         return [str(entry.get("event", "")) for entry in entries]
 
     def clear_failed(self, run: str) -> None:
-        """What a person does in the UI: clear the failed tasks of a run."""
+        """What a person does in the UI: clear the failed tasks of a run; again after an error."""
         body = {"dry_run": False, "only_failed": True, "dag_run_id": run, "reset_dag_runs": True}
+        for _ in range(CLEARS - 1):
+            try:
+                self.api(f"/dags/{DAG}/clearTaskInstances", body)
+            except RuntimeError as error:
+                said = self.compose("logs", "--no-log-prefix", "--tail=40", "airflow-api-server", check=False)
+                print(f"not cleared: {error}: {said[-3000:]}", flush=True)
+                time.sleep(2)
+            else:
+                return
         self.api(f"/dags/{DAG}/clearTaskInstances", body)
 
     def wait(self, run: str, seconds: float) -> str:
