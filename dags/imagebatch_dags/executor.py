@@ -64,16 +64,26 @@ class KeepingLocalExecutor(local_executor.LocalExecutor):
 
 
 class _Claiming:
-    """The queue of workloads as a process sees it: what is taken from it is told."""
+    """The queue of workloads as a process sees it: what is taken is told, and nobody waits with its lock.
+
+    A process that is killed while it holds the lock takes it along, and nothing would ever be taken again.
+    SimpleQueue.get() holds it for as long as it waits; here it is held while one workload is read.
+    """
 
     def __init__(self, workloads: "SimpleQueue[Any]", claims: "SimpleQueue[tuple[int, Any]]") -> None:
-        self._workloads = workloads
+        self._lock: Any = workloads._rlock  # type: ignore[attr-defined]  # noqa: SLF001 - no other way to wait
+        self._reader: Any = workloads._reader  # type: ignore[attr-defined]  # noqa: SLF001 - the same
         self._claims = claims
 
     def get(self) -> Any:
         """Wait for the next workload, the last one being done, and tell whose it is; None: no more come."""
         self._claims.put((os.getpid(), None))
-        workload = self._workloads.get()
+        while True:
+            self._reader.poll(None)  # until there is something
+            with self._lock:
+                if self._reader.poll():  # nobody else was quicker
+                    workload = self._reader.recv()
+                    break
         if workload is not None:
             self._claims.put((os.getpid(), workload.key))
         return workload

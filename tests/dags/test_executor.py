@@ -93,3 +93,17 @@ def test_what_was_done_before_its_process_died_stays_done(executor: KeepingLocal
     os.kill(pid, signal.SIGKILL)
     until(lambda: pid not in executor.workers, executor)
     assert executor.event_buffer[done.key][0] == "success"
+
+
+def test_processes_that_waited_take_nothing_with_them(executor: KeepingLocalExecutor) -> None:
+    """All are killed while they wait for work; what comes then is begun by new ones."""
+    until(lambda: len(executor.taken) == executor.parallelism, executor)  # all have begun to wait
+    time.sleep(0.5)
+    first = list(executor.workers.values())
+    for process in first:
+        process.kill()
+        process.join()
+    later = task("later")
+    executor.queue_workload(later, session=None)
+    until(lambda: holder(executor, later), executor)
+    assert set(executor.event_buffer) == set()
