@@ -116,9 +116,11 @@ def kill_all(stack: Stack, scenarios: list[Scenario]) -> int:
         0 if every run ended with the same bytes, else 1.
     """
     expected = undisturbed(stack)
-    outcomes = [disturb(stack, each, expected) for each in scenarios]
+    outcomes = []
+    for each in scenarios:
+        outcomes.append(disturb(stack, each, expected))
+        write_page(rows(outcomes[-1:]))
     print(table(rows(outcomes)))
-    write_page(rows(outcomes))
     return 0 if all(each.same for each in outcomes) else 1
 
 
