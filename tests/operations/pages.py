@@ -139,7 +139,7 @@ def disk_full(stack: Stack) -> None:
     for heading in commands("disk-full"):
         said += follow(stack, "disk-full", heading)
     told = [line for line in said.splitlines() if '"removed"' in line]
-    require('"removed": 1, ' in told[-1], f"prune said {told}")
+    require(bool(told) and '"removed": 1, ' in told[-1], f"prune said {told}")
     left = stack.in_runs("ls", "/data/runs").split()
     require(old not in left, "the old run is still there")
     require(newest in left, "the newest success is gone")
