@@ -1,10 +1,15 @@
-"""`make test`, `make e2e`: pytest for each part in its own environment, and one summary of all."""
+"""`make test`, `make e2e`: pytest for each part in its own environment, and one summary of all.
 
+Unit tests run in as many lanes as there are cores, at most two: what is printed of each comes in one piece.
+"""
+
+import os
 import subprocess
 import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ET
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from environment import ROOT, UV, Argv, say
@@ -22,6 +27,8 @@ UNIT = (
     ("monitoring", "monitoring"),
 )
 E2E = (("pipeline_image", "endurance"), ("airflow", "e2e"))
+LANES = 2
+LARGE = 20  # files of tests in a folder beyond which it is shared out between the lanes
 
 
 def main(argv: list[str]) -> int:
@@ -40,12 +47,14 @@ def main(argv: list[str]) -> int:
     begun = time.monotonic()
     totals = {"passed": 0, "failed": 0, "skipped": 0}
     failed: list[str] = []
-    for part, folder in suites[argv[0]]:
-        say(f"== tests/{folder} in the environment of {part}/")
-        with tempfile.TemporaryDirectory() as temporary:
-            report = Path(temporary, "report.xml")
-            code = subprocess.run(_pytest(part, folder, report), cwd=ROOT, check=False).returncode
-            failed += add(totals, report, code)
+    lanes = min(LANES, len(os.sched_getaffinity(0))) if argv[0] == "unit" else 1
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(lanes) as executor:
+        started = [
+            (report := Path(folder, f"{number}.xml"), executor.submit(_run, part, paths, report, lanes > 1))
+            for number, (part, paths) in enumerate(_pieces(suites[argv[0]], lanes))
+        ]
+        for report, ended in started:
+            failed += add(totals, report, ended.result())
     seconds = time.monotonic() - begun
     say("")
     for name in failed:
@@ -55,17 +64,40 @@ def main(argv: list[str]) -> int:
     return 0 if totals["passed"] and not totals["failed"] else 1
 
 
-def _pytest(part: str, folder: str, report: Path) -> Argv:
+def _pieces(suite: tuple[tuple[str, str], ...], lanes: int) -> list[tuple[str, list[str]]]:
+    """Part and paths of each pytest: one per folder, of a large one as many as there are lanes."""
+    pieces = []
+    for part, folder in suite:
+        files = sorted(
+            path.relative_to(ROOT).as_posix() for path in ROOT.glob(f"tests/{folder}/**/test_*.py")
+        )
+        if len(files) > LARGE and lanes > 1:
+            pieces += [(part, files[lane::lanes]) for lane in range(lanes)]
+        else:
+            pieces.append((part, [f"tests/{folder}"]))
+    return pieces
+
+
+def _run(part: str, paths: list[str], report: Path, kept: bool) -> int:  # noqa: FBT001 - private
+    """Run one pytest; what it prints is `kept` until its end, so that two do not mix. Gives its exit code."""
+    what = paths[0] if len(paths) == 1 else f"{len(paths)} files from {paths[0]} on"
+    say(f"== {what} in the environment of {part}/")
     python: Argv = [UV, "run", "--project", part, "--frozen", "--quiet", "python", "-Im", "pytest"]
-    return [
-        *python,
-        "-c",
-        f"{part}/pyproject.toml",
-        "--rootdir",
-        ".",
-        f"--junitxml={report}",
-        f"tests/{folder}",
-    ]
+    argv = [*python, "-c", f"{part}/pyproject.toml", "--rootdir", ".", f"--junitxml={report}", *paths]
+    if not kept:
+        return subprocess.run(argv, cwd=ROOT, check=False).returncode
+    begun = time.monotonic()
+    done = subprocess.run(
+        argv,
+        cwd=ROOT,
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    say(f"== {what}: {time.monotonic() - begun:.0f} s\n{done.stdout}")
+    return done.returncode
 
 
 def add(totals: dict[str, int], report: Path, code: int) -> list[str]:

@@ -40,3 +40,13 @@ def test_a_pytest_that_does_not_start_is_a_failure(tmp_path: Path) -> None:
     seen = {"passed": 0, "failed": 0, "skipped": 0}
     runner.add(seen, tmp_path / "none.xml", 4)
     assert seen["failed"] == 1
+
+
+def test_every_file_is_run_once_whatever_the_lanes() -> None:
+    """A large folder is shared out; nothing of it is lost or run twice."""
+    (whole,), shared = (runner._pieces((("pipeline_image", "pipeline_image"),), lanes) for lanes in (1, 2))
+    assert whole == ("pipeline_image", ["tests/pipeline_image"])
+    files = [file for _, paths in shared for file in paths]
+    there = (runner.ROOT / "tests" / "pipeline_image").rglob("test_*.py")
+    assert sorted(files) == sorted(path.relative_to(runner.ROOT).as_posix() for path in there)
+    assert len(shared) == 2
