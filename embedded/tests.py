@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(lanes) as executor:
         started = [
             (report := Path(folder, f"{number}.xml"), executor.submit(_run, part, paths, report, lanes > 1))
-            for number, (part, paths) in enumerate(_pieces(suites[argv[0]], lanes))
+            for number, (part, paths) in enumerate(pieces(suites[argv[0]], lanes))
         ]
         for report, ended in started:
             failed += add(totals, report, ended.result())
@@ -64,8 +64,16 @@ def main(argv: list[str]) -> int:
     return 0 if totals["passed"] and not totals["failed"] else 1
 
 
-def _pieces(suite: tuple[tuple[str, str], ...], lanes: int) -> list[tuple[str, list[str]]]:
-    """Part and paths of each pytest: one per folder, of a large one as many as there are lanes."""
+def pieces(suite: tuple[tuple[str, str], ...], lanes: int) -> list[tuple[str, list[str]]]:
+    """Share the tests out: one pytest per folder, of a large one as many as there are lanes.
+
+    Args:
+        suite: part and folder below tests/ of each.
+        lanes: how many run at once.
+
+    Returns:
+        Part and paths of each pytest.
+    """
     pieces = []
     for part, folder in suite:
         files = sorted(

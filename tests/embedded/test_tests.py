@@ -44,7 +44,7 @@ def test_a_pytest_that_does_not_start_is_a_failure(tmp_path: Path) -> None:
 
 def test_every_file_is_run_once_whatever_the_lanes() -> None:
     """A large folder is shared out; nothing of it is lost or run twice."""
-    (whole,), shared = (runner._pieces((("pipeline_image", "pipeline_image"),), lanes) for lanes in (1, 2))
+    (whole,), shared = (runner.pieces((("pipeline_image", "pipeline_image"),), lanes) for lanes in (1, 2))
     assert whole == ("pipeline_image", ["tests/pipeline_image"])
     files = [file for _, paths in shared for file in paths]
     there = (runner.ROOT / "tests" / "pipeline_image").rglob("test_*.py")
