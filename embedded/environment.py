@@ -50,8 +50,8 @@ def program(part: str, name: str) -> Path:
 
 
 def say(text: str) -> None:
-    """Print one line at once, even into a pipe."""
-    print(text, flush=True)
+    """Print one line at once, even into a pipe, and whole, also beside another thread's."""
+    print(f"{text}\n", end="", flush=True)
 
 
 def fail(text: str, code: int = CONFIGURATION) -> NoReturn:
