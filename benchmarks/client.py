@@ -12,8 +12,8 @@ import http.client
 import json
 import queue
 import sys
-import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -55,21 +55,10 @@ def in_flight(url: str, form: Form, images: Sequence[Path], most: int) -> dict[s
     for start in range(0, len(images), form.images):
         packs.put(images[start : start + form.images])
     answers: dict[str, Answer] = {}
-    faults: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            _ask_all(url, form, packs, answers)
-        except BaseException as fault:  # noqa: BLE001 - raised again below, in the main thread
-            faults.append(fault)
-
-    threads = [threading.Thread(target=work) for _ in range(most)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if faults:
-        raise faults[0]
+    with ThreadPoolExecutor(most) as threads:
+        asking = [threads.submit(_ask_all, url, form, packs, answers) for _ in range(most)]
+    for each in asking:
+        each.result()  # raises what its thread met
     return answers
 
 

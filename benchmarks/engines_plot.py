@@ -6,19 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-
-mpl.use("svg")
-mpl.rcParams["svg.hashsalt"] = "imagebatch"  # the same figures give the same bytes
-
-from matplotlib import pyplot as plt  # noqa: E402 (after the backend is chosen)
-from matplotlib.ticker import PercentFormatter  # noqa: E402 (the same)
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 _CASCADES = {"openvino-bf16-cascade": "bfloat16 cascade", "openvino-int8-cascade": "8-bit cascade"}
 
 
 def plot(result: dict[str, Any], path: Path) -> None:
     """Draw the lower of both agreements against images per CPU-second."""
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    mpl.rcParams["svg.hashsalt"] = "imagebatch"  # the same figures give the same bytes
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
     for name, label in _CASCADES.items():
         rows = [one for one in result["engines"] if one["name"] == name]
         points = sorted((one["margin"], _x(one), _y(one)) for one in rows)
@@ -41,7 +39,6 @@ def plot(result: dict[str, Any], path: Path) -> None:
     axes.legend(title="stars: the fitted margin", fontsize=8, loc="lower left")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
 
 
 def _x(one: dict[str, Any]) -> float:

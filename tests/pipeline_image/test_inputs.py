@@ -18,6 +18,7 @@ def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
     """Linux's way to find a file, and that of other systems, refuse the same."""
     if request.param == "followed":
         monkeypatch.setattr(inputs, "_HELD", "")
+        monkeypatch.setattr(inputs, "_NO_LINK", os.O_NOFOLLOW)
 
 
 def listed(folder: Path, *roots: Path) -> dict[bytes, str]:

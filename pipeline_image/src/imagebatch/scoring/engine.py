@@ -32,7 +32,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 Keep = Callable[[K, list[Row]], None]
 
-# Images of a request below which its own cost shows: half a millisecond, beside five of an image.
+# Images of a request below which the cost of the request itself would show.
 SMALLEST_SHARE = 4
 
 

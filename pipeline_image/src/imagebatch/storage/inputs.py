@@ -22,6 +22,8 @@ from imagebatch.storage.unavailable import ImageUnavailableError
 from imagebatch.storage.web import SCHEMES, WebSource
 
 _HELD = "/proc/self/fd" if hasattr(os, "O_PATH") and os.path.isdir("/proc/self/fd") else ""
+# What is held is opened by a link of the kernel's; elsewhere the real path may have become a link since.
+_NO_LINK = 0 if _HELD else os.O_NOFOLLOW
 
 
 def to_uri(path_or_uri: str) -> str:
@@ -105,7 +107,7 @@ class ImageSource:
                     )
                 self._require_regular(os.stat(readable))
                 # Not blocking, in case the name has become a FIFO since.
-                descriptor = os.open(readable, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                descriptor = os.open(readable, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | _NO_LINK)
                 try:
                     status = os.fstat(descriptor)
                     self._require_regular(status)
@@ -179,8 +181,8 @@ def image_source(options: SourceOptions) -> ImageSource:
 def _found(path: str) -> Iterator[tuple[str, str]]:
     """A file's real path, links followed, and a name that opens that very file while the block runs.
 
-    On Linux the kernel holds the file and tells where it is, in a third of the time that following each
-    part of the path takes, and nobody can put another in its place between the look and the reading.
+    On Linux the kernel holds the file and tells where it is: nobody can put another in its place between the
+    look and the reading.
     """
     if not _HELD:
         real = os.path.realpath(path, strict=True)
