@@ -105,11 +105,11 @@ class ModelServer:
             self._at_once += 1
             self.most_at_once = max(self.most_at_once, self._at_once)
         try:
-            wrong = self.faults(number, images)
-            return send(request, wrong or Wrong(body=self._good(images, request.headers)))
+            wrong = self.faults(number, images) or Wrong(body=self._good(images, request.headers))
         finally:
-            with self._lock:
+            with self._lock:  # before the reply: whoever has read it may ask again at once
                 self._at_once -= 1
+        return send(request, wrong)
 
     def description(self) -> dict[str, Any]:
         model = {"name": "solar-cells", "version": "1.0", "digest": self.digest}
