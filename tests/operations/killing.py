@@ -1,5 +1,6 @@
 """How each piece of the compose stack is killed: SIGKILL, from this machine, as root."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -23,8 +24,18 @@ def service(name: str) -> Callable[[Stack], None]:
 
 
 def stage_container(stack: Stack) -> None:
-    """Kill one container that is scoring."""
-    stack.run("docker", "kill", "--signal", "KILL", stack.stages()[0])
+    """Kill one container that is scoring.
+
+    Raises:
+        RuntimeError: none could be caught alive.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        for container in stack.stages():
+            with contextlib.suppress(RuntimeError):  # it ended in the meantime: the next one
+                stack.run("docker", "kill", "--signal", "KILL", container)
+                return
+    raise RuntimeError("no container was there to kill")
 
 
 def workers(stack: Stack) -> None:
