@@ -24,7 +24,7 @@ from torchserve import TorchServe  # noqa: E402 (finds its modules through the l
 
 MODELS = ("solar-cells", "solar-cells-bf16-cascade", "solar-cells-int8-cascade")
 PYTHON = ROOT / "pipeline_image" / ".venv" / "bin" / "python"
-_WARM = 128
+_WARM = 640
 
 
 def measure(store: Path, images: Path, folder: Path, rounds: int) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from torchserve import TorchServe, free_ports
 Answers = dict[str, Any]
 PATIENCE = 600  # seconds of one measurement
 # Images before the clock starts: TorchServe's Java compiles what it runs often, which a long run forgets.
-WARM = 640
+WARM = 1280
 
 
 @dataclass(frozen=True)

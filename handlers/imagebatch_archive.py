@@ -8,6 +8,7 @@ MODULES: Final = (
     "imagebatch_handler.py",
     "imagebatch_archive.py",
     "imagebatch_engines.py",
+    "imagebatch_memory.py",
     "imagebatch_model.py",
     "imagebatch_pixels.py",
     "imagebatch_wire.py",

@@ -53,9 +53,10 @@ class ImageBatchHandler:
         failed = request.single and "error" in entries[0]
         return (422 if failed else 200), dump({"model": self.identity, "images": entries})
 
-    def describe_handle(self) -> bytes:
+    def describe_handle(self, *, memory: bool = False) -> bytes:
         """Make the model's description, for `{"describe": true}` and for `?customized=true`."""
-        return dump({"model": self.identity} | self.model.describe())
+        shares = {"memory": True} if memory else {}
+        return dump({"model": self.identity} | self.model.describe() | shares)
 
     def handle(self, data: list[Row], context: Any) -> list[bytes]:
         """Answer one batch of requests.
@@ -86,7 +87,7 @@ class ImageBatchHandler:
         if isinstance(request, RequestError):
             return 400, dump({"error": str(request)})
         if request.describe:
-            return 200, self.describe_handle()
+            return 200, self.describe_handle(memory=request.memory)
         if request.embeddings and not self.model.embedding:
             engine = self.model.settings.engine
             return 400, dump({"error": f"X-Embeddings: this archive's graph for {engine} gives no features"})

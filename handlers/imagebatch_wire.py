@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import itertools
 import json
 import re
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from dataclasses import dataclass, replace
 from email.message import Message
 from typing import Any
 
+from imagebatch_memory import NotSharedError, shared
 from imagebatch_model import Settings
 from imagebatch_pixels import ImageError
 
@@ -33,6 +35,7 @@ class Request:
         top_k: Labels wanted per image.
         single: The body was one image: its failure is the request's failure.
         describe: The model's description is asked for, not a prediction.
+        memory: A description only: whether memory that the client offers can be opened here.
         embeddings: Positions of the images whose embeddings are wanted too.
     """
 
@@ -40,6 +43,7 @@ class Request:
     top_k: int
     single: bool = False
     describe: bool = False
+    memory: bool = False
     embeddings: frozenset[int] = frozenset()
 
 
@@ -140,11 +144,37 @@ def _parse_json(body: Any, top_k: int) -> Request:
     if not isinstance(body, dict):
         raise RequestError('the body must be {"instances": [...]} or {"describe": true}')
     if body.get("describe") is True:
-        return Request((), top_k, describe=True)
+        return Request((), top_k, describe=True, memory=_opens(body.get("memory")))
+    if "memory" in body:
+        return Request(_in_memory(body["memory"], body.get("images")), top_k)
     instances = body.get("instances")
     if not isinstance(instances, list):
         raise RequestError('the body must have "instances", a list of {"id": "...", "b64": "..."}')
     return Request(tuple(_instance(index, item) for index, item in enumerate(instances)), top_k)
+
+
+def _opens(place: Any) -> bool:
+    try:
+        shared(place)
+    except NotSharedError:
+        return False
+    return True
+
+
+def _in_memory(place: Any, images: Any) -> tuple[tuple[str, Content], ...]:
+    """Take the images, which follow each other without a gap, out of a client's memory, without copying."""
+    try:
+        memory = shared(place)
+    except NotSharedError as error:
+        raise RequestError(f"memory: {error}") from error
+    try:
+        sizes = [(str(name), int(size)) for name, size in images]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise RequestError('"images" must be a list of [id, bytes]') from error
+    if any(size < 0 for _, size in sizes) or sum(size for _, size in sizes) != len(memory):
+        raise RequestError("the bytes of the images are not those of the memory")
+    ends = itertools.accumulate(size for _, size in sizes)
+    return tuple((name, memory[end - size : end]) for (name, size), end in zip(sizes, ends, strict=True))
 
 
 def _instance(index: int, item: Any) -> tuple[str, Content]:

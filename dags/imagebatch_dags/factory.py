@@ -254,7 +254,7 @@ def _params(pipeline: Pipeline) -> dict[str, Param]:
             title="Failure limit",
             description="Failed and rejected images tolerated: a count (20) or a share (5%).",
         ),
-        "pack_size": _count(32, 1, 1024, "Images per request", "Does not change the result."),
+        "pack_size": _count(128, 1, 1024, "Images per request", "Does not change the result."),
         "in_flight": _count(3, 1, 256, "Requests in flight", "Per shard. Does not change the result."),
     }
 

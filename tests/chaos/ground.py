@@ -85,6 +85,9 @@ class Ground:
             environment={
                 **{name: value for name, value in base_environment().items() if "IMAGEBATCH" not in name},
                 "IMAGEBATCH_RUNS_URI": str(runs),
+                # What goes wrong goes wrong between requests, and to images that the relay can see.
+                "IMAGEBATCH_SHARED_MEMORY": "false",
+                "IMAGEBATCH_PACK_SIZE": "32",
                 "IMAGEBATCH_API_URL": api_url or asked.inference,
                 "IMAGEBATCH_MANAGEMENT_URL": asked.management,
                 "IMAGEBATCH_KEY_FILE": str(asked.key_file),

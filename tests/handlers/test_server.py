@@ -1,10 +1,13 @@
 """A real TorchServe with the shipped configuration, driven over HTTP."""
 
 import base64
+import fcntl
 import json
+import os
 import shutil
 import socket
 import stat
+import sys
 import time
 import zipfile
 from collections.abc import Callable
@@ -14,6 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import imagebatch_memory
 import numpy as np
 import psutil
 import pytest
@@ -89,6 +93,27 @@ def test_many_images_in_one_mixed_request(server: Any, jpeg: bytes, expected: di
     assert answers[0] == {"id": "good"} | expected
     reasons = {answer["id"]: answer["error"]["reason"] for answer in answers[1:]}
     assert reasons == {"cut": "truncated", "json, =": "not_an_image"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can share memory so")
+def test_many_images_in_memory(server: Any, jpeg: bytes, expected: dict[str, Any]) -> None:
+    """A worker, which is another process, takes the images out of this one's memory."""
+    images = {"good": jpeg, "empty": b"", "cut": jpeg[:5000]}
+    descriptor = os.memfd_create(imagebatch_memory.NAME, os.MFD_ALLOW_SEALING)
+    try:
+        os.write(descriptor, (token := bytes(16)) + b"".join(images.values()))
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK)
+        place = {"pid": os.getpid(), "fd": descriptor, "token": token.hex()}
+        assert server.predict(json={"describe": True, "memory": place}).json()["memory"] is True
+        sizes = [[name, len(data)] for name, data in images.items()]
+        answers = entries(server.predict(json={"memory": place, "images": sizes}))
+    finally:
+        os.close(descriptor)
+    assert answers[0] == {"id": "good"} | expected
+    reasons = {answer["id"]: answer["error"]["reason"] for answer in answers[1:]}
+    assert reasons == {"empty": "empty", "cut": "truncated"}
+    gone = server.predict(json={"memory": place, "images": sizes})
+    assert (gone.status_code, gone.json()["error"][:8]) == (400, "memory: ")
 
 
 def test_many_images_as_json(server: Any, jpeg: bytes, expected: dict[str, Any]) -> None:

@@ -59,6 +59,8 @@ class ModelServer:
     def __init__(self) -> None:
         self.digest = DIGEST
         self.embedding = 0
+        self.opens_memory = False
+        self.by_memory = 0
         self.embedded: list[bytes] = []
         self.key = ""
         self.faults: Fault = lambda _number, _images: None
@@ -96,9 +98,14 @@ class ModelServer:
             return send(request, Wrong(400, b'{"code": 400, "type": "InvalidKeyException"}'))
         if not request.path.startswith("/predictions/solar-cells"):
             return send(request, Wrong(404, b'{"code": 404, "type": "ModelNotFoundException"}'))
-        if request.headers["Content-Type"] == "application/json":
-            return send(request, Wrong(body=json.dumps(self.description()).encode()))
-        images = parts(body, request.headers["Content-Type"])
+        asked = json.loads(body) if request.headers["Content-Type"] == "application/json" else {}
+        if asked.get("describe"):
+            memory = {"memory": True} if self.opens_memory and "memory" in asked else {}
+            return send(request, Wrong(body=json.dumps(self.description() | memory).encode()))
+        if asked and not self.opens_memory:
+            return send(request, Wrong(400, b'{"error": "memory: it cannot be opened"}'))
+        self.by_memory += bool(asked)
+        images = in_memory(asked) if asked else parts(body, request.headers["Content-Type"])
         with self._lock:
             self.requests += 1
             number = self.requests
@@ -144,6 +151,13 @@ def embedding_of(data: bytes, length: int) -> str:
     """Base64 of float32 numbers in [0, 1] that depend on the image's bytes alone."""
     numbers = [byte / 255 for byte in hashlib.shake_256(data).digest(length)]
     return base64.b64encode(struct.pack(f"<{length}f", *numbers)).decode()
+
+
+def in_memory(asked: dict[str, Any]) -> Images:
+    """The images of a request that names memory; this server is a thread of the process that holds it."""
+    with open(f"/proc/{asked['memory']['pid']}/fd/{asked['memory']['fd']}", "rb") as memory:  # noqa: PTH123 (its lone use)
+        assert memory.read(16).hex() == asked["memory"]["token"]
+        return [(name, memory.read(size)) for name, size in asked["images"]]
 
 
 def parts(body: bytes, content_type: str) -> Images:

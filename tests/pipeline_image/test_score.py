@@ -49,6 +49,22 @@ def test_many_images_per_request_and_few_in_flight(call: Call, prepared: str, se
     assert server.most_at_once <= 2
 
 
+@pytest.mark.parametrize("room", [0, 3])
+def test_large_images_go_in_smaller_requests(
+    call: Call, images: Path, server: ModelServer, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    """A request takes no more bytes than are good to hold in memory; what is larger goes alone."""
+    assert call("preprocess", "--run-id", "r", "--input", images).code == 0
+    packs: list[list[int]] = []
+    server.faults = lambda _number, pack: packs.append([len(data) for _, data in pack])
+    largest = max(path.stat().st_size for path in images.rglob("*.jpg"))
+    monkeypatch.setattr("imagebatch.scoring.engine.LARGEST_PACK", room * largest)
+    assert call("score", "--run-id", "r", "--pack-size", 40, "--in-flight", 1).code == 0
+    assert sum(map(len, packs)) == 40
+    assert all(len(pack) == 1 or sum(pack) <= room * largest for pack in packs)
+    assert all(len(pack) >= room for pack in packs[:-1])
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -216,7 +232,8 @@ def test_kill_9_costs_the_requests_in_flight(
         assert call("preprocess", "--run-id", run_id, "--input", folder, "--shard-size", 1000).code == 0
     assert call("score", "--run-id", "calm").last["resumed"] == 0
 
-    command = [sys.executable, "-m", "imagebatch", "score", "--run-id", "killed", "--in-flight", "1"]
+    command = [sys.executable, "-m", "imagebatch", "score", "--run-id", "killed"]
+    command += ["--in-flight", "1", "--pack-size", "32"]
     server.requests = 0
     scorer = subprocess.Popen(command)
     server.faults = lambda number, _images: scorer.kill() if number == 12 else None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -18,6 +20,7 @@ from imagebatch.backends.torchserve_keys import RENEW_BEFORE_SECONDS, KeyFile
 from imagebatch.errors import ConfigurationError, UnknownModelError
 from model_server import DIGEST, LABELS, ModelServer, Wrong
 
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux can share memory so")
 PACK = [ImagePayload(f"{number}-x", f"image {number}".encode()) for number in range(3)]
 
 
@@ -44,6 +47,58 @@ def test_describes_and_predicts(server: ModelServer) -> None:
     assert reply.digest == DIGEST
     assert [len(answer.labels) for answer in reply.answers] == [2, 2, 2]
     assert server.images == [image.data for image in PACK]
+
+
+@LINUX
+def test_a_server_that_can_is_handed_memory(server: ModelServer) -> None:
+    """What the server sees is the same, nothing is sent twice, and no descriptor is left open."""
+    server.opens_memory, server.embedding = True, 4
+    api = client(server)
+    api.predict(PACK, 2)
+    assert server.by_memory == 0  # nobody has asked it yet
+    api.describe()
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 (a count)
+    wanted = [PACK[0], ImagePayload("e", b"", embed=True), PACK[1]]
+    reply = api.predict(wanted, 2)
+    assert server.by_memory == 1
+    assert server.images == [image.data for image in (*PACK, *wanted)]
+    assert [bool(answer.embedding) for answer in reply.answers] == [False, True, False]
+    again = api.prepared(PACK, 2)
+    assert again() == again()
+    del again
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208 (a count)
+
+
+@LINUX
+def test_memory_that_can_no_longer_be_opened_is_sent(server: ModelServer) -> None:
+    """Another server in its place, in a container perhaps, gets bodies from then on; no image notices."""
+    server.opens_memory = True
+    api = client(server)
+    api.describe()
+    server.opens_memory = False
+    assert len(api.predict(PACK, 2).answers) == len(PACK)
+    assert server.images == [image.data for image in PACK]
+    server.opens_memory = True
+    api.predict(PACK, 2)
+    assert server.by_memory == 0
+
+
+@pytest.mark.parametrize("cause", ["switched off", "no memory"])
+def test_without_memory_images_are_sent(
+    server: ModelServer, cause: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A system that has none, or a user who wants none, costs nothing but speed."""
+    if cause == "no memory":
+        monkeypatch.setattr("imagebatch.backends.torchserve.SharedMemory", _no_memory)
+    server.opens_memory = True
+    api = client(server, shared_memory=cause == "no memory")
+    api.describe()
+    api.predict(PACK, 2)
+    assert (server.by_memory, len(server.images)) == (0, len(PACK))
+
+
+def _no_memory(_: Any) -> None:
+    raise OSError("no memory")
 
 
 def test_an_image_error_is_an_answer(server: ModelServer) -> None:

@@ -52,6 +52,8 @@ MANIFEST_SCHEMA = pa.schema(
         ("detail", pa.string()),
     ]
 )
+# What the scorer reads of the manifest.
+ASKED_COLUMNS = ["image_id", "uri", "size", "sha256"]
 REJECTS_SCHEMA = pa.schema([(name, pa.string()) for name in ("image_id", "uri", "stage", "reason", "detail")])
 SCORES_SCHEMA = pa.schema(
     [

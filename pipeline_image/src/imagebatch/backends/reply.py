@@ -27,6 +27,7 @@ class _Description(BaseModel):
     labels: list[str]
     engine: str = ""
     embedding: int = 0
+    memory: bool = False
 
 
 class _Error(BaseModel):
@@ -65,6 +66,11 @@ def parse_description(body: bytes) -> ModelPin:
         engine=found.engine,
         embedding=found.embedding,
     )
+
+
+def opens_memory(description: bytes) -> bool:
+    """Whether the server that described itself has opened the memory that it was offered."""
+    return _Description.model_validate_json(description).memory
 
 
 def asking_headers(images: Sequence[ImagePayload], top_k: int) -> dict[str, str]:

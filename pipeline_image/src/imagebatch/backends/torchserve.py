@@ -12,19 +12,34 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from imagebatch.backends.base import PROBE, ApiFaultError, Fault, ImagePayload, Reply
-from imagebatch.backends.reply import asking_headers, parse_description, parse_reply
+from imagebatch.backends.reply import asking_headers, opens_memory, parse_description, parse_reply
+from imagebatch.backends.shared_memory import SharedMemory
 from imagebatch.backends.torchserve_keys import KeyFile
 from imagebatch.contracts import ModelPin
 from imagebatch.errors import ConfigurationError, UnknownModelError, one_line
 from imagebatch.settings import ApiSettings
 
+Headers = Mapping[str, str]
+Send = Callable[[], requests.Response]
+
 _KEY_ATTEMPTS = 3
+
+
+class NotSharedError(ApiFaultError):
+    """The server cannot open this process's memory: the images must be sent."""
 
 
 def connect(settings: ApiSettings, model: str, version: str) -> TorchServe:
     """A client for one model."""
     keys = KeyFile(settings.key_file, settings.management_url) if settings.key_file else None
-    return TorchServe(settings.api_url, model, version, keys=keys, timeout=settings.request_timeout)
+    return TorchServe(
+        settings.api_url,
+        model,
+        version,
+        keys=keys,
+        timeout=settings.request_timeout,
+        shared_memory=settings.shared_memory,
+    )
 
 
 class TorchServe:
@@ -36,20 +51,38 @@ class TorchServe:
         version: Its version; empty for the server's default.
         keys: Where keys come from; None if the server asks for none.
         timeout: Seconds before a request is given up.
+        shared_memory: Whether images may be handed over by memory where the server can open it.
     """
 
     def __init__(
-        self, url: str, model: str, version: str, *, keys: KeyFile | None = None, timeout: float = 120.0
+        self,
+        url: str,
+        model: str,
+        version: str,
+        *,
+        keys: KeyFile | None = None,
+        timeout: float = 120.0,
+        shared_memory: bool = True,
     ) -> None:
         self._url = f"{url.rstrip('/')}/predictions/{model}" + (f"/{version}" if version else "")
         self._asked = f"{model} {version}".strip()
         self._keys = keys
         self._timeout = timeout
+        self._may_share = shared_memory
+        self._shares = False  # until the server has opened what it was offered
         self._local = threading.local()
 
     def describe(self) -> ModelPin:
-        """The served model's name, version, digest and labels."""
-        return parse_description(self._post(json={"describe": True}).content)
+        """The served model's name, version, digest and labels.
+
+        Also finds out whether the server can open this process's memory: whether it runs on this machine, for
+        this user, outside a container, and with a handler that knows how.
+        """
+        offer = self._memory([])
+        body = self._post(json={"describe": True} | ({"memory": offer.place} if offer else {})).content
+        found = parse_description(body)
+        self._shares = opens_memory(body)
+        return found
 
     def ready(self) -> None:
         """Returns if a worker answers a prediction.
@@ -59,15 +92,36 @@ class TorchServe:
         self.predict([PROBE], 1)
 
     def predict(self, images: Sequence[ImagePayload], top_k: int) -> Reply:
-        """Answers for every image, in order, from one multipart request."""
-        return self.prepared(images, top_k)()
+        """Answers for every image, in order, from one request."""
+        try:
+            return self.prepared(images, top_k)()
+        except NotSharedError:  # another server answers now, or the same one elsewhere
+            self._shares = False
+            return self.prepared(images, top_k)()
 
     def prepared(self, images: Sequence[ImagePayload], top_k: int) -> Callable[[], Reply]:
-        """`predict` with its body made: each call of the result sends it. For measuring the server alone."""
+        """`predict` with its request made: each call of the result sends it, to measure the server alone."""
+        headers = asking_headers(images, top_k)
+        memory = self._memory([image.data for image in images]) if self._shares else None
+        send = self._by_memory(images, headers, memory) if memory else self._by_body(images, headers)
+        return lambda: parse_reply(send().content, images, top_k)
+
+    def _memory(self, contents: Sequence[bytes]) -> SharedMemory | None:
+        """Contents in memory that the server may open; None where that is unwanted or not to be had."""
+        try:
+            return SharedMemory(contents) if self._may_share else None
+        except OSError:
+            return None
+
+    def _by_memory(self, images: Sequence[ImagePayload], headers: Headers, memory: SharedMemory) -> Send:
+        sizes = [(image.key, len(image.data)) for image in images]
+        return lambda: self._post(headers=headers, json={"memory": memory.place, "images": sizes})
+
+    def _by_body(self, images: Sequence[ImagePayload], headers: Headers) -> Send:
         boundary = secrets.token_hex(16)
-        headers = {"Content-Type": f"multipart/mixed; boundary={boundary}"} | asking_headers(images, top_k)
         body = _multipart(images, boundary)
-        return lambda: parse_reply(self._post(headers=headers, data=body).content, images, top_k)
+        kind = {"Content-Type": f"multipart/mixed; boundary={boundary}"}
+        return lambda: self._post(headers={**headers, **kind}, data=body)
 
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._local, "session", None)
@@ -78,7 +132,7 @@ class TorchServe:
             self._local.session = session
         return session
 
-    def _post(self, *, headers: Mapping[str, str] | None = None, **body: Any) -> requests.Response:
+    def _post(self, *, headers: Headers | None = None, **body: Any) -> requests.Response:
         """Posts once, or more often where a key was refused and another is to be had."""
         for _ in range(_KEY_ATTEMPTS):
             key = self._keys.key("inference") if self._keys else ""
@@ -91,7 +145,7 @@ class TorchServe:
             self._keys.replace("inference", key)
         raise ConfigurationError("the model server refused the inference key; see --key-file")
 
-    def _send(self, headers: Mapping[str, str], body: Mapping[str, Any]) -> requests.Response:
+    def _send(self, headers: Headers, body: Mapping[str, Any]) -> requests.Response:
         try:
             return self._session().post(
                 self._url, headers=headers, timeout=self._timeout, allow_redirects=False, **body
@@ -108,6 +162,8 @@ class TorchServe:
         if status == requests.codes.ok:
             return response
         detail = f"HTTP {status} {one_line(response.text, 160)}"
+        if status == requests.codes.bad_request and '"memory: ' in response.text:
+            raise NotSharedError(Fault.BAD_REPLY, detail)
         if status == requests.codes.not_found:
             raise UnknownModelError(
                 f"the model API does not serve {self._asked}: {detail}; see imagebatch models list"

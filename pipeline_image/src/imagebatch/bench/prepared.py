@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from imagebatch.contracts import RunDescription
+from imagebatch.contracts import ASKED_COLUMNS, RunDescription
 from imagebatch.errors import NothingToDoError
 from imagebatch.ledger import open_listing, read_description
 from imagebatch.preprocess import preprocess
@@ -29,7 +29,7 @@ class PreparedRun:
     Attributes:
         folder: Where the run is.
         description: Its run.json.
-        rows: `image_id`, `uri` and `sha256` of every accepted image.
+        rows: `ASKED_COLUMNS` of every accepted image.
     """
 
     folder: Path
@@ -66,7 +66,7 @@ def prepared_run(settings: MeasuringSettings) -> Iterator[PreparedRun]:
             for shard in range(listing.shards):
                 manifest = listing.manifest(shard)
                 accepted = manifest.filter(pc.is_null(manifest["reason"]))
-                rows += accepted.select(["image_id", "uri", "sha256"]).to_pylist()
+                rows += accepted.select(ASKED_COLUMNS).to_pylist()
         if not rows:
             raise NothingToDoError("preprocess rejects every image of the input: nothing can be measured")
         yield PreparedRun(Path(folder), read_description(run), rows)

@@ -44,6 +44,7 @@ def server_ceiling(
     Raises:
         ModelApiUnavailableError: A request failed: this is no moment to measure.
     """
+    api.describe()  # a client finds out by it how images may be handed over, as the scorer's does
     packs = [images[start : start + pack_size] for start in range(0, len(images), pack_size)]
     asks = itertools.cycle([(len(pack), _ask(api, pack, top_k)) for pack in packs])
     answered: list[tuple[float, int]] = []

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imagebatch.contracts import SCORES_SCHEMA, DonePart, ShardDone, sha256_hex
+from imagebatch.contracts import ASKED_COLUMNS, SCORES_SCHEMA, DonePart, ShardDone, sha256_hex
 from imagebatch.log import get_logger
 from imagebatch.score.attempts import Attempt
 from imagebatch.score.cache import PredictionCache
@@ -67,7 +67,7 @@ class ShardInProgress:
         self._files = Attempt(run, number)
         self.number, self.attempt = number, self._files.number
         self._journal = Journal(run, number, self.attempt)
-        accepted = manifest.filter(pc.is_null(manifest["reason"])).select(["image_id", "uri", "sha256"])
+        accepted = manifest.filter(pc.is_null(manifest["reason"])).select(ASKED_COLUMNS)
         self._images = accepted.num_rows
         self.rejected = manifest.num_rows - self._images
         self._parts = [accepted.slice(start, PART_ROWS) for start in range(0, self._images, PART_ROWS)]

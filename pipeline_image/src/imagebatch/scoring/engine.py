@@ -35,6 +35,10 @@ Keep = Callable[[K, list[Row]], None]
 # Images of a request below which the cost of the request itself would show.
 SMALLEST_SHARE = 4
 
+# Bytes beyond which a request takes no more images: so many files of any size are held in memory, times the
+# requests in flight and read ahead.
+LARGEST_PACK = 16 << 20
+
 
 class Engine:
     """Scores rows of a run's manifest with the run's model.
@@ -88,7 +92,7 @@ class Engine:
     def scored(
         self, chunks: Iterable[tuple[K, Sequence[Row]]], keep: Keep[K] | None = None
     ) -> Iterator[tuple[K, list[Row]]]:
-        """Scores chunks of manifest rows (`image_id`, `uri`, `sha256`), each under a key of the caller.
+        """Scores chunks of manifest rows (`ASKED_COLUMNS`), each under a key of the caller.
 
         A row with `embed` true is asked for its embedding too; only where `gives_embeddings`.
 
@@ -130,8 +134,9 @@ class Engine:
             if last:
                 share = math.ceil((len(rows) - start) / max(1, limits.in_flight))
                 size = min(size, max(SMALLEST_SHARE, share))
-            yield rows[start : start + size]
-            start += size
+            pack = _light(rows[start : start + size])
+            yield pack
+            start += len(pack)
 
     def _answered(self, rows: Sequence[Row], keep: Callable[[list[Row]], None]) -> list[Row]:
         digest = self._description.model.digest
@@ -172,6 +177,12 @@ def _knowing_the_last(chunks: Iterable[tuple[K, Sequence[Row]]]) -> Iterator[tup
         waiting = chunk
     if waiting:
         yield *waiting, True
+
+
+def _light(rows: Sequence[Row]) -> Sequence[Row]:
+    """As many of the rows as the largest pack holds, at least one."""
+    ends = itertools.accumulate(row["size"] for row in rows)
+    return rows[: max(1, sum(end <= LARGEST_PACK for end in ends))]
 
 
 def _forget(_: list[Row]) -> None:

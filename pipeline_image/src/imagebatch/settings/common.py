@@ -91,6 +91,10 @@ class ApiSettings(CommonSettings):
     local_workers: int = Field(
         0, ge=0, le=1024, description="Backend local: worker processes of one thread each; 0: one per core."
     )
+    shared_memory: bool = Field(
+        default=True,
+        description="Hand images to a model server on this machine by memory, where it can open it.",
+    )
     request_timeout: float = Field(
         120, gt=0, le=3600, description="Seconds before a request is given up (and tried again)."
     )

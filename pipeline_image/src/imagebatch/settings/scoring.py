@@ -65,7 +65,7 @@ class InputSettings(RunSettings, SourceSettings):
 class ScoringSettings(ApiSettings):
     """How hard to drive the model server; never changes the result."""
 
-    pack_size: int = Field(32, ge=1, le=MOST_PER_PACK, description="Most images per request.")
+    pack_size: int = Field(128, ge=1, le=MOST_PER_PACK, description="Most images per request.")
     in_flight: int = Field(
         6,
         ge=1,
