@@ -33,8 +33,8 @@ images: ## build the container images
 	@$(PYTHON) containers/images.py
 compose-test: setup ## the compose stack from nothing to a proven table, and down again
 	@$(PYTHON) containers/compose_test.py
-operations-test: setup ## the pages on operating the compose stack, its UI, and what happens when its pieces are killed
-	@$(PYTHON) tests/operations/run.py
+operations-test: setup ## the compose stack's UI, kills of its pieces, the how-to pages; PARTS="ui pages": these
+	@$(PYTHON) tests/operations/run.py $(PARTS)
 docs: setup ## regenerate the generated pages of docs/
 	@$(PYTHON) embedded/docs.py
 .PHONY: help setup demo up down test e2e lint chaos monitoring-test bench bench-quick docs env images compose-test operations-test
