@@ -168,7 +168,7 @@ def _batches(folder: Path, pixels: Sequence[Any], rounds: int) -> list[dict[str,
     runs: dict[tuple[str, int], Any] = {}
     for name, (path, hint) in graphs.items():
         for size in BATCHES:
-            graph = ov.Core().read_model(folder / path)
+            graph = _for_batches(ov.Core().read_model(folder / path))
             graph.reshape([size, *pixels[0].shape])
             options = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": "1", "NUM_STREAMS": "1"}
             runs[name, size] = ov.Core().compile_model(graph, "CPU", options).create_infer_request()
@@ -184,6 +184,16 @@ def _batches(folder: Path, pixels: Sequence[Any], rounds: int) -> list[dict[str,
 
             times[name, size].append(_rate(work, len(pixels)))
     return [{"graph": name, "batch": size, "speed": _spread(rates)} for (name, size), rates in times.items()]
+
+
+def _for_batches(graph: Any) -> Any:
+    """The graph of an archive, which flattens its features for one image, for any number of them."""
+    for node in graph.get_ops():
+        if node.get_type_name() == "Reshape" and list(node.output(0).shape)[:1] == [1]:
+            rest = list(node.output(0).shape)[1:]
+            if len(rest) == 1:
+                node.input(1).replace_source_output(ov.opset13.constant([-1, *rest]).output(0))
+    return graph
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:

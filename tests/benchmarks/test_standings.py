@@ -14,14 +14,15 @@ def entry(name: str, rate: float, cpu: float = 1.0) -> dict[str, Any]:
     return {"name": name, "images": 100, "seconds": 100 / rate, "cpu": cpu, "startup": 2.0, "agreement": 1.0}
 
 
-def test_ratios_compare_medians_with_the_best_of_each_group() -> None:
-    """An outlier does not move a median, and the best peer counts, not the first."""
+def test_ratios_are_taken_round_by_round_against_the_best_of_each_group() -> None:
+    """Neither an outlier nor a machine that changes its speed moves them, and the best peer counts."""
+    speeds = [1.0, 0.5, 2.0, 1.0]
     rates = {
-        "ours": [190, 200, 900],
-        "ceiling": [250],
+        "ours": [200 * speed for speed in speeds[:3]] + [900],
+        "ceiling": [250 * speed for speed in speeds],
         "stock-tuned": [50],
         "fastapi": [60],
-        "kserve": [80],
+        "kserve": [80 * speed for speed in speeds[:2]],
         "kserve-ours": [210],
         "fastapi-ours": [100],
     }
@@ -30,13 +31,15 @@ def test_ratios_compare_medians_with_the_best_of_each_group() -> None:
     assert result["ratio_to_stock"] == pytest.approx(4.0)
     assert result["ratio_to_best_server"] == pytest.approx(2.5)
     assert result["ratio_to_best_with_our_engine"] == pytest.approx(0.952)
+    assert result["contestants"]["ceiling"]["ours_is"] == {"median": 0.8, "lowest": 0.8, "highest": 3.6}
+    assert "ours_is" not in result["contestants"]["ours"]
 
 
 def test_the_table_holds_a_row_per_contestant_with_cpu_per_image() -> None:
     """CPU seconds are shown per image, in milliseconds, beside the factor of ours."""
     table = standings.table(standings.summary([entry("ours", 200, cpu=0.5), entry("litserve", 50, cpu=2.5)]))
     (row,) = [line for line in table.splitlines() if line.startswith("| LitServe")]
-    assert [cell.strip() for cell in row.split("|")[2:6]] == ["50", "50 to 50", "25.0", "4.00 x"]
+    assert [cell.strip() for cell in row.split("|")[2:6]] == ["50", "50 to 50", "25.0", "4.00 x (4.00 to 4.00)"]
 
 
 def test_our_engine_must_give_our_very_probabilities() -> None:
