@@ -11,6 +11,9 @@ from matplotlib.ticker import PercentFormatter
 
 _CASCADES = {"openvino-bf16-cascade": "bfloat16 cascade", "openvino-int8-cascade": "8-bit cascade"}
 
+_EDGE = 0.8  # of the width: beyond it a name does not fit at the right of a point
+_WIDE = 40.0  # images per CPU-second: as wide as a name
+
 
 def plot(result: dict[str, Any], path: Path) -> None:
     """Draw the lower of both agreements against images per CPU-second."""
@@ -23,12 +26,16 @@ def plot(result: dict[str, Any], path: Path) -> None:
         axes.plot([x for _, x, _ in points], [y for _, _, y in points], ".-", label=f"{label}, by margin")
         fitted = next(one for one in rows if "fitted" in one["label"])
         axes.plot(_x(fitted), _y(fitted), "*", color="black", markersize=11, label=None)
-    for one in result["engines"]:
-        if one["name"] not in _CASCADES:
-            axes.plot(_x(one), _y(one), "s", color="grey")
-            axes.annotate(
-                one["name"], (_x(one), _y(one)), textcoords="offset points", xytext=(5, -11), fontsize=8
-            )
+    alone = sorted((one for one in result["engines"] if one["name"] not in _CASCADES), key=_x)
+    for number, one in enumerate(alone):
+        axes.plot(_x(one), _y(one), "s", color="grey")
+        # A name stands right of its point, but for a neighbour or the edge.
+        right = [_x(other) - _x(one) for other in alone[number + 1 :] if _y(other) == _y(one)]
+        left = _x(one) > _EDGE * _x(alone[-1]) or min(right, default=_WIDE) < _WIDE
+        offset, side = ((-5, -11), "right") if left else ((5, -11), "left")
+        axes.annotate(
+            one["name"], (_x(one), _y(one)), textcoords="offset points", xytext=offset, ha=side, fontsize=8
+        )
     axes.axhline(0.995, color="black", linestyle=":", linewidth=1)
     axes.annotate("99.5 %: released", (0.01, 0.9952), xycoords=("axes fraction", "data"), fontsize=8)
     axes.set(
