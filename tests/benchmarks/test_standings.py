@@ -39,7 +39,8 @@ def test_the_table_holds_a_row_per_contestant_with_cpu_per_image() -> None:
     """CPU seconds are shown per image, in milliseconds, beside the factor of ours."""
     table = standings.table(standings.summary([entry("ours", 200, cpu=0.5), entry("litserve", 50, cpu=2.5)]))
     (row,) = [line for line in table.splitlines() if line.startswith("| LitServe")]
-    assert [cell.strip() for cell in row.split("|")[2:6]] == ["50", "50 to 50", "25.0", "4.00 x (4.00 to 4.00)"]
+    cells = [cell.strip() for cell in row.split("|")[2:6]]
+    assert cells == ["50", "50 to 50", "25.0", "4.00 x (4.00 to 4.00)"]
 
 
 def test_our_engine_must_give_our_very_probabilities() -> None:
