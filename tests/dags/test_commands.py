@@ -54,7 +54,7 @@ def test_both_operators_render_the_same_commands(
     assert seen[0][2] == (
         [
             "score",
-            "--pack-size=32",
+            "--pack-size=128",
             "--in-flight=3",
             "--deadline=2026-01-31T03:00:00+00:00",
             "--run-id=manual__2026-01-31T02-00-00-00-00",
