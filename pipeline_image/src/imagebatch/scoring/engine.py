@@ -35,6 +35,9 @@ Keep = Callable[[K, list[Row]], None]
 # Images of a request below which the cost of the request itself would show.
 SMALLEST_SHARE = 4
 
+# Packs handed out per thread; those that wait are rows without their files.
+_AHEAD = 3
+
 # Bytes beyond which a request takes no more images: so many files of any size are held in memory, times the
 # requests in flight and read ahead.
 LARGEST_PACK = 16 << 20
@@ -206,13 +209,17 @@ def _score_row(row: Row, answer: Answer, digest: str) -> Row:
 
 
 def _bounded_map(call: Callable[[T], R], items: Iterable[T], *, threads: int) -> Iterator[R]:
-    """Like `Executor.map`, in order, but never more than a few items ahead of the consumer."""
+    """Like `Executor.map`, in order, but never more than a few items ahead of the consumer.
+
+    Some wait beside those under way, for a consumer that is busy itself: at the end of a shard it asks the
+    server, behind all requests under way, whether the model is still the same.
+    """
     waiting: deque[Future[R]] = deque()
     with ThreadPoolExecutor(threads) as executor:
         try:
             for item in items:
                 waiting.append(executor.submit(call, item))
-                if len(waiting) >= threads + 2:
+                if len(waiting) >= _AHEAD * threads:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
