@@ -16,7 +16,7 @@ from orphan import Abandoned
 from stack import ROOT, Stack, folder_name, own_stack
 
 PAGE = ROOT / "docs" / "reference" / "reliability-containers.md"
-ASKED = {"limit": 512, "shard_size": 64}
+ASKED = {"limit": 1024, "shard_size": 128}
 BEFORE_THE_KILL = 1  # shards done; eight in all, four at a time
 PATIENCE = 1500.0  # seconds: the tasks of a dead scheduler are noticed by their heartbeats, after two minutes
 
