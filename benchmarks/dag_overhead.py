@@ -16,14 +16,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent / "embedded"), str(HERE / "peers")]
+sys.path.insert(0, str(Path(__file__).resolve().parent / "peers"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "embedded"))
 
-import photographs  # noqa: E402 - found beside this file
-from airflow_api import AirflowApi, Run  # noqa: E402 - found through the line above
-from environment import VAR, say  # noqa: E402 - the same
-from orchestrated import finished, warm_up  # noqa: E402 - the same
-from published import keep, show  # noqa: E402 - the same
+import photographs
+from airflow_api import AirflowApi, Run
+from environment import VAR, say
+from orchestrated import finished, warm_up
+from published import keep, show
 
 BAR = 15.0  # seconds
 

@@ -17,11 +17,12 @@ from typing import Any
 
 import requests
 
+sys.path.insert(0, str(Path(__file__).resolve().parent / "peers"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "embedded"))
+
+from torchserve import TorchServe
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "embedded"), str(ROOT / "benchmarks" / "peers")]
-
-from torchserve import TorchServe  # noqa: E402 (finds its modules through the line above)
-
 MODELS = ("solar-cells", "solar-cells-bf16-cascade", "solar-cells-int8-cascade")
 PYTHON = ROOT / "pipeline_image" / ".venv" / "bin" / "python"
 _WARM = 640

@@ -16,15 +16,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent / "embedded"), str(HERE / "peers")]
+sys.path.insert(0, str(Path(__file__).resolve().parent / "peers"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "embedded"))
 
-import photographs  # noqa: E402 - found beside this file
-from contestants import chosen  # noqa: E402 - the same
-from environment import VAR, say  # noqa: E402 - found through the line above
-from ground import Ground  # noqa: E402 - the same
-from published import keep, show  # noqa: E402 - the same
-from serving import Served, command, served  # noqa: E402 - the same
+import photographs
+from contestants import chosen
+from environment import VAR, say
+from ground import Ground
+from published import keep, show
+from serving import Served, command, served
 
 BENCH = VAR / "bench"
 # The model knows solar cells: that most photographs look alike to it is no fault of theirs.

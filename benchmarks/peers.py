@@ -16,18 +16,18 @@ import sys
 import tempfile
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent / "embedded"), str(HERE / "peers")]
+sys.path.insert(0, str(Path(__file__).resolve().parent / "peers"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "embedded"))
 
-import photographs  # noqa: E402 - found beside this file
-import standings  # noqa: E402 - the same
-from bars import plot  # noqa: E402 - the same
-from contestants import STOCK_GRID, chosen  # noqa: E402 - found through the lines above
-from environment import ROOT, VAR, say  # noqa: E402 - the same
-from ground import Ground  # noqa: E402 - the same
-from published import keep, show  # noqa: E402 - the same
-from race import Answers, measure  # noqa: E402 - the same
-from record import Record, check  # noqa: E402 - the same
+import photographs
+import standings
+from bars import plot
+from contestants import STOCK_GRID, chosen
+from environment import ROOT, VAR, say
+from ground import Ground
+from published import keep, show
+from race import Answers, measure
+from record import Record, check
 
 BENCH = VAR / "bench"
 PLOT = ROOT / "docs" / "img" / "peers.svg"

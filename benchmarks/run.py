@@ -12,12 +12,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "embedded"))
+
+from environment import UV, Argv, program, run, say, step
+from services import model_api
+
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "embedded"))
-
-from environment import UV, Argv, program, run, say, step  # noqa: E402 (found through the line above)
-from services import model_api  # noqa: E402 (the same)
-
 EVERY_PEER = tuple(sorted(path.parent.name for path in HERE.glob("peers/*/pyproject.toml")))
 
 

@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 import published
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "pipeline_image"))
+
+from imagebatch.trends import findings
+from nights import nights
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "pipeline_image"))
-
-from imagebatch.trends import findings  # noqa: E402 (sorted with the next)
-from nights import nights  # noqa: E402 (found through the line above)
-
 PAGE = ROOT / "docs" / "how-to" / "history.md"
 ALPHA = 0.002
 RESEMBLANCES = (0.0, 0.3, 0.6)

@@ -18,19 +18,19 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent / "embedded"), str(HERE / "peers")]
+sys.path.insert(0, str(Path(__file__).resolve().parent / "peers"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "embedded"))
 
-import photographs  # noqa: E402 - found beside this file
-from airflow_api import AirflowApi  # noqa: E402 - found through the line above
-from contestants import chosen  # noqa: E402 - the same
-from environment import VAR, fail, say  # noqa: E402 - the same
-from ground import Ground  # noqa: E402 - the same
-from orchestrated import finished, warm_up  # noqa: E402 - the same
-from published import keep, show  # noqa: E402 - the same
-from race import measure  # noqa: E402 - the same
-from serving import command  # noqa: E402 - the same
-from stopwatch import MARK  # noqa: E402 - the same
+import photographs
+from airflow_api import AirflowApi
+from contestants import chosen
+from environment import VAR, fail, say
+from ground import Ground
+from orchestrated import finished, warm_up
+from published import keep, show
+from race import measure
+from serving import command
+from stopwatch import MARK
 
 # The model knows solar cells: that most photographs look alike to it is no fault of theirs.
 FLAGS = ("--max-class-share", "1", "--max-failures", "0")

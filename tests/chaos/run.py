@@ -9,14 +9,14 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[1:1] = [str(ROOT / "embedded"), str(ROOT / "tests" / "pipeline_image")]
+sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "pipeline_image"))
+sys.path.insert(1, str(Path(__file__).resolve().parents[2] / "embedded"))
 
-import children  # noqa: E402 - the folders above hold what these import
-import scenario  # noqa: E402 - the same
-from environment import say  # noqa: E402 - the same
-from ground import Ground  # noqa: E402 - the same
-from table import Outcome, Table, write_page  # noqa: E402 - the same
+import children
+import scenario
+from environment import say
+from ground import Ground
+from table import Outcome, Table, write_page
 
 FAMILIES = ("replies", "overload", "serving", "crashes", "disks", "bucket", "crowd")
 

@@ -16,10 +16,10 @@ from tempfile import mkdtemp
 from typing import Any
 from urllib.parse import quote
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "containers"))
-import compose_stack  # noqa: E402 - found on the path that the line above adds
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "containers"))
+import compose_stack
 
+ROOT = Path(__file__).resolve().parents[2]
 DAG = "batch_image_inference"
 CLEARS = 3
 ENDED = ("success", "failed")
