@@ -7,6 +7,7 @@ import time
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ import numpy as np
 import openvino as ov
 import torch
 import yaml
-from imagebatch_engines import CascadeEngine
-from imagebatch_model import ImageModel, Settings
+from imagebatch_engines import CascadeEngine, Engine, Logits, load_engine
+from imagebatch_model import Settings
+from imagebatch_pixels import decode
 from imagebatch_training.data import require_data
 from imagebatch_training.reference import reference_logits
 
@@ -72,28 +74,44 @@ def measure(settings: Any, store: Path, folder: Path, rounds: int, images: int) 
     }
 
 
-def _load(mar: Path, folder: Path) -> Any:
+@dataclass(frozen=True)
+class _Unpacked:
+    """An archive's pixels and engine, without what the handler does around them."""
+
+    settings: Settings
+    engine: Engine
+
+    def decode(self, data: bytes) -> torch.Tensor:
+        limits = self.settings
+        return decode(data, resize=limits.resize, crop=limits.crop, max_pixels=limits.max_pixels)
+
+    def infer(self, pixels: torch.Tensor) -> Logits:
+        return self.engine.infer(pixels)
+
+
+def _load(mar: Path, folder: Path) -> _Unpacked:
     with zipfile.ZipFile(mar) as archive:
         archive.extractall(folder)
     config = yaml.safe_load((folder / "model-config.yaml").read_text("utf-8"))
-    return ImageModel(folder, Settings.from_config(config))
+    settings = Settings.from_config(config)
+    return _Unpacked(settings, load_engine(settings.engine, folder))
 
 
-def _is_cascade(model: Any) -> bool:
-    return isinstance(model._engine, CascadeEngine)  # noqa: SLF001 - the engine is what is measured
+def _is_cascade(model: _Unpacked) -> bool:
+    return isinstance(model.engine, CascadeEngine)
 
 
-def _variants(model: Any) -> list[dict[str, Any]]:
+def _variants(model: _Unpacked) -> list[dict[str, Any]]:
     name = model.settings.engine
     if not _is_cascade(model):
         return [{"name": name, "label": f"`{name}`", "model": model, "margin": None}]
-    fitted = model._engine.margin  # noqa: SLF001 - see above
+    fitted = model.engine.margin
     labels = [(fitted, f"**`{name}`**, fitted margin {fitted:.2f}")]
     labels += [(margin, f"`{name}`, margin {margin}") for margin in MARGINS]
     return [{"name": name, "label": label, "model": model, "margin": margin} for margin, label in labels]
 
 
-def _held_out(settings: Any, model: Any) -> Sets:
+def _held_out(settings: Any, model: _Unpacked) -> Sets:
     data = require_data(settings)
     examples = data.labels.examples
     uncertain = np.array([i for i, example in enumerate(examples) if not example.label])
@@ -108,7 +126,7 @@ def _held_out(settings: Any, model: Any) -> Sets:
     return sets
 
 
-def _logits(model: Any, sets: Sets) -> dict[str, Any]:
+def _logits(model: _Unpacked, sets: Sets) -> dict[str, Any]:
     return {name: np.stack([model.infer(one) for one in part["pixels"]]) for name, part in sets.items()}
 
 
@@ -141,7 +159,7 @@ def _race(variants: Sequence[dict[str, Any]], sample: Sequence[bytes], rounds: i
         for variant in variants:
             model = variant["model"]
             if variant["margin"] is not None:
-                model._engine.margin = variant["margin"]  # noqa: SLF001 - see above
+                model.engine.margin = variant["margin"]
             count = len(sample) // (5 if variant["name"] == "torch" else 1)  # the slowest by far
             part = sample[:count]
             rate = _rate(

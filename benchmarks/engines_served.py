@@ -10,16 +10,15 @@ import signal
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import requests
-
 sys.path.insert(0, str(Path(__file__).resolve().parent / "peers"))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "embedded"))
 
+from servers import started, wait_for_workers
+from stopwatch import MARK
 from torchserve import TorchServe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -73,47 +72,17 @@ def measure(store: Path, images: Path, folder: Path, rounds: int) -> dict[str, A
 @contextlib.contextmanager
 def serving(store: Path, folder: Path, settings: dict[str, object] | None = None) -> Iterator[list[str]]:
     """Serve every archive of a store with the shipped configuration; give the flags that reach it."""
-    os.environ["PEER_MARK"] = f"engines-{os.getpid()}"
+    os.environ[MARK] = f"engines-{os.getpid()}"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server ends with this process
     more = {"load_models": "all", **(settings or {})}
     server = TorchServe(
         folder / "server", store, ROOT / "handlers" / ".venv" / "bin", shipped=True, settings=more
     )
-    with (folder / "server.log").open("wb") as log:
-        process = subprocess.Popen(  # noqa: S603 - a list built here
-            server.argv,
-            cwd=server.folder,
-            env=os.environ | server.variables | {"OMP_NUM_THREADS": "1"},
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    keys = server.folder / "key_file.json"
-    try:
-        _wait(server, keys, sorted(path.stem for path in store.glob("*.mar")), process)
+    variables = os.environ | server.variables | {"OMP_NUM_THREADS": "1"}
+    with started(server.argv, variables, server.folder, folder) as begun:
+        wait_for_workers(server, begun, folder, [path.stem for path in store.glob("*.mar")])
+        keys = server.folder / "key_file.json"
         yield [f"--api-url={server.inference}", f"--management-url={server.management}", f"--key-file={keys}"]
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _wait(server: TorchServe, keys: Path, models: Sequence[str], process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 240
-    while process.poll() is None and time.monotonic() < deadline:
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            key = json.loads(keys.read_text())["management"]["key"]
-            head = {"Authorization": f"Bearer {key}"}
-            ready = [
-                worker["status"] == "READY"
-                for model in models
-                for worker in requests.get(
-                    f"{server.management}/models/{model}", headers=head, timeout=5
-                ).json()[0]["workers"]
-            ]
-            if len(ready) >= len(models) and all(ready):
-                return
-        time.sleep(1)
-    raise SystemExit(f"TorchServe did not start: see {server.folder}/../server.log")
 
 
 def _score(

@@ -47,18 +47,25 @@ def wait(url: str, contestant: Contestant, images: Sequence[Path], begun: float,
     raise SystemExit(f"{contestant.name} did not answer in {PATIENCE:.0f} s:\n{tail(folder / 'server.log')}")
 
 
-def wait_for_workers(server: TorchServe, begun: float, folder: Path) -> float:
-    """Seconds until both workers of ours are ready."""
+def wait_for_workers(
+    server: TorchServe, begun: float, folder: Path, models: Sequence[str] = ("solar-cells",)
+) -> float:
+    """Seconds until both workers of each model of ours are ready."""
     while time.monotonic() - begun < PATIENCE:
         with suppress(OSError, ValueError, KeyError):
-            key = json.loads((server.folder / "key_file.json").read_text("utf-8"))["management"]["key"]
-            headers = {"Authorization": f"Bearer {key}"}
-            request = Request(f"{server.management}/models/solar-cells", headers=headers)  # noqa: S310 - loopback
-            (model,) = json.load(urlopen(request, timeout=20))  # noqa: S310 - the same
-            if [worker["status"] for worker in model["workers"]] == ["READY", "READY"]:
+            if all(_workers(server, model) == ["READY", "READY"] for model in models):
                 return time.monotonic() - begun
         time.sleep(0.1)
     raise SystemExit(f"TorchServe did not start in {PATIENCE:.0f} s:\n{tail(folder / 'server.log')}")
+
+
+def _workers(server: TorchServe, model: str) -> list[str]:
+    """The state of a model's workers; KeyError, ValueError or OSError while the server cannot tell."""
+    key = json.loads((server.folder / "key_file.json").read_text("utf-8"))["management"]["key"]
+    headers = {"Authorization": f"Bearer {key}"}
+    request = Request(f"{server.management}/models/{model}", headers=headers)  # noqa: S310 - loopback
+    (found,) = json.load(urlopen(request, timeout=20))  # noqa: S310 - the same
+    return [worker["status"] for worker in found["workers"]]
 
 
 def tail(path: Path) -> str:
