@@ -39,6 +39,7 @@ class Record:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._race = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
     def forget(self) -> None:
         """Throw all measurements away."""
@@ -63,6 +64,7 @@ class Record:
         )
         entry: dict[str, Any] = {
             "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "race": self._race,
             "round": number,
             "name": contestant.name,
             "images": found.images,

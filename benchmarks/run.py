@@ -36,7 +36,7 @@ BENCHMARKS = {
     "peers": Benchmark(["peers.py", "--publish", "--fresh"], peers=EVERY_PEER),
     "solar-cells": Benchmark(["peers.py", "--data", "solar-cells", "--publish", "--fresh"], peers=EVERY_PEER),
     "engines": Benchmark(["engines.py", "--publish"], "training"),
-    "wire": Benchmark(["wire.py", "--publish"], "training"),
+    "wire": Benchmark(["wire.py", "--publish"], "pipeline_image"),
     "growth": Benchmark(["growth.py", "--publish"]),
     "drift": Benchmark(["drift.py", "--publish"], "pipeline_image"),
     "trends": Benchmark(["trends.py", "--publish"], "pipeline_image"),

@@ -25,8 +25,8 @@ def summary(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
     known = [each for each in CONTESTANTS if each.name in taken]
     rows = {each.name: _row(each, taken[each.name]) for each in known}
     for name, row in rows.items():
-        if name != "ours" and "ours" in rows:
-            row["ours_is"] = _paired(taken["ours"], taken[name])
+        if name != "ours" and (paired := _paired(taken["ours"], taken[name])):
+            row["ours_is"] = paired
     return {"contestants": rows, **_ratios(rows)}
 
 
@@ -55,13 +55,13 @@ def grid(entries: Sequence[dict[str, Any]]) -> str:
     """Stock TorchServe's settings, the fastest first, as text."""
     rates: dict[str, list[float]] = defaultdict(list)
     for entry in entries:
-        rates[entry["name"]].append(entry["images"] / entry["seconds"])
+        rates[entry["name"]].append(_rate(entry))
     medians = sorted(((statistics.median(found), name) for name, found in rates.items()), reverse=True)
     return "\n".join(f"{name:<24}{median:7.1f} images/s" for median, name in medians)
 
 
 def _row(contestant: Contestant, taken: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    rates = [entry["images"] / entry["seconds"] for entry in taken]
+    rates = [_rate(entry) for entry in taken]
     return {
         "label": contestant.label,
         "group": contestant.group,
@@ -76,14 +76,18 @@ def _row(contestant: Contestant, taken: Sequence[dict[str, Any]]) -> dict[str, A
     }
 
 
-def _paired(ours: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Ours over another, round by round: a machine that changes its speed between rounds favours none."""
-    ratios = [
-        (our["images"] / our["seconds"]) / (other["images"] / other["seconds"])
-        for our, other in zip(ours, others, strict=False)  # the other may have fewer rounds: the first ones
-    ]
+def _paired(ours: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]) -> dict[str, float] | None:
+    """Ours over another, in rounds of both: a machine that changes its speed between rounds favours none."""
+    our, other = ({(one["race"], one["round"]): one for one in taken} for taken in (ours, others))
+    ratios = [_rate(our[key]) / _rate(other[key]) for key in our.keys() & other.keys()]
+    if not ratios:
+        return None
     found = {"median": statistics.median(ratios), "lowest": min(ratios), "highest": max(ratios)}
     return {name: round(ratio, 3) for name, ratio in found.items()}
+
+
+def _rate(entry: dict[str, Any]) -> float:
+    return float(entry["images"] / entry["seconds"])
 
 
 def _ratios(rows: dict[str, Any]) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Forms of a request: 32 images as multipart, length-prefixed, JSON, by memory; one image with batching.
 
-    training/.venv/bin/python benchmarks/wire.py [--rounds 5] [--publish]
+    pipeline_image/.venv/bin/python benchmarks/wire.py [--rounds 5] [--publish]
 
 All on one TorchServe with the shipped configuration and two workers per model, rounds interleaved, the same
 client. Needs the archives of `benchmarks/engines.py`, and a machine that does nothing else for four minutes.
@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import argparse
 import base64
-import fcntl
 import http.client
 import json
 import os
-import secrets
 import statistics
 import sys
 import tempfile
@@ -29,6 +27,7 @@ from urllib.parse import urlsplit
 
 import published
 from engines_served import ROOT, serving
+from imagebatch.backends.shared_memory import SharedMemory
 from stopwatch import Stopwatch
 
 PAGE = ROOT / "docs" / "reference" / "wire.md"
@@ -127,16 +126,10 @@ def document(images: Sequence[bytes]) -> Body:
 
 
 def memory(images: Sequence[bytes]) -> Body:
-    """Where this process holds the images, sealed; it closes them when this thread makes its next request."""
-    token = secrets.token_bytes(16)
-    held = os.fdopen(os.memfd_create("imagebatch", os.MFD_ALLOW_SEALING), "wb", buffering=0)
-    for content in (token, *images):
-        held.write(content)
-    fcntl.fcntl(held, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK)
-    _thread.held = held
-    place = {"pid": os.getpid(), "fd": held.fileno(), "token": token.hex()}
+    """Where this process holds the images; it closes them when this thread makes its next request."""
+    _thread.held = SharedMemory(images)
     sizes = [(str(number), len(content)) for number, content in enumerate(images)]
-    return "application/json", json.dumps({"memory": place, "images": sizes}).encode()
+    return "application/json", json.dumps({"memory": _thread.held.place, "images": sizes}).encode()
 
 
 def single(images: Sequence[bytes]) -> Body:

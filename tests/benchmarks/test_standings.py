@@ -10,8 +10,9 @@ from record import Record, check
 ANSWER = (["a", "b"], [0.75, 0.25])
 
 
-def entry(name: str, rate: float, cpu: float = 1.0) -> dict[str, Any]:
-    return {"name": name, "images": 100, "seconds": 100 / rate, "cpu": cpu, "startup": 2.0, "agreement": 1.0}
+def entry(name: str, rate: float, cpu: float = 1.0, number: int = 0, race: str = "a") -> dict[str, Any]:
+    when = {"race": race, "round": number, "startup": 2.0}
+    return {"name": name, "images": 100, "seconds": 100 / rate, "cpu": cpu, "agreement": 1.0} | when
 
 
 def test_ratios_are_taken_round_by_round_against_the_best_of_each_group() -> None:
@@ -26,13 +27,24 @@ def test_ratios_are_taken_round_by_round_against_the_best_of_each_group() -> Non
         "kserve-ours": [210],
         "fastapi-ours": [100],
     }
-    result = standings.summary([entry(name, rate) for name, found in rates.items() for rate in found])
+    result = standings.summary(
+        [entry(name, rate, number=at) for name, found in rates.items() for at, rate in enumerate(found)]
+    )
     assert result["ratio_to_ceiling"] == pytest.approx(0.8)
     assert result["ratio_to_stock"] == pytest.approx(4.0)
     assert result["ratio_to_best_server"] == pytest.approx(2.5)
     assert result["ratio_to_best_with_our_engine"] == pytest.approx(0.952)
     assert result["contestants"]["ceiling"]["ours_is"] == {"median": 0.8, "lowest": 0.8, "highest": 3.6}
     assert "ours_is" not in result["contestants"]["ours"]
+
+
+def test_a_round_that_one_has_missed_is_compared_with_nothing() -> None:
+    """Each ratio is of one round of one race: a failure, or rounds taken later, shift nothing."""
+    ours = [entry("ours", 100, number=0), entry("ours", 400, number=1), entry("ours", 50, number=0, race="b")]
+    late = [entry("ceiling", 500, number=1), entry("ceiling", 100, number=0, race="b")]
+    rows = standings.summary([*ours, *late, entry("litserve", 50, race="c")])["contestants"]
+    assert rows["ceiling"]["ours_is"] == {"median": 0.65, "lowest": 0.5, "highest": 0.8}
+    assert "ours_is" not in rows["litserve"]
 
 
 def test_the_table_holds_a_row_per_contestant_with_cpu_per_image() -> None:

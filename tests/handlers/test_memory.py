@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -75,7 +76,7 @@ def test_memory_of_another_process() -> None:
 
 def test_no_file_of_the_machine_is_opened() -> None:
     """A descriptor of a file, a pipe or a device is refused before it is opened."""
-    with tempfile.TemporaryFile() as file, open("/dev/zero", "rb") as device:  # noqa: PTH123 (a descriptor)
+    with tempfile.TemporaryFile() as file, Path("/dev/zero").open("rb") as device:
         file.write(TOKEN + b"secret")
         file.flush()
         for descriptor in (file.fileno(), device.fileno(), *os.pipe()):

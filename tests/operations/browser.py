@@ -17,8 +17,8 @@ from urllib.parse import unquote
 from playwright.sync_api import Page, expect, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
-SIZE = {"width": 1280, "height": 800}
-LARGEST_PICTURE = 200_000
+SIZE = {"width": 1280, "height": 720}
+LARGEST_PICTURE = 150_000  # bytes
 PATIENCE = 900.0  # seconds for the run
 
 

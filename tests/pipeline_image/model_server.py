@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 LABELS = ["mono-sound", "mono-defective", "poly-sound", "poly-defective"]
@@ -155,7 +156,7 @@ def embedding_of(data: bytes, length: int) -> str:
 
 def in_memory(asked: dict[str, Any]) -> Images:
     """The images of a request that names memory; this server is a thread of the process that holds it."""
-    with open(f"/proc/{asked['memory']['pid']}/fd/{asked['memory']['fd']}", "rb") as memory:  # noqa: PTH123 (its lone use)
+    with Path("/proc", str(asked["memory"]["pid"]), "fd", str(asked["memory"]["fd"])).open("rb") as memory:
         assert memory.read(16).hex() == asked["memory"]["token"]
         return [(name, memory.read(size)) for name, size in asked["images"]]
 

@@ -19,6 +19,8 @@ from imagebatch.score.shard import PART_ROWS
 from imagebatch.storage.runs import open_run
 from model_server import Images, ModelServer, Wrong
 
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux can share memory so")
+
 
 @pytest.fixture
 def prepared(call: Call, images: Path) -> str:
@@ -65,6 +67,7 @@ def test_large_images_go_in_smaller_requests(
     assert sorted(map(len, packs))[1] >= room  # the last of all may be what is left
 
 
+@pytest.mark.parametrize("by_memory", [False, pytest.param(True, marks=LINUX)])
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -76,9 +79,9 @@ def test_large_images_go_in_smaller_requests(
     ],
 )
 def test_passing_faults_leave_no_trace(
-    call: Call, images: Path, runs: Path, server: ModelServer, wrong: Wrong
+    call: Call, images: Path, runs: Path, server: ModelServer, wrong: Wrong, *, by_memory: bool
 ) -> None:
-    """Every request fails the first time; the CSV is the one of a calm run, byte for byte."""
+    """Every request fails the first time; the CSV is the one of a calm run of bodies, byte for byte."""
     asked: set[str] = set()
 
     def once(_number: int, pack: Images) -> Wrong | None:
@@ -89,8 +92,9 @@ def test_passing_faults_leave_no_trace(
     for run_id in ("calm", "stormy"):
         assert call("preprocess", "--run-id", run_id, "--input", images).code == 0
         assert call("score", "--run-id", run_id, "--pack-size", 5).code == 0
-        server.faults = once
+        server.faults, server.opens_memory = once, by_memory
     assert server.requests > 2 * len(asked)
+    assert (server.by_memory > len(asked)) == by_memory
     assert finish(call, runs, "calm") == finish(call, runs, "stormy")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -57,7 +56,7 @@ def test_a_server_that_can_is_handed_memory(server: ModelServer) -> None:
     api.predict(PACK, 2)
     assert server.by_memory == 0  # nobody has asked it yet
     api.describe()
-    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 (a count)
+    before = len(list(Path("/proc/self/fd").iterdir()))
     wanted = [PACK[0], ImagePayload("e", b"", embed=True), PACK[1]]
     reply = api.predict(wanted, 2)
     assert server.by_memory == 1
@@ -66,7 +65,7 @@ def test_a_server_that_can_is_handed_memory(server: ModelServer) -> None:
     again = api.prepared(PACK, 2)
     assert again() == again()
     del again
-    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208 (a count)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 @LINUX

@@ -137,7 +137,7 @@ class Engine:
             if last:
                 share = math.ceil((len(rows) - start) / max(1, limits.in_flight))
                 size = min(size, max(SMALLEST_SHARE, share))
-            pack = _light(rows[start : start + size])
+            pack = _within_bytes(rows[start : start + size])
             yield pack
             start += len(pack)
 
@@ -182,7 +182,7 @@ def _knowing_the_last(chunks: Iterable[tuple[K, Sequence[Row]]]) -> Iterator[tup
         yield *waiting, True
 
 
-def _light(rows: Sequence[Row]) -> Sequence[Row]:
+def _within_bytes(rows: Sequence[Row]) -> Sequence[Row]:
     """As many of the rows as the largest pack holds, at least one."""
     ends = itertools.accumulate(row["size"] for row in rows)
     return rows[: max(1, sum(end <= LARGEST_PACK for end in ends))]
