@@ -114,7 +114,8 @@ class _Turn:
             for run, count in (("run", len(self.images)), ("warm", WARM)):
                 command(api.variables, "preprocess", "--run-id", run, "--limit", count, "--input", source)
             flags = ["--run-id", "run", *who.flags]
-            asked = {"flags": flags, "warm": ["--run-id", "warm"], "run": str(self.folder / "runs" / "run")}
+            warm = ["--run-id", "warm", "--pack-size", "32"]  # as many requests as the others have
+            asked = {"flags": flags, "warm": warm, "run": str(self.folder / "runs" / "run")}
             found = self._measured(who.programs / "python", "scorer.py", api.variables, asked)
         return replace(found, startup=api.startup)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 from imagebatch.backends.base import ImagePayload
 from imagebatch.scoring.pace import Pace
@@ -83,3 +84,22 @@ def test_turns_never_exceed_the_limit() -> None:
         thread.join()
     assert max(at_once) == 1
     assert len(at_once) == 20
+
+
+def test_first_come_first_served() -> None:
+    """A large request that waits is not overtaken by the small ones that were made after it."""
+    pace = Pace(1, 32, 60)
+    served: list[int] = []
+
+    def wait(number: int) -> None:
+        with pace.turn():
+            served.append(number)
+
+    threads = [threading.Thread(target=wait, args=(number,)) for number in range(12)]
+    with pace.turn():
+        for thread in threads:
+            thread.start()
+            time.sleep(0.02)  # so that they wait in this order
+    for thread in threads:
+        thread.join(10)
+    assert served == list(range(12))

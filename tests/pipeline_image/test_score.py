@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import subprocess
@@ -49,6 +50,26 @@ def test_many_images_per_request_and_few_in_flight(call: Call, prepared: str, se
     }  # fmt: skip
     assert sorted(sizes, reverse=True) == [8, 8, 8, 8, 4, 4]
     assert server.most_at_once <= 2
+
+
+def test_requests_begin_small_and_end_small(call: Call, images: Path, server: ModelServer) -> None:
+    """The server has something to do at once, and its workers end together, however the last shard was cut."""
+    sizes: list[int] = []
+    server.faults = lambda _number, pack: sizes.append(len(pack))
+    for seed in range(400):
+        (images / f"more-{seed}.jpg").write_bytes(jpeg(seed, (8, 8)))
+    # The last shard has 38 images: more are in the last requests that share out what is left.
+    assert call("preprocess", "--run-id", "many", "--input", images, "--shard-size", 67).code == 0
+    assert call("score", "--run-id", "many", "--in-flight", 1).code == 0
+    assert sizes[:3] == [16, 32, 19]
+    sizes.clear()
+    assert call("preprocess", "--run-id", "again", "--input", images, "--shard-size", 67).code == 0
+    assert call("score", "--run-id", "again", "--in-flight", 8).code == 0
+    assert sum(sizes) == 440
+    assert max(sizes) == 67
+    # Whatever a request holds, as much is left for those after it, which are smaller.
+    sizes.sort()
+    assert all(2 * size - 1 <= left for size, left in zip(sizes, itertools.accumulate(sizes)) if size > 4)
 
 
 @pytest.mark.parametrize("room", [0, 3])
@@ -239,15 +260,24 @@ def test_kill_9_costs_the_requests_in_flight(
     command = [sys.executable, "-m", "imagebatch", "score", "--run-id", "killed"]
     command += ["--in-flight", "1", "--pack-size", "32"]
     server.requests = 0
+    answered: list[int] = []
     scorer = subprocess.Popen(command)
-    server.faults = lambda number, _images: scorer.kill() if number == 12 else None
+
+    def kill_at_the_twelfth(number: int, images: Images) -> None:
+        if number < 12:
+            answered.append(len(images))
+        else:
+            scorer.kill()
+
+    server.faults = kill_at_the_twelfth
     assert scorer.wait(30) == -signal.SIGKILL
 
     server.faults = lambda _number, _images: None
     server.images.clear()
     outcome = call("score", "--run-id", "killed")
-    assert outcome.last["resumed"] == 11 * 32 > PART_ROWS
-    assert len(server.images) == 600 - 11 * 32
+    assert len(answered) == 11
+    assert outcome.last["resumed"] == sum(answered) > PART_ROWS
+    assert len(server.images) == 600 - sum(answered)
     assert not list(runs.glob("killed/scores/*/journal-*"))
     assert finish(call, runs, "calm") == finish(call, runs, "killed")
 

@@ -32,8 +32,15 @@ T = TypeVar("T")
 R = TypeVar("R")
 Keep = Callable[[K, list[Row]], None]
 
+# Images of the first request; each one after it has twice as many. All threads read at once in the beginning, and
+# the server would stand idle until a whole pack is there.
+FIRST_PACK = 16
+
 # Images of a request below which the cost of the request itself would show.
 SMALLEST_SHARE = 4
+
+# Rows known ahead: so many before the end, packs begin to become smaller.
+_TAIL = 1024
 
 # Packs handed out per thread; those that wait are rows without their files.
 _AHEAD = 3
@@ -61,7 +68,7 @@ class Engine:
     def __init__(self, description: RunDescription, settings: ScoringSettings) -> None:
         pin = description.model
         self._description = description
-        self._threads = settings.in_flight + 1
+        self._most_in_flight = settings.in_flight
         self._source = image_source(description)
         self._api = open_backend(description.backend, settings, pin.name, pin.version)
         self._retry_seconds = settings.retry_seconds
@@ -107,8 +114,7 @@ class Engine:
         Yields:
             (key, rows of SCORES_SCHEMA), in order; a chunk comes in one or more pieces.
         """
-        known = _knowing_the_last(chunks)
-        packs = ((key, pack) for key, rows, last in known for pack in self._packs_of(rows, last))
+        packs = self._packs_of(_knowing_what_follows(chunks))
 
         def score_pack(item: tuple[K, Sequence[Row]]) -> tuple[K, list[Row]]:
             key, rows = item
@@ -118,28 +124,29 @@ class Engine:
                 self._patience.give_up(error)  # the other threads' waiting is in vain
                 raise
 
-        return _bounded_map(score_pack, packs, threads=self._threads)
+        return _bounded_map(score_pack, packs, threads=self._most_in_flight + 1)
 
     def _limits(self) -> tuple[int, int]:
         limits = self._pace.limits
         return limits.in_flight, limits.pack_size
 
-    def _packs_of(self, rows: Sequence[Row], last: bool) -> Iterator[Sequence[Row]]:  # noqa: FBT001 (private)
-        """Cuts rows into packs of the size that suits the server when each is begun.
+    def _packs_of(self, chunks: Iterable[tuple[K, Sequence[Row], int]]) -> Iterator[tuple[K, Sequence[Row]]]:
+        """Cuts chunks into packs of the size that suits the server when each is begun.
 
         The last rows of all go in ever smaller packs (guided self-scheduling: Polychronopoulos and Kuck,
-        1987): with equal ones the workers would wait for the one that was given the last.
+        1987): with equal ones the workers would wait for the one that was given the last. Each worker has
+        about two requests in flight: one that it works on, one that waits.
         """
-        start = 0
-        while start < len(rows):
-            limits = self._pace.limits
-            size = limits.pack_size
-            if last:
-                share = math.ceil((len(rows) - start) / max(1, limits.in_flight))
-                size = min(size, max(SMALLEST_SHARE, share))
-            pack = _within_bytes(rows[start : start + size])
-            yield pack
-            start += len(pack)
+        ramp, workers = FIRST_PACK, max(min(2, self._most_in_flight), self._most_in_flight // 2)
+        for key, rows, following in chunks:
+            start = 0
+            while start < len(rows):
+                share = math.ceil((len(rows) - start + following) / workers)
+                size = min(self._pace.limits.pack_size, ramp, max(SMALLEST_SHARE, share))
+                pack = _within_bytes(rows[start : start + size])
+                yield key, pack
+                start += len(pack)
+                ramp *= 2
 
     def _answered(self, rows: Sequence[Row], keep: Callable[[list[Row]], None]) -> list[Row]:
         digest = self._description.model.digest
@@ -171,15 +178,22 @@ class Engine:
         return data
 
 
-def _knowing_the_last(chunks: Iterable[tuple[K, Sequence[Row]]]) -> Iterator[tuple[K, Sequence[Row], bool]]:
-    """Tells of each chunk whether another follows: reads one ahead."""
-    waiting: tuple[K, Sequence[Row]] | None = None
+def _knowing_what_follows(
+    chunks: Iterable[tuple[K, Sequence[Row]]],
+) -> Iterator[tuple[K, Sequence[Row], int]]:
+    """Tells of each chunk how many rows follow it, as far as `_TAIL` shows: reads that many ahead."""
+    waiting: deque[tuple[K, Sequence[Row]]] = deque()
+    following = 0
     for chunk in chunks:
-        if waiting:
-            yield *waiting, False
-        waiting = chunk
-    if waiting:
-        yield *waiting, True
+        waiting.append(chunk)
+        following += len(chunk[1])
+        while following - len(waiting[0][1]) >= _TAIL:
+            key, rows = waiting.popleft()
+            following -= len(rows)
+            yield key, rows, following
+    for key, rows in waiting:
+        following -= len(rows)
+        yield key, rows, following
 
 
 def _within_bytes(rows: Sequence[Row]) -> Sequence[Row]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -59,6 +60,7 @@ class Pace:
         self._best = float("inf")
         self._cut_until = 0.0
         self._changed = threading.Condition()
+        self._waiting: deque[object] = deque()
 
     @property
     def limits(self) -> Limits:
@@ -68,11 +70,20 @@ class Pace:
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
-        """Waits until one more request may be under way, and holds its place."""
+        """Waits until one more request may be under way, and holds its place; first come, first served.
+
+        A large request that small ones overtake would be the last of all, with one worker busy.
+        """
+        ticket = object()
         with self._changed:
-            while self._under_way >= int(self._in_flight):
-                self._changed.wait()
-            self._under_way += 1
+            self._waiting.append(ticket)
+            try:
+                while self._waiting[0] is not ticket or self._under_way >= int(self._in_flight):
+                    self._changed.wait()
+                self._under_way += 1
+            finally:
+                self._waiting.remove(ticket)
+                self._changed.notify_all()
         try:
             yield
         finally:

@@ -100,12 +100,12 @@ class ImageSource:
 
     def _read_local(self, path: str) -> bytes:
         try:
-            with _found(path) as (real, readable):
+            with _found(path) as (real, readable, found):
                 if not self._inside(real):
                     raise ImageUnavailableError(
                         Reason.OUTSIDE_ALLOWED_ROOTS, "leads outside; see --allowed-roots"
                     )
-                self._require_regular(os.stat(readable))
+                self._require_regular(found)
                 # Not blocking, in case the name has become a FIFO since.
                 descriptor = os.open(readable, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | _NO_LINK)
                 try:
@@ -178,20 +178,20 @@ def image_source(options: SourceOptions) -> ImageSource:
 
 
 @contextlib.contextmanager
-def _found(path: str) -> Iterator[tuple[str, str]]:
-    """A file's real path, links followed, and a name that opens that very file while the block runs.
+def _found(path: str) -> Iterator[tuple[str, str, os.stat_result]]:
+    """A file's real path, links followed, a name that opens that very file while the block runs, its status.
 
     On Linux the kernel holds the file and tells where it is: nobody can put another in its place between the
     look and the reading.
     """
     if not _HELD:
         real = os.path.realpath(path, strict=True)
-        yield real, real
+        yield real, real, os.stat(real)
         return
     held = os.open(path, os.O_PATH | os.O_CLOEXEC)  # opens nothing: no device notices
     try:
         name = f"{_HELD}/{held}"
-        yield os.readlink(name), name
+        yield os.readlink(name), name, os.fstat(held)
     finally:
         os.close(held)
 
