@@ -53,7 +53,7 @@ def test_many_images_per_request_and_few_in_flight(call: Call, prepared: str, se
 
 
 def test_requests_begin_small_and_end_small(call: Call, images: Path, server: ModelServer) -> None:
-    """The server has something to do at once, and its workers end together, however the last shard was cut."""
+    """The server has work at once, and its workers end together, however the last shard was cut."""
     sizes: list[int] = []
     server.faults = lambda _number, pack: sizes.append(len(pack))
     for seed in range(400):
@@ -69,7 +69,8 @@ def test_requests_begin_small_and_end_small(call: Call, images: Path, server: Mo
     assert max(sizes) == 67
     # Whatever a request holds, as much is left for those after it, which are smaller.
     sizes.sort()
-    assert all(2 * size - 1 <= left for size, left in zip(sizes, itertools.accumulate(sizes)) if size > 4)
+    together = zip(sizes, itertools.accumulate(sizes), strict=True)
+    assert all(2 * size - 1 <= left for size, left in together if size > 4)
 
 
 @pytest.mark.parametrize("room", [0, 3])

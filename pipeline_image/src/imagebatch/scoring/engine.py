@@ -32,8 +32,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 Keep = Callable[[K, list[Row]], None]
 
-# Images of the first request; each one after it has twice as many. All threads read at once in the beginning, and
-# the server would stand idle until a whole pack is there.
+# Images of the first request; each one after it has twice as many. All threads read at once in the beginning,
+# and the server would stand idle until a whole pack is there.
 FIRST_PACK = 16
 
 # Images of a request below which the cost of the request itself would show.
