@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from conftest import Call, jpeg
-from model_server import ModelServer, Wrong
+from model_server import Images, ModelServer, Wrong
 
 
 @pytest.fixture
@@ -177,8 +177,15 @@ def test_a_killed_run_counts_its_hits_once(
     for number in range(1000, 1020):
         (images / f"z{number}.jpg").write_bytes(jpeg(number))
     assert call("preprocess", "--run-id", "r", "--input", images, "--shard-size", 15).code == 0
-    # Only the request that completes the third shard is answered; from then on a key is wanted.
-    server.faults = lambda _number, pack: setattr(server, "key", "secret") if len(pack) == 5 else Wrong(503)
+    completing = [jpeg(number) for number in range(1000, 1005)]
+
+    def answer_what_completes_the_third_shard(_number: int, pack: Images) -> Wrong | None:
+        if [data for _, data in pack] != completing:
+            return Wrong(503)
+        server.key = "secret"  # from now on a key is wanted
+        return None
+
+    server.faults = answer_what_completes_the_third_shard
     assert call("score", "--run-id", "r", "--cache", folder).code == 78
     server.key, server.faults = "", lambda _number, _images: None
     assert call("score", "--run-id", "r").code == 0
