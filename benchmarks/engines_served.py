@@ -95,12 +95,12 @@ def _score(
     for kind, limit in (("warm", _WARM), ("run", 0)):
         plan = ["preprocess", *where[kind], "--input", str(images), "--limit", str(limit), "--model", model]
         command = [PYTHON, "-m", "imagebatch", *plan, *flags, "--log-level", "error"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - a list built here
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - no shell; our own program and flags
     more = [*flags, "--log-level", "error"]
     asked = {kind: [*where[name], *more] for kind, name in (("warm", "warm"), ("flags", "run"))}
     kept = folder / "answers.json"
     paths = {"run": str(runs / f"{model}-{number}-run"), "answers": str(kept)}
-    done = subprocess.run(  # noqa: S603 - a list built here
+    done = subprocess.run(  # noqa: S603 - no shell; our own program and flags
         [PYTHON, ROOT / "benchmarks" / "scorer.py"],
         input=json.dumps(asked | paths),
         env=os.environ | {"PYTHONPATH": str(ROOT / "benchmarks" / "peers")},

@@ -128,7 +128,7 @@ def write_manifest(folder: Path, entries: int) -> Path:
 
 def _image(folder: Path, seed: int) -> str:
     stream = io.BytesIO()
-    Image.frombytes("L", (8, 8), random.Random(seed).randbytes(64)).save(stream, "PNG")  # noqa: S311 (pixels)
+    Image.frombytes("L", (8, 8), random.Random(seed).randbytes(64)).save(stream, "PNG")  # noqa: S311 - pixels of a picture, no secret
     (folder / f"{seed}.png").write_bytes(stream.getvalue())
     return f"{seed}.png"
 
@@ -137,7 +137,7 @@ def _peak(command: Sequence[str], variables: dict[str, str]) -> tuple[float, flo
     """Runs a stage; its peak resident memory in MB, with its children's, and its seconds."""
     others = {name: value for name, value in os.environ.items() if not name.startswith("IMAGEBATCH_")}
     started = time.monotonic()
-    child = subprocess.Popen(  # noqa: S603 (a list built here)
+    child = subprocess.Popen(  # noqa: S603 - no shell; our own program and flags
         [sys.executable, "-m", "imagebatch", *command], env=others | variables, stdout=subprocess.DEVNULL
     )
     _, status, usage = os.wait4(child.pid, 0)
@@ -150,9 +150,9 @@ def _peak(command: Sequence[str], variables: dict[str, str]) -> tuple[float, flo
 @contextlib.contextmanager
 def _server() -> Iterator[str]:
     script = Path(__file__).with_name("fixed_server.py")
-    server = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)  # noqa: S603 (this file's neighbour)
+    server = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)  # noqa: S603 - no shell; the script beside this one
     try:
-        assert server.stdout  # noqa: S101 (asked for above)
+        assert server.stdout  # noqa: S101 - for the type checker: the pipe was asked for above
         yield server.stdout.readline().strip()
     finally:
         server.terminate()

@@ -99,7 +99,7 @@ def test_first_come_first_served() -> None:
     with pace.turn():
         for thread in threads:
             thread.start()
-            time.sleep(0.02)  # so that they wait in this order
+            time.sleep(0.1)  # so that they wait in this order
     for thread in threads:
         thread.join(10)
     assert served == list(range(12))

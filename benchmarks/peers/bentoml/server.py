@@ -19,9 +19,9 @@ class Images:
     @bentoml.api
     async def predict(self, file: Path) -> list[Any]:
         """Score one upload."""
-        return self.model.predict([file.read_bytes()])  # noqa: ASYNC240 - one image at a time is wanted
+        return self.model.predict([file.read_bytes()])  # noqa: ASYNC240 - a worker does one request at a time
 
     @bentoml.api
     async def pack(self, file: Path) -> list[Any]:
         """Score many images of one upload."""
-        return self.model.predict(unpack(file.read_bytes()))  # noqa: ASYNC240 - the same
+        return self.model.predict(unpack(file.read_bytes()))  # noqa: ASYNC240 - a worker does one request at a time

@@ -17,18 +17,18 @@ from models import open_model
 
 # The server offers no way to choose its address, and would listen on every interface.
 _bind = socket.socket.bind
-socket.socket.bind = lambda self, address: _bind(self, _local(address))  # type: ignore[method-assign]  # as said
+socket.socket.bind = lambda self, address: _bind(self, _local(address))  # type: ignore[method-assign]  # the one way to loopback
 
 # It kills workers that do not answer within five seconds, which on a busy machine their imports alone take.
 RESTServerProcess.is_alive.__defaults__ = (60.0,)
 
 
 def _local(address: Any) -> Any:
-    everywhere = isinstance(address, tuple) and address[0] in {"", "0.0.0.0"}  # noqa: S104 - to be replaced
+    everywhere = isinstance(address, tuple) and address[0] in {"", "0.0.0.0"}  # noqa: S104 - compared with, never bound
     return ("127.0.0.1", *address[1:]) if everywhere else address
 
 
-class Images(Model):  # type: ignore[misc]  # untyped where this is linted
+class Images(Model):  # type: ignore[misc]  # kserve is not installed where this is linted
     """The custom predictor of KServe's documentation."""
 
     def __init__(self, name: str) -> None:

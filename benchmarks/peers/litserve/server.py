@@ -8,7 +8,7 @@ from fastapi import Request
 from models import open_model, unpack
 
 
-class Images(litserve.LitAPI):  # type: ignore[misc]  # untyped where this is linted
+class Images(litserve.LitAPI):  # type: ignore[misc]  # litserve is not installed where this is linted
     """The API of LitServe's documentation."""
 
     def setup(self, device: str) -> None:
