@@ -34,6 +34,10 @@ class Benchmark:
 BENCHMARKS = {
     "memory": Benchmark(["memory.py", "--publish"], "pipeline_image"),
     "peers": Benchmark(["peers.py", "--publish", "--fresh"], peers=EVERY_PEER),
+    "night": Benchmark(
+        ["peers.py", "--data", "night", "--publish", "--fresh", "--only", "ours", "ceiling", "fastapi-ours"],
+        peers=("fastapi",),
+    ),
     "solar-cells": Benchmark(["peers.py", "--data", "solar-cells", "--publish", "--fresh"], peers=EVERY_PEER),
     "engines": Benchmark(["engines.py", "--publish"], "training"),
     "wire": Benchmark(["wire.py", "--publish"], "pipeline_image"),
