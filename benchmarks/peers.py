@@ -33,7 +33,6 @@ from record import Record, check
 BENCH = VAR / "bench"
 PLOT = ROOT / "docs" / "img" / "peers.svg"
 QUICK = ["ours", "ceiling", "stock-tuned"]
-NIGHT = 20_000  # photographs of a night: the same files under more names
 CEILING, STOCK = 0.95, 3.0  # what ours must reach of the ceiling, and be of stock TorchServe
 
 
@@ -85,7 +84,9 @@ def images_of(data: str) -> list[Path]:
     if data == "photographs":
         return photographs.ensure(BENCH / "photographs")
     if data == "night":
-        return sorted(photographs.link(images_of("photographs"), BENCH / "night", NIGHT).iterdir())
+        return sorted(
+            photographs.link(images_of("photographs"), BENCH / "night", photographs.NIGHT).iterdir()
+        )
     found = sorted((VAR / "data" / "solar-cells" / "images").glob("*.png"))
     if not found:
         raise SystemExit("no photographs of solar cells: run `make demo` once")
@@ -138,9 +139,14 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=3, help="of all contestants")
     parser.add_argument("--first-round", type=int, default=0, help="number of the first: turns the order")
-    parser.add_argument("--images", type=int, default=NIGHT, help="at most so many per measurement")
     parser.add_argument(
-        "--slow-images", type=int, default=NIGHT, help="the same for servers with eager torch"
+        "--images", type=int, default=photographs.NIGHT, help="at most so many per measurement"
+    )
+    parser.add_argument(
+        "--slow-images",
+        type=int,
+        default=photographs.NIGHT,
+        help="the same for servers with eager torch",
     )
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="contestants")
     parser.add_argument("--stock-grid", action="store_true", help="stock TorchServe's settings instead")

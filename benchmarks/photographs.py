@@ -21,6 +21,7 @@ from pathlib import Path
 from PIL import Image
 
 COUNT = 2400
+NIGHT = 20_000  # of a night: the same files under more names, see `link`
 _WIDTHS, _HEIGHTS, _QUALITIES = (470, 512), (350, 400), (85, 95)
 
 

@@ -138,7 +138,7 @@ def _digest(path: Path) -> str:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--images", type=int, default=20_000, help="photographs of a run")
+    parser.add_argument("--images", type=int, default=photographs.NIGHT, help="photographs of a run")
     parser.add_argument("--rounds", type=int, default=2, help="of all ways")
     parser.add_argument("--only", nargs="+", choices=list(NAMES), default=list(NAMES), help="ways")
     parser.add_argument("--publish", action="store_true", help="keep the result in results/ and in docs/")
