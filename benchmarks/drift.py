@@ -25,14 +25,14 @@ import numpy as np
 import numpy.typing as npt
 import published
 import pyarrow as pa
-from imagebatch.backends import local
-from imagebatch.backends.base import ImagePayload
 from imagebatch.drift.accuracy import calibrate, estimate
 from imagebatch.drift.judge import compare
 from imagebatch.drift.observations import OBSERVATION_SCHEMA, entropy
 from imagebatch.drift.two_sample import holm
-from imagebatch.embedding import project
-from imagebatch.imagery.decoders import Decoders
+from imagebatch.images.decoders import Decoders
+from imagebatch.model_apis.base import ImagePayload
+from imagebatch.model_apis.local import pool
+from imagebatch.scorer.projection import project
 from imagebatch.settings import ApiSettings
 from PIL import Image, ImageFilter
 
@@ -99,7 +99,7 @@ class Judge:
 
     def __init__(self, archive: Path) -> None:
         settings = ApiSettings(model_archive=str(archive), request_timeout=600)
-        self._model = local.connect(settings, archive.stem, "")
+        self._model = pool.connect(settings, archive.stem, "")
         self._labels = self._model.describe().labels
         self._decoders = Decoders()
 

@@ -22,7 +22,7 @@ import published
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "pipeline_image"))
 
-from imagebatch.trends import findings
+from imagebatch.history.findings import findings
 from nights import nights
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 
 import published
 from engines_served import ROOT, serving
-from imagebatch.backends.shared_memory import SharedMemory
+from imagebatch.model_apis.torchserve.shared_memory import SharedMemory
 from stopwatch import Stopwatch
 
 PAGE = ROOT / "docs" / "reference" / "wire.md"

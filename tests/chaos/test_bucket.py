@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import children
 import pytest
 from bucket import CREDENTIALS, Store
-from imagebatch.score.attempts import Attempt
-from imagebatch.storage.runs import RunFolder, open_run
+from imagebatch.runs.folder import RunFolder, open_run
+from imagebatch.stages.score.attempts import Attempt
 from model_server import Wrong
 from relay import Asked, Relay
 from s3fs import S3FileSystem  # type: ignore[import-untyped]  # it ships no types

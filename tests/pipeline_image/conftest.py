@@ -72,7 +72,7 @@ def call(
 
     def run(*arguments: object) -> Outcome:
         if arguments[0] == "run":  # loaded once for all tests, and not by a process of each run
-            importlib.import_module("imagebatch.quality.validation")
+            importlib.import_module("imagebatch.stages.check.validation")
         capsys.readouterr()
         code = cli.call([str(argument) for argument in arguments])
         out, err = capsys.readouterr()

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import numpy.typing as npt
-from imagebatch.summary import RunSummary
+from imagebatch.history.summary import RunSummary
 
 LABELS = ("mono-sound", "mono-defective", "poly-sound", "poly-defective")
 SHARES = np.array([0.3, 0.08, 0.5, 0.12])

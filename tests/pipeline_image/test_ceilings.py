@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from conftest import Call, jpeg
 from handler_archives import write_archive
-from imagebatch.backends import local
-from imagebatch.backends.base import ImagePayload
-from imagebatch.backends.torchserve import TorchServe
-from imagebatch.ceilings import Ceiling, Figure, Reading, server_ceiling, verdict
-from imagebatch.ceilings.clock import Clock
 from imagebatch.errors import ModelApiUnavailableError
+from imagebatch.measure import Ceiling, Figure, Reading, server_ceiling, verdict
+from imagebatch.measure.clock import Clock
+from imagebatch.model_apis.base import ImagePayload
+from imagebatch.model_apis.local import pool
+from imagebatch.model_apis.torchserve.client import TorchServe
 from model_server import DIGEST, ModelServer, Wrong
 
 SAMPLE = [ImagePayload(f"{number}-x", jpeg(number)) for number in range(20)]
@@ -98,7 +98,7 @@ def test_the_short_form_stays_out_of_the_result(
     call: Call, images: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """--bench adds a line to the log and a file to the telemetry; the scores are the same bytes."""
-    monkeypatch.setattr(local, "_NEEDED", ("no_such_package",))
+    monkeypatch.setattr(pool, "_NEEDED", ("no_such_package",))
     for run_id, more in (("plain", []), ("measured", ["--bench"])):
         assert call("preprocess", "--run-id", run_id, "--input", images).code == 0
         outcome = call("score", "--run-id", run_id, *more)
@@ -150,11 +150,12 @@ def test_without_images_there_is_nothing_to_measure(call: Call, tmp_path: Path) 
 
 def test_nothing_of_this_is_loaded_unless_chosen() -> None:
     """The stages' image has no torch, and a usual run loads neither it nor the local backend."""
-    stages = ("preprocess", "score", "postprocess", "verify", "redrive")
+    stages = ("stages.preprocess", "stages.score", "stages.postprocess")
+    modules = (*stages, "commands.verify", "commands.redrive")
     script = (
-        f"import sys, importlib; [importlib.import_module('imagebatch.' + name) for name in {stages}];"
-        "from imagebatch.backends import _MODULES; importlib.import_module(_MODULES['torchserve']);"
-        "print({'torch', 'imagebatch.backends.local', 'imagebatch.ceilings'} & sys.modules.keys())"
+        f"import sys, importlib; [importlib.import_module('imagebatch.' + name) for name in {modules}];"
+        "from imagebatch.model_apis import _MODULES; importlib.import_module(_MODULES['torchserve']);"
+        "print({'torch', 'imagebatch.model_apis.local.pool', 'imagebatch.measure'} & sys.modules.keys())"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

@@ -8,20 +8,21 @@ import io
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from imagebatch import contracts, product
+from imagebatch.contracts import records
 from imagebatch.errors import ExitCode
+from imagebatch.runs import tables
 
 
 @given(st.binary(max_size=300))
 def test_encoded_id_gives_the_name_back(name: bytes) -> None:
     """Any bytes that a file system allows survive the round trip."""
-    assert contracts.decode_id(contracts.encode_id(name)) == name
+    assert records.decode_id(records.encode_id(name)) == name
 
 
 @given(st.binary(max_size=300))
 def test_encoded_id_is_harmless(name: bytes) -> None:
     """No control character, no formula, one line, valid UTF-8, whatever the name."""
-    image_id = contracts.encode_id(name)
+    image_id = records.encode_id(name)
     assert image_id.isprintable() or "\u3000" in image_id or image_id.encode().decode() == image_id
     assert not any(ord(char) < 32 or ord(char) == 127 for char in image_id)
     assert image_id[:1] not in {"=", "+", "-", "@"}
@@ -44,13 +45,13 @@ def test_encoded_id_is_harmless(name: bytes) -> None:
 )
 def test_encoding_is_the_documented_one(name: bytes, image_id: str) -> None:
     """The examples of docs/reference/run-layout.md's rule."""
-    assert contracts.encode_id(name) == image_id
+    assert records.encode_id(name) == image_id
 
 
 @given(st.lists(st.binary(min_size=1, max_size=8), unique=True))
 def test_different_names_have_different_ids(names: list[bytes]) -> None:
     """No two files can share a row."""
-    assert len({contracts.encode_id(name) for name in names}) == len(names)
+    assert len({records.encode_id(name) for name in names}) == len(names)
 
 
 @pytest.mark.parametrize(
@@ -59,12 +60,12 @@ def test_different_names_have_different_ids(names: list[bytes]) -> None:
 )
 def test_allowed_failures(allowance: str, total: int, allowed: int) -> None:
     """A count stays a count; a share is rounded down."""
-    assert contracts.allowed_failures(allowance, total) == allowed
+    assert records.allowed_failures(allowance, total) == allowed
 
 
 def test_public_surface_is_pinned() -> None:
     """Changing any of these is a new protocol version, never an accident."""
-    assert contracts.PROTOCOL_VERSION == 1
+    assert records.PROTOCOL_VERSION == 1
     assert {code.name: code.value for code in ExitCode} == {
         "OK": 0,
         "USAGE": 2,
@@ -75,7 +76,7 @@ def test_public_surface_is_pinned() -> None:
         "CONFIGURATION": 78,
         "NOTHING_TO_DO": 99,
     }
-    assert product.prediction_columns(2) == [
+    assert tables.prediction_columns(2) == [
         "image_id",
         "sha256",
         "label_1",
@@ -86,8 +87,8 @@ def test_public_surface_is_pinned() -> None:
         "model_version",
         "model_digest",
     ]
-    assert product.FAILURE_COLUMNS == ("image_id", "uri", "stage", "reason", "detail")
-    assert contracts.PLAN == "manifest/_DONE.json"
-    assert contracts.manifest_path(3) == "manifest/shard-00003.parquet"
-    assert contracts.done_path(3) == "scores/shard-00003/_DONE.json"
-    assert (contracts.PREDICTIONS_CSV, contracts.SUCCESS) == ("output/predictions.csv", "_SUCCESS")
+    assert tables.FAILURE_COLUMNS == ("image_id", "uri", "stage", "reason", "detail")
+    assert records.PLAN == "manifest/_DONE.json"
+    assert records.manifest_path(3) == "manifest/shard-00003.parquet"
+    assert records.done_path(3) == "scores/shard-00003/_DONE.json"
+    assert (records.PREDICTIONS_CSV, records.SUCCESS) == ("output/predictions.csv", "_SUCCESS")

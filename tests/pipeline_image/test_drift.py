@@ -14,7 +14,7 @@ import pytest
 from conftest import Call
 from imagebatch.drift import two_sample
 from imagebatch.drift.accuracy import calibrate, estimate
-from imagebatch.embedding import project
+from imagebatch.scorer.projection import project
 from model_server import ModelServer
 from PIL import Image
 from scipy import stats

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from conftest import Call, Outcome, jpeg
-from imagebatch.imagery.checks import findings, suspects
-from imagebatch.imagery.decoders import Decoders
-from imagebatch.imagery.measure import measure, thumbnail
-from imagebatch.imagery.sample import SAMPLE_SCHEMA
+from imagebatch.images.checks import findings, suspects
+from imagebatch.images.decoders import Decoders
+from imagebatch.images.measure import measure, thumbnail
+from imagebatch.images.sample import SAMPLE_SCHEMA
 from PIL import Image, ImageFilter
 
 

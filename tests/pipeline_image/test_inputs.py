@@ -6,19 +6,19 @@ import os
 from pathlib import Path
 
 import pytest
-from imagebatch.contracts import Reason
+from imagebatch.contracts.records import Reason
 from imagebatch.errors import InputNotFoundError
-from imagebatch.storage import inputs
-from imagebatch.storage.inputs import ImageSource, InputListing, to_uri
-from imagebatch.storage.unavailable import ImageUnavailableError
+from imagebatch.inputs import source
+from imagebatch.inputs.source import ImageSource, InputListing, to_uri
+from imagebatch.inputs.unavailable import ImageUnavailableError
 
 
 @pytest.fixture(params=["held", "followed"], autouse=True)
 def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Linux's way to find a file, and that of other systems, refuse the same."""
     if request.param == "followed":
-        monkeypatch.setattr(inputs, "_HELD", "")
-        monkeypatch.setattr(inputs, "_NO_LINK", os.O_NOFOLLOW)
+        monkeypatch.setattr(source, "_HELD", "")
+        monkeypatch.setattr(source, "_NO_LINK", os.O_NOFOLLOW)
 
 
 def listed(folder: Path, *roots: Path) -> dict[bytes, str]:

@@ -8,9 +8,9 @@ import tracemalloc
 import zlib
 
 import pytest
-from imagebatch.contracts import Reason
-from imagebatch.inspection import read_header
-from imagebatch.storage.unavailable import ImageUnavailableError
+from imagebatch.contracts.records import Reason
+from imagebatch.inputs.header import read_header
+from imagebatch.inputs.unavailable import ImageUnavailableError
 from PIL import Image
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from conftest import Call
-from imagebatch.score.journal import Journal
-from imagebatch.storage.runs import open_run
+from imagebatch.runs.folder import open_run
+from imagebatch.stages.score.journal import Journal
 from model_server import Images, ModelServer
 
 Row = dict[str, Any]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from imagebatch.quality.late import import_late
+from imagebatch.stages.check.late import import_late
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_imported_and_missing_modules_stay_as_they_are() -> None:
 def test_the_checks_do_without_statistics_and_plots() -> None:
     """Great Expectations is imported without them, and has them where an expectation needs them."""
     program = (
-        "import sys, imagebatch.quality.suites, imagebatch.quality.validation\n"
+        "import sys, imagebatch.stages.check.suites, imagebatch.stages.check.validation\n"
         "print([name for name in sys.modules if name.startswith(('altair.', 'scipy.stats.'))])\n"
         "from great_expectations.expectations.core import expect_column_kl_divergence_to_be_less_than as kl\n"
         "print(float(kl.stats.entropy([0.5, 0.5], [0.5, 0.5])), kl.alt.Chart.__name__)\n"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from imagebatch.errors import DataRefusedError
-from imagebatch.preprocess.listing import limited, shards_of, sorted_rows
+from imagebatch.stages.preprocess.listing import limited, shards_of, sorted_rows
 
 
 @given(st.sets(st.text(st.characters(codec="utf-8"), min_size=1, max_size=5), max_size=60), st.integers(1, 9))

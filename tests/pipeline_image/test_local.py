@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 from conftest import Call, jpeg
 from handler_archives import DIES, HANGS, LABELS, RAISES, write_archive
-from imagebatch.backends import local
-from imagebatch.backends.base import ApiFaultError, Fault, ImagePayload, ModelApi
-from imagebatch.backends.local import LocalModel
-from imagebatch.backends.torchserve import TorchServe
-from imagebatch.ceilings import measure_inprocess
 from imagebatch.errors import ConfigurationError, UnknownModelError
+from imagebatch.measure import measure_inprocess
+from imagebatch.model_apis.base import ApiFaultError, Fault, ImagePayload, ModelApi
+from imagebatch.model_apis.local import pool
+from imagebatch.model_apis.local.pool import LocalModel
+from imagebatch.model_apis.torchserve.client import TorchServe
 from model_server import ModelServer
 
 GOOD = [ImagePayload(f"{number}-x", jpeg(number)) for number in range(5)]
@@ -187,7 +187,7 @@ def test_the_missing_extra_is_named(
     archive: Path, call: Call, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The stages' own image has no torch: there the command says what to install."""
-    monkeypatch.setattr(local, "_NEEDED", ("imagebatch_archive", "no_such_package"))
+    monkeypatch.setattr(pool, "_NEEDED", ("imagebatch_archive", "no_such_package"))
     outcome = call(
         "run", "--run-id", "r", "--input", images, "--backend", "local", "--model-archive", archive
     )
@@ -204,12 +204,12 @@ def test_the_archive_must_be_given(call: Call, images: Path) -> None:
 def test_cores_follow_the_containers_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers are as many as the processors that may be used, not as many as the host has."""
     quota = tmp_path / "cpu.max"
-    monkeypatch.setattr(local, "_CGROUP_QUOTA", quota)
+    monkeypatch.setattr(pool, "_CGROUP_QUOTA", quota)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     found = []
     for text in ("max 100000\n", "150000 100000\n", "50000 100000\n"):
         quota.write_text(text)
-        found.append(local.cores())
+        found.append(pool.cores())
     assert found == [8, 2, 1]
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 from conftest import Call
-from imagebatch import metrics, metrics_push
 from imagebatch.cli import COMMANDS
+from imagebatch.observe import metrics, push
 from model_server import ModelServer, Wrong
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -167,7 +167,7 @@ def test_a_gateway_that_hangs_delays_no_stage(
     call: Call, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A gateway that accepts and never answers costs at most the wait for the last push."""
-    monkeypatch.setattr(metrics_push, "LONGEST_WAIT", 0.3)
+    monkeypatch.setattr(push, "LONGEST_WAIT", 0.3)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -175,7 +175,7 @@ def test_a_gateway_that_hangs_delays_no_stage(
         begun = time.monotonic()
         outcome = call("preprocess", "--run-id", "a", "--input", images)
         assert outcome.code == 0
-        assert time.monotonic() - begun < metrics_push.TIMEOUT
+        assert time.monotonic() - begun < push.TIMEOUT
     assert outcome.err.count("metrics are not pushed") == 1
 
 
@@ -197,4 +197,4 @@ def test_every_name_stands_in_the_reference() -> None:
 
 def test_stages_that_push_are_commands() -> None:
     """A renamed command would silently push nothing."""
-    assert set(metrics_push.STAGES) < set(COMMANDS)
+    assert set(push.STAGES) < set(COMMANDS)

@@ -29,12 +29,13 @@ from conftest import jpeg
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 from imagebatch import cli
-from imagebatch.backends import patience, torchserve_keys
-from imagebatch.contracts import SCORES_SCHEMA
+from imagebatch.contracts.records import SCORES_SCHEMA
 from imagebatch.errors import ExitCode, RunHeldError
-from imagebatch.score import shard
-from imagebatch.score.attempts import Attempt
-from imagebatch.storage.runs import open_run
+from imagebatch.model_apis import retry
+from imagebatch.model_apis.torchserve import keys
+from imagebatch.runs.folder import open_run
+from imagebatch.stages.score import shard
+from imagebatch.stages.score.attempts import Attempt
 from model_server import DIGEST, Images, ModelServer, Wrong, answer_to, send
 
 EXAMPLES = 500
@@ -289,9 +290,9 @@ def ground() -> Iterator[Ground]:
         (images / "empty.jpg").write_bytes(b"")
         server = Moody([(images / name).read_bytes() for name in names])
         # The pauses' lengths are not what is tested here: scaled down, 500 examples take a minute.
-        patch.setattr(patience, "FIRST_PAUSE", 0.001)
-        patch.setattr(patience, "LONGEST_PAUSE", 0.01)
-        patch.setattr(torchserve_keys, "_READ_PAUSE", 0.001)
+        patch.setattr(retry, "FIRST_PAUSE", 0.001)
+        patch.setattr(retry, "LONGEST_PAUSE", 0.01)
+        patch.setattr(keys, "_READ_PAUSE", 0.001)
         # Parts small enough that fourteen images make several.
         patch.setattr(shard, "PART_ROWS", 5)
         patch.setenv("IMAGEBATCH_API_URL", server.url)

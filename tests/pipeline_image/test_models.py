@@ -96,7 +96,7 @@ def test_a_busy_server_is_asked_again(
     call: Call, management: Asked, monkeypatch: pytest.MonkeyPatch, action: tuple[str, ...]
 ) -> None:
     """TorchServe answers 500 to what it could not end in time, and may leave a model without workers."""
-    monkeypatch.setattr("imagebatch.backends.torchserve_management.PAUSES", (0.0, 0.0))
+    monkeypatch.setattr("imagebatch.model_apis.torchserve.management.PAUSES", (0.0, 0.0))
     assert call("models", *action, "--model", "busy").code == 0
     assert len(management) == 2
     assert management[0] == management[1]

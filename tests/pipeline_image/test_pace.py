@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import time
 
-from imagebatch.backends.base import ImagePayload
-from imagebatch.scoring.pace import Pace
+from imagebatch.model_apis.base import ImagePayload
+from imagebatch.scorer.pace import Pace
 
 
 def test_good_answers_open_up_to_the_limit() -> None:

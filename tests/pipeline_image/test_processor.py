@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-from imagebatch.processor import cpu_seconds
+from imagebatch.observe.cpu import cpu_seconds
 
 # Works for half a second, in a child of a child, says so, and waits.
 _GRANDCHILD = """

@@ -15,7 +15,7 @@ from typing import Any
 import fsspec
 import pytest
 from conftest import Call
-from imagebatch.storage.retention import FsspecRunsRoot, StoredRun, open_runs
+from imagebatch.runs.retention import FsspecRunsRoot, StoredRun, open_runs
 
 DAY = 86_400
 Make = Callable[..., Path]

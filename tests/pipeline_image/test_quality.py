@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 import pytest
 from conftest import Call
-from imagebatch.contracts import ModelPin, RunDescription
-from imagebatch.quality import frames, suites, validation
-from imagebatch.storage.runs import open_run
+from imagebatch.contracts.records import ModelPin, RunDescription
+from imagebatch.runs.folder import open_run
+from imagebatch.stages.check import frames, suites, validation
 from model_server import DIGEST, LABELS
 
 DESCRIPTION = RunDescription(
@@ -168,7 +168,7 @@ def test_a_process_of_its_own_gives_the_same(call: Call, images: Path, runs: Pat
     program = f"""
 import multiprocessing
 from imagebatch import log
-from imagebatch.quality.process import CheckProcess
+from imagebatch.stages.check.process import CheckProcess
 from imagebatch.settings import CheckSettings
 
 def settings(run_id):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import Call, jpeg
-from imagebatch.storage.runs import open_run
+from imagebatch.runs.folder import open_run
 from model_server import ModelServer, Wrong
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from conftest import Call, Outcome, jpeg
-from imagebatch.report.facts import spread
-from imagebatch.timeline import MOST_BUCKETS, Recorder
+from imagebatch.observe.timeline import MOST_BUCKETS, Recorder
+from imagebatch.stages.report.facts import spread
 from test_imagery import scored
 
 HOSTILE = "<img src=x onerror=alert(1)> \"&'.jpg"

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from imagebatch.errors import ConfigurationError, RunHeldError, StorageError
-from imagebatch.storage.runs import FsspecRunFolder, LocalRunFolder, RunFolder, open_run
+from imagebatch.runs.folder import FsspecRunFolder, LocalRunFolder, RunFolder, open_run
 
 
 @pytest.fixture(params=["local", "object store"])

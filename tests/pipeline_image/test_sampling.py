@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from imagebatch.sampling import sampled_positions
+from imagebatch.runs.sampling import sampled_positions
 
 
 @pytest.mark.parametrize(("total", "images"), [(0, 5), (5, 0), (5, 5), (5, 9)])

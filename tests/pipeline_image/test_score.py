@@ -13,11 +13,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from conftest import Call, jpeg
-from imagebatch.contracts import ShardDone
+from imagebatch.contracts.records import ShardDone
 from imagebatch.errors import RunHeldError
-from imagebatch.score.attempts import Attempt
-from imagebatch.score.shard import PART_ROWS
-from imagebatch.storage.runs import open_run
+from imagebatch.runs.folder import open_run
+from imagebatch.stages.score.attempts import Attempt
+from imagebatch.stages.score.shard import PART_ROWS
 from model_server import Images, ModelServer, Wrong
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux can share memory so")
@@ -82,7 +82,7 @@ def test_large_images_go_in_smaller_requests(
     packs: list[list[int]] = []
     server.faults = lambda _number, pack: packs.append([len(data) for _, data in pack])
     largest = max(path.stat().st_size for path in images.rglob("*.jpg"))
-    monkeypatch.setattr("imagebatch.scoring.engine.LARGEST_PACK", room * largest)
+    monkeypatch.setattr("imagebatch.scorer.scorer.LARGEST_PACK", room * largest)
     assert call("score", "--run-id", "r", "--pack-size", 40, "--in-flight", 1).code == 0
     assert sum(map(len, packs)) == 40
     assert all(len(pack) == 1 or sum(pack) <= room * largest for pack in packs)

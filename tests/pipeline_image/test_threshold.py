@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from imagebatch.errors import DataRefusedError
-from imagebatch.score.threshold import Threshold
+from imagebatch.stages.score.threshold import Threshold
 
 
 def test_more_failures_than_allowed_stop_with_a_summary() -> None:

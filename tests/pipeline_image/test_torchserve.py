@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from imagebatch.backends.base import ApiFaultError, Fault, ImagePayload
-from imagebatch.backends.torchserve import TorchServe
-from imagebatch.backends.torchserve_keys import RENEW_BEFORE_SECONDS, KeyFile
 from imagebatch.errors import ConfigurationError, UnknownModelError
+from imagebatch.model_apis.base import ApiFaultError, Fault, ImagePayload
+from imagebatch.model_apis.torchserve.client import TorchServe
+from imagebatch.model_apis.torchserve.keys import RENEW_BEFORE_SECONDS, KeyFile
 from model_server import DIGEST, LABELS, ModelServer, Wrong
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux can share memory so")
@@ -88,7 +88,7 @@ def test_without_memory_images_are_sent(
 ) -> None:
     """A system that has none, or a user who wants none, costs nothing but speed."""
     if cause == "no memory":
-        monkeypatch.setattr("imagebatch.backends.torchserve.SharedMemory", _no_memory)
+        monkeypatch.setattr("imagebatch.model_apis.torchserve.client.SharedMemory", _no_memory)
     server.opens_memory = True
     api = client(server, shared_memory=cause == "no memory")
     api.describe()

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 from conftest import Call
-from imagebatch.summary import RunSummary, keep_summary
-from imagebatch.trends import Finding, findings
-from imagebatch.trends.told import remembered
+from imagebatch.history.findings import Finding, findings
+from imagebatch.history.reported import remembered
+from imagebatch.history.summary import RunSummary, keep_summary
 from nights import nights
 
 

@@ -14,8 +14,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from conftest import Call
 from imagebatch import cli
-from imagebatch.tune.search import Candidate, Search, decide, grid
-from imagebatch.tune.workers import counts
+from imagebatch.measure.search import Candidate, Search, decide, grid
+from imagebatch.measure.workers import counts
 from model_server import ModelServer, QuietServer, Wrong, send
 
 
@@ -138,7 +138,7 @@ def test_tune_writes_what_the_commands_read(
     call: Call, images: Path, tmp_path: Path, management: Management, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The file holds the chosen row of the table, every command takes it, and the workers are left so."""
-    monkeypatch.setattr("imagebatch.tune.command.cores", lambda: 2)
+    monkeypatch.setattr("imagebatch.commands.tune.cores", lambda: 2)
     path = tmp_path / "tuned.env"
     outcome = call("tune", "--input", images, "--output", path, "--rounds", 2)
     assert outcome.code == 0, outcome.err

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from conftest import Call, jpeg
-from imagebatch.contracts import Reason
+from imagebatch.contracts.records import Reason
 from imagebatch.errors import StorageError
-from imagebatch.storage.inputs import ImageSource
-from imagebatch.storage.unavailable import ImageUnavailableError
+from imagebatch.inputs.source import ImageSource
+from imagebatch.inputs.unavailable import ImageUnavailableError
 from web_server import WebServer
 
 

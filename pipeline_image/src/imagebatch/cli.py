@@ -14,9 +14,9 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from imagebatch import __version__, log, settings
-from imagebatch.contracts import CERTIFICATE, PREDICTIONS_CSV, PROTOCOL_VERSION
+from imagebatch.contracts.records import CERTIFICATE, PREDICTIONS_CSV, PROTOCOL_VERSION
 from imagebatch.errors import ExitCode, ImagebatchError, UsageError, one_line
-from imagebatch.metrics_push import measured
+from imagebatch.observe.push import measured
 
 _LONGEST_LINE = 2000
 
@@ -59,24 +59,28 @@ def _certificate(asked: Any, result: Any) -> dict[str, Any]:
 
 
 COMMANDS = {
-    "preprocess": Command(settings.PreprocessSettings, "imagebatch.preprocess", "preprocess", _plan),
-    "check": Command(settings.CheckSettings, "imagebatch.quality", "check", _check),
-    "score": Command(settings.ScoreSettings, "imagebatch.score", "score", _scores),
+    "preprocess": Command(settings.PreprocessSettings, "imagebatch.stages.preprocess", "preprocess", _plan),
+    "check": Command(settings.CheckSettings, "imagebatch.stages.check", "check", _check),
+    "score": Command(settings.ScoreSettings, "imagebatch.stages.score", "score", _scores),
     "postprocess": Command(
-        settings.PostprocessSettings, "imagebatch.postprocess", "postprocess", _certificate
+        settings.PostprocessSettings, "imagebatch.stages.postprocess", "postprocess", _certificate
     ),
-    "report": Command(settings.ReportSettings, "imagebatch.report", "report", _plain),
-    "run": Command(settings.WholeRunSettings, "imagebatch.run", "run", _certificate),
-    "redrive": Command(settings.RedriveSettings, "imagebatch.redrive", "redrive", _certificate),
-    "verify": Command(settings.VerifySettings, "imagebatch.verify", "verify", _certificate),
-    "prune": Command(settings.PruneSettings, "imagebatch.prune", "prune", _plain),
-    "baseline": Command(settings.BaselineSettings, "imagebatch.drift.make", "baseline", _plain),
-    "history": Command(settings.HistorySettings, "imagebatch.history", "history", _plain),
-    "trends": Command(settings.TrendsSettings, "imagebatch.trends", "trends", _plain),
-    "bench": Command(settings.BenchSettings, "imagebatch.bench", "bench", lambda _, r: r.as_json()),
-    "tune": Command(settings.TuneSettings, "imagebatch.tune", "tune", lambda _, r: r.as_json()),
-    "models": Command(settings.ModelsSettings, "imagebatch.models", "models", lambda _, r: {"answer": r}),
-    "doctor": Command(settings.DoctorSettings, "imagebatch.doctor", "doctor", lambda _, r: {"found": r}),
+    "report": Command(settings.ReportSettings, "imagebatch.stages.report", "report", _plain),
+    "run": Command(settings.WholeRunSettings, "imagebatch.commands.run", "run", _certificate),
+    "redrive": Command(settings.RedriveSettings, "imagebatch.commands.redrive", "redrive", _certificate),
+    "verify": Command(settings.VerifySettings, "imagebatch.commands.verify", "verify", _certificate),
+    "prune": Command(settings.PruneSettings, "imagebatch.commands.prune", "prune", _plain),
+    "baseline": Command(settings.BaselineSettings, "imagebatch.commands.baseline", "baseline", _plain),
+    "history": Command(settings.HistorySettings, "imagebatch.commands.history", "history", _plain),
+    "trends": Command(settings.TrendsSettings, "imagebatch.commands.trends", "trends", _plain),
+    "bench": Command(settings.BenchSettings, "imagebatch.commands.bench", "bench", lambda _, r: r.as_json()),
+    "tune": Command(settings.TuneSettings, "imagebatch.commands.tune", "tune", lambda _, r: r.as_json()),
+    "models": Command(
+        settings.ModelsSettings, "imagebatch.commands.models", "models", lambda _, r: {"answer": r}
+    ),
+    "doctor": Command(
+        settings.DoctorSettings, "imagebatch.commands.doctor", "doctor", lambda _, r: {"found": r}
+    ),
 }
 
 

@@ -39,7 +39,7 @@ with Image.open(first) as image:
 _NIGHTS = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from imagebatch.summary import keep_summary
+from imagebatch.history.summary import keep_summary
 from nights import nights
 for run in nights(3, slow=38, shift=27, weekly=0.3, pipeline="solar-cells"):
     keep_summary(sys.argv[2], run)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from imagebatch.contracts import ModelPin
+from imagebatch.contracts.records import ModelPin
 from imagebatch.drift.accuracy import Calibration
 from imagebatch.drift.observations import OBSERVATION_SCHEMA
 from imagebatch.errors import ConfigurationError, StorageError

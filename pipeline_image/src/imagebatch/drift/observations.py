@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from imagebatch.contracts import EMBEDDINGS, PREDICTIONS_PARQUET, RunDescription
+from imagebatch.contracts.records import EMBEDDINGS, PREDICTIONS_PARQUET, RunDescription
 from imagebatch.errors import NotProvenError
-from imagebatch.imagery.sample import SAMPLE_SCHEMA, STATISTICS
-from imagebatch.overlay import parquet_table
-from imagebatch.storage.runs import RunFolder
+from imagebatch.images.sample import SAMPLE_SCHEMA, STATISTICS
+from imagebatch.runs.folder import RunFolder
+from imagebatch.runs.redrives import parquet_table
 
 Floats = npt.NDArray[np.float64]
 

@@ -4,7 +4,7 @@ One class per command; what several commands share stands in a mixin. docs/refer
 same settings.
 """
 
-from imagebatch.settings.common import (
+from imagebatch.settings.base import (
     Allowance,
     ApiSettings,
     CommonSettings,
@@ -14,15 +14,7 @@ from imagebatch.settings.common import (
     RunId,
     RunSettings,
 )
-from imagebatch.settings.looking import (
-    BaselineSettings,
-    CheckSettings,
-    HistorySettings,
-    ReportSettings,
-    SampleSettings,
-    TrendsSettings,
-)
-from imagebatch.settings.running import (
+from imagebatch.settings.commands import (
     BenchSettings,
     DoctorSettings,
     ModelsSettings,
@@ -32,6 +24,14 @@ from imagebatch.settings.running import (
     TuneSettings,
     VerifySettings,
     WholeRunSettings,
+)
+from imagebatch.settings.reporting import (
+    BaselineSettings,
+    CheckSettings,
+    HistorySettings,
+    ReportSettings,
+    SampleSettings,
+    TrendsSettings,
 )
 from imagebatch.settings.scoring import (
     DEFAULT_INCLUDE,

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from imagebatch.settings.common import (
+from imagebatch.settings.base import (
     Allowance,
     ApiSettings,
     CommonSettings,

@@ -1,0 +1,79 @@
+"""A real run of the measured input in a temporary folder, ready to be scored again and again."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+
+from imagebatch.contracts.records import ASKED_COLUMNS, RunDescription
+from imagebatch.errors import NothingToDoError
+from imagebatch.runs.folder import open_run
+from imagebatch.runs.ledger import open_listing, read_description
+from imagebatch.settings import MeasuringSettings, PreprocessSettings, ScoreSettings
+from imagebatch.stages.preprocess import preprocess
+
+_RUN = "prepared"
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedRun:
+    """What preprocess made of the input.
+
+    Attributes:
+        folder: Where the run is.
+        description: Its run.json.
+        rows: `ASKED_COLUMNS` of every accepted image.
+    """
+
+    folder: Path
+    description: RunDescription
+    rows: list[dict[str, Any]]
+
+    @property
+    def uris(self) -> list[str]:
+        """Where the accepted images are."""
+        return [row["uri"] for row in self.rows]
+
+    def copy(self, run_id: str) -> None:
+        """Another run like it, to be scored from the beginning."""
+        shutil.copytree(self.folder / _RUN, self.folder / run_id)
+
+    def remove(self, run_id: str) -> None:
+        """Lets go of a copy."""
+        shutil.rmtree(self.folder / run_id)
+
+
+@contextlib.contextmanager
+def prepared_run(settings: MeasuringSettings) -> Iterator[PreparedRun]:
+    """Preprocesses the input; the folder is removed with all that is in it.
+
+    Raises:
+        NothingToDoError: No image was accepted.
+    """
+    with tempfile.TemporaryDirectory(prefix="imagebatch-bench-") as folder:
+        asked = settings.model_dump(include=set(PreprocessSettings.model_fields))
+        preprocess(PreprocessSettings(**asked | {"run_id": _RUN, "runs_uri": folder}))
+        run = open_run(folder, _RUN)
+        rows: list[dict[str, Any]] = []
+        with open_listing(run) as listing:
+            for shard in range(listing.shards):
+                manifest = listing.manifest(shard)
+                accepted = manifest.filter(pc.is_null(manifest["reason"]))
+                rows += accepted.select(ASKED_COLUMNS).to_pylist()
+        if not rows:
+            raise NothingToDoError("preprocess rejects every image of the input: nothing can be measured")
+        yield PreparedRun(Path(folder), read_description(run), rows)
+
+
+def score_settings(settings: MeasuringSettings, folder: Path, run_id: str) -> ScoreSettings:
+    """How a copy is scored: as asked, without the golden images, which are no part of the rate."""
+    asked = settings.model_dump(include=set(ScoreSettings.model_fields))
+    own = {"run_id": run_id, "runs_uri": str(folder), "golden": "", "bench": False, "shard": -1}
+    return ScoreSettings(**asked | own)

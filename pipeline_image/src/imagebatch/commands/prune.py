@@ -1,0 +1,122 @@
+"""Removes old runs, and what killed processes left in the others."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from imagebatch.errors import StorageError
+from imagebatch.log import get_logger
+from imagebatch.runs.retention import RunsRoot, StoredRun, open_runs
+from imagebatch.settings import PruneSettings
+
+log = get_logger()
+
+_DAY = 86_400.0
+# A run that was written to this recently may be at work, whatever --keep-days says.
+_AT_WORK_SECONDS = 3_600.0
+
+
+@dataclass(slots=True)
+class Pruned:
+    """What was removed, or would be.
+
+    Attributes:
+        removed: Runs.
+        kept: Runs that stay, the unfinished ones among them.
+        unfinished: Runs that stay because they have not finished, old as they may be.
+        temporary: Files of killed processes, older than a day.
+        bytes: Of all that is removed.
+        dry_run: Nothing was.
+    """
+
+    removed: int = 0
+    kept: int = 0
+    unfinished: int = 0
+    temporary: int = 0
+    bytes: int = 0
+    dry_run: bool = False
+
+
+def prune(settings: PruneSettings) -> Pruned:
+    """Removes every finished run that was last written to more than `keep_days` days ago.
+
+    Never: the newest success of each input and model, a run written to within the last hour, and, unless
+    `unfinished` is set, a run that has not succeeded, for it may be continued.
+
+    Raises:
+        ConfigurationError: There is no such folder.
+        StorageError: Something could not be removed; the rest was.
+    """
+    root = open_runs(settings.runs_uri)
+    now = time.time()
+    runs = sorted(root.runs(), key=lambda run: run.name)
+    newest = _newest_successes(root, runs)
+    done = Pruned(dry_run=settings.dry_run)
+    problems: list[str] = []
+    for run in runs:
+        try:
+            if run.removed_by_half or (run.name not in newest and _old(run, settings, now)):
+                _remove(root, run, done, now)
+            else:
+                _keep(root, run, done, now)
+        except StorageError as error:
+            problems.append(str(error))
+            log.warning("not removed", run_id=run.name, reason=str(error))
+    if problems:
+        raise StorageError(f"{len(problems)} runs could not be pruned, the others were; first: {problems[0]}")
+    return done
+
+
+def _old(run: StoredRun, settings: PruneSettings, now: float) -> bool:
+    if run.finished is None and not settings.unfinished:
+        return False
+    return now - run.modified > max(settings.keep_days * _DAY, _AT_WORK_SECONDS)
+
+
+def _newest_successes(root: RunsRoot, runs: Iterable[StoredRun]) -> set[str]:
+    newest: dict[tuple[str, ...], StoredRun] = {}
+    for run in runs:
+        if run.finished is None or run.removed_by_half:
+            continue
+        purpose = _purpose(root, run.name)
+        if purpose not in newest or run.finished > (newest[purpose].finished or 0):
+            newest[purpose] = run
+    return {run.name for run in newest.values()}
+
+
+def _purpose(root: RunsRoot, name: str) -> tuple[str, ...]:
+    """What runs that follow each other have in common: the input and the model."""
+    try:
+        asked = json.loads(root.description(name))
+        return str(asked["input"]), str(asked["manifest"]), str(asked["model"]["name"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return (name,)  # unreadable: of its own kind, and so its newest, and kept
+
+
+def _remove(root: RunsRoot, run: StoredRun, done: Pruned, now: float) -> None:
+    if not done.dry_run:
+        root.remove(run)
+    done.removed += 1
+    done.bytes += run.size
+    log.info(
+        "run would be removed" if done.dry_run else "run removed",
+        run_id=run.name,
+        days=round((now - run.modified) / _DAY, 1),
+        bytes=run.size,
+        finished=run.finished is not None,
+    )
+
+
+def _keep(root: RunsRoot, run: StoredRun, done: Pruned, now: float) -> None:
+    done.kept += 1
+    done.unfinished += run.finished is None
+    for path, size, modified in run.temporary:
+        if now - modified > _DAY:
+            if not done.dry_run:
+                root.remove_temporary(path)
+            done.temporary += 1
+            done.bytes += size
+            log.info("left by a killed process", path=path, bytes=size)

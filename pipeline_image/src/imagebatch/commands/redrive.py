@@ -1,0 +1,134 @@
+"""Scores only the images of a finished run that have no prediction, and merges them into the same run.
+
+A level above the stages, as `run` is: it ends with postprocess, which writes the outputs and a new
+certificate, and with a report of the run as it is now.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import pyarrow as pa
+
+from imagebatch.contracts.records import (
+    CERTIFICATE,
+    MANIFEST_SCHEMA,
+    SCORES_SCHEMA,
+    DonePart,
+    RedriveDone,
+    RunDescription,
+    redrive_done_path,
+    redrive_folder,
+    sha256_hex,
+)
+from imagebatch.errors import NothingToDoError, RunHeldError
+from imagebatch.inputs.header import inspect
+from imagebatch.inputs.source import image_source
+from imagebatch.log import get_logger
+from imagebatch.observe.progress import Progress
+from imagebatch.runs.certificate import Certificate, recorded_certificate
+from imagebatch.runs.folder import RunFolder, open_run, parquet_bytes
+from imagebatch.runs.ledger import ledgers, read_description
+from imagebatch.runs.redrives import finished_redrives
+from imagebatch.scorer.scorer import Engine
+from imagebatch.settings import PostprocessSettings, RedriveSettings, ReportSettings
+from imagebatch.stages.postprocess import postprocess
+from imagebatch.stages.report import report_if_possible
+
+log = get_logger()
+
+Row = dict[str, Any]
+
+
+def redrive(settings: RedriveSettings) -> Certificate:
+    """Redrives a finished run.
+
+    Files that were rejected are inspected again, and a file that has been repaired is taken as it is now.
+    If a redrive was interrupted after its rows counted, doing it again first writes the outputs that it
+    left undone.
+
+    Raises:
+        NothingToDoError: Every image has a prediction, or none has one of the reasons asked for.
+        RunHeldError: Another redrive has finished meanwhile.
+        ConfigurationError: The run has not finished, or its model is not served any more.
+    """
+    run = open_run(settings.runs_uri, settings.run_id)
+    description = read_description(run)
+    outputs = PostprocessSettings(**settings.model_dump(include=set(PostprocessSettings.model_fields)))
+    done = finished_redrives(run)
+    certificate = recorded_certificate(run) if not done else _up_to_date(run, len(done), outputs)
+    reasons = {reason.strip() for reason in settings.reasons.split(",") if reason.strip()}
+    targets = _without_prediction(run, reasons)
+    if not targets:
+        raise NothingToDoError(f"run {settings.run_id} has no image to redrive; see {run.uri}/{CERTIFICATE}")
+    manifest = _inspected(targets, description)
+    scores = _scored(manifest, description, settings)
+    _record(run, len(certificate.redrives) + 1, manifest, scores)
+    certificate = postprocess(outputs)
+    report_if_possible(ReportSettings(**settings.model_dump(include=set(ReportSettings.model_fields))))
+    return certificate
+
+
+def _up_to_date(run: RunFolder, redrives: int, outputs: PostprocessSettings) -> Certificate:
+    try:
+        certificate = recorded_certificate(run)
+    except Exception:  # noqa: BLE001 (whatever is wrong with the outputs, they are made again from the parts)
+        return postprocess(outputs)
+    return certificate if len(certificate.redrives) == redrives else postprocess(outputs)
+
+
+def _without_prediction(run: RunFolder, reasons: set[str]) -> list[Row]:
+    found: list[Row] = []
+    for ledger in ledgers(run):
+        uris = dict(zip(*(ledger.manifest[name].to_pylist() for name in ("image_id", "uri")), strict=True))
+        for table in (ledger.rejected, ledger.failed):
+            found += [
+                {"image_id": row["image_id"], "uri": uris[row["image_id"]]}
+                for row in table.select(["image_id", "reason"]).to_pylist()
+                if not reasons or row["reason"] in reasons
+            ]
+    return sorted(found, key=lambda row: str(row["image_id"]))
+
+
+def _inspected(targets: list[Row], description: RunDescription) -> list[Row]:
+    source = image_source(description)
+    return [inspect(row, source, description.max_image_pixels) for row in targets]
+
+
+def _scored(manifest: list[Row], description: RunDescription, settings: RedriveSettings) -> list[Row]:
+    accepted = [row for row in manifest if "reason" not in row]
+    rows: list[Row] = []
+    if accepted:
+        engine = Engine(description, settings)
+        with Progress("redrive", len(accepted), settings.deadline) as progress:
+            for _, piece in engine.scored([(0, accepted)]):
+                rows += piece
+                progress.advance(len(piece), failed=sum(row["reason"] is not None for row in piece))
+    return rows
+
+
+def _record(run: RunFolder, number: int, manifest: list[Row], scores: list[Row]) -> None:
+    attempt = uuid.uuid4().hex[:8]
+    previous = run.read(CERTIFICATE)
+    run.write(f"{redrive_folder(number)}/previous-certificate.json", previous)
+    done = RedriveDone(
+        number=number,
+        previous_certificate=sha256_hex(previous),
+        redriven=len(manifest),
+        recovered=sum(row["reason"] is None for row in scores),
+        manifest=_part(run, number, f"manifest-{attempt}", pa.Table.from_pylist(manifest, MANIFEST_SCHEMA)),
+        scores=_part(run, number, f"scores-{attempt}", pa.Table.from_pylist(scores, SCORES_SCHEMA)),
+    )
+    if not run.create(redrive_done_path(number), (done.model_dump_json(indent=1) + "\n").encode()):
+        raise RunHeldError(
+            f"another redrive of this run has finished as number {number}; look at its outcome first"
+        )
+    log.info("redrive recorded", number=number, redriven=done.redriven, recovered=done.recovered)
+
+
+def _part(run: RunFolder, number: int, name: str, table: pa.Table) -> DonePart:
+    data = parquet_bytes(table)
+    path = f"{redrive_folder(number)}/{name}.parquet"
+    run.write(path, data)
+    return DonePart(path=path, sha256=sha256_hex(data), rows=table.num_rows)

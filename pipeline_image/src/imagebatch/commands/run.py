@@ -1,0 +1,80 @@
+"""All stages in one process, without an orchestrator."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import TypeVar
+
+from pydantic import BaseModel
+
+from imagebatch.images.decoders import Decoders
+from imagebatch.images.sample import image_sample
+from imagebatch.observe.push import measured
+from imagebatch.runs.certificate import Certificate
+from imagebatch.runs.folder import open_run
+from imagebatch.runs.ledger import read_description
+from imagebatch.settings import (
+    CheckSettings,
+    CommonSettings,
+    PostprocessSettings,
+    PreprocessSettings,
+    ReportSettings,
+    ScoreSettings,
+    WholeRunSettings,
+)
+from imagebatch.stages.check.process import CheckProcess
+from imagebatch.stages.postprocess import postprocess
+from imagebatch.stages.preprocess import preprocess
+from imagebatch.stages.score import score
+
+S = TypeVar("S", bound=CommonSettings)
+
+
+def run(settings: WholeRunSettings) -> Certificate:
+    """Does what the DAG does, in the same order and with the same files."""
+    with ExitStack() as stack:
+        return _run(settings, stack)
+
+
+def _run(settings: WholeRunSettings, stack: ExitStack) -> Certificate:
+    looking: Future[Decoders] | None = None
+    with CheckProcess(settings.log_level) as checks:
+        measured("preprocess", _part(settings, PreprocessSettings), preprocess)
+        checks.check(_part(settings, CheckSettings, suite="manifest"))
+        # Embeddings are for the report alone.
+        wanted = {} if settings.report else {"embeddings": 0}
+        measured("score", _part(settings, ScoreSettings, shard=-1, **wanted), score)
+        # The check keeps one core busy: images are looked at on the others meanwhile.
+        with ThreadPoolExecutor(1) as beside:
+            if settings.report:
+                looking = beside.submit(_look, _part(settings, ReportSettings), stack)
+            checks.check(_part(settings, CheckSettings, suite="predictions"))
+    certificate = measured("postprocess", _part(settings, PostprocessSettings), postprocess)
+    if looking:
+        from imagebatch.stages.report import report_if_possible  # noqa: PLC0415 (a fifth of a second, and not for all)
+
+        decoders = None if looking.exception() else looking.result()
+        report_if_possible(_part(settings, ReportSettings), decoders)
+    return certificate
+
+
+def _look(settings: ReportSettings, stack: ExitStack) -> Decoders:
+    """Takes the sample of images that the report will find; if it cannot, the report says so.
+
+    Returns:
+        What looked at them, for the report's pictures; lives as long as `stack`.
+    """
+    run = open_run(settings.runs_uri, settings.run_id)
+    decoders = stack.enter_context(Decoders(spared=1))
+    image_sample(run, read_description(run), settings.image_sample, decoders)
+    # Now, while this process waits for the check: it would cost its time after the certificate.
+    from imagebatch.stages.report.stage import load  # noqa: PLC0415 (as above)
+
+    load(settings)
+    return decoders
+
+
+def _part(settings: BaseModel, kind: type[S], **more: object) -> S:
+    """The settings of one stage, out of those of the whole run."""
+    return kind(**settings.model_dump(include=set(kind.model_fields)) | more)

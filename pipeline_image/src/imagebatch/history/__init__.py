@@ -1,0 +1,1 @@
+"""What stays of every run, and what has changed over them."""

@@ -1,0 +1,122 @@
+"""One run in figures: what history lists, trends look at, and MLflow keeps.
+
+Kept beside the runs (`_history/<run-id>.json`), so that it stays when the run itself is pruned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from imagebatch.contracts.records import HISTORY, TRENDS
+from imagebatch.log import get_logger
+from imagebatch.observe.timeline import StageRecord
+from imagebatch.runs.folder import RunFolder, open_run
+
+log = get_logger()
+
+
+class RunSummary(BaseModel):
+    """Figures of one finished run; None: not known.
+
+    Attributes:
+        run_id: The run.
+        pipeline: The pipeline that it is one of.
+        started: UTC, of its first stage; of the certificate where no stage was recorded.
+        model: Name, version and digest.
+        listed: Images; so are `predicted`, `failed` and `rejected`.
+        reasons: Images without a prediction, by reason.
+        seconds: Wall clock of all stages, pauses between them left out.
+        cpu_seconds: Of the stages' processes; the model server's are not in it.
+        images_per_second: While scoring.
+        classes: Predictions by label.
+        confidence: Mean of the largest probability.
+        entropy: Mean, in nats.
+        unsure: Share of predictions with a confidence below one half.
+        brightness: Mean of the sample, 0 to 1; so is `sharpness`, in its own unit.
+        suspect: Images of the sample with a finding that counts.
+        looked_at: Images of the sample.
+        drifting: What the drift tests say.
+        drift: Largest effect of all drift tests, 0 to 1.
+        estimated_accuracy: Without labels.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    run_id: str
+    pipeline: str
+    started: datetime
+    model: str
+    listed: int
+    predicted: int
+    failed: int
+    rejected: int
+    reasons: dict[str, int]
+    seconds: float | None = None
+    cpu_seconds: float | None = None
+    images_per_second: float | None = None
+    classes: dict[str, int]
+    confidence: float | None = None
+    entropy: float | None = None
+    unsure: float | None = None
+    brightness: float | None = None
+    sharpness: float | None = None
+    suspect: int = 0
+    looked_at: int = 0
+    drifting: bool | None = None
+    drift: float | None = None
+    estimated_accuracy: float | None = None
+
+    @property
+    def failure_share(self) -> float:
+        """Share of the listed images without a prediction."""
+        return (self.failed + self.rejected) / self.listed if self.listed else 0.0
+
+    def share(self, label: str) -> float:
+        """Share of one class among the predictions."""
+        return self.classes.get(label, 0) / self.predicted if self.predicted else 0.0
+
+
+def busy_seconds(records: list[StageRecord]) -> float:
+    """Wall clock during which at least one of these stages was at work."""
+    total, end = 0.0, float("-inf")
+    for record in sorted(records, key=lambda one: one.started):
+        begun = record.started.timestamp()
+        finished = begun + record.seconds
+        total += max(0.0, finished - max(begun, end))
+        end = max(end, finished)
+    return total
+
+
+def keep_summary(runs_uri: str, summary: RunSummary) -> None:
+    """Writes the figures beside the runs."""
+    folder = open_run(runs_uri, HISTORY)
+    folder.write(f"{summary.run_id}.json", (summary.model_dump_json(indent=1) + "\n").encode())
+
+
+def read_history(runs_uri: str, last: int = 0, model: str = "", pipeline: str = "") -> list[RunSummary]:
+    """The runs' figures, oldest first.
+
+    Args:
+        runs_uri: Where runs are kept.
+        last: Most runs to return, the newest; 0: all.
+        model: Only runs of the model of this name; empty: all.
+        pipeline: Only runs of this pipeline; empty: all.
+    """
+    known = [
+        one
+        for one in _all(open_run(runs_uri, HISTORY))
+        if (not model or one.model.split()[0] == model) and (not pipeline or one.pipeline == pipeline)
+    ]
+    return sorted(known, key=lambda one: one.started)[-last:]
+
+
+def _all(folder: RunFolder) -> Iterator[RunSummary]:
+    for path in folder.list(""):
+        if path.endswith(".json") and path != TRENDS:
+            try:
+                yield RunSummary.model_validate_json(folder.read(path))
+            except ValidationError as error:
+                log.warning("a run's figures are left out", path=path, errors=error.error_count())

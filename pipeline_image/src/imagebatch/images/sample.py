@@ -1,0 +1,108 @@
+"""A bounded random sample of a run's images, the same for the same run id, with what can be seen of each.
+
+Made once per run and kept as `quality/images.parquet`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+
+from imagebatch.contracts.records import IMAGE_SAMPLE, RunDescription
+from imagebatch.errors import NotProvenError
+from imagebatch.images.decoders import Decoders
+from imagebatch.inputs.source import ImageSource, image_source
+from imagebatch.inputs.unavailable import ImageUnavailableError
+from imagebatch.log import get_logger
+from imagebatch.runs.folder import RunFolder, parquet_bytes
+from imagebatch.runs.ledger import Listing, open_listing
+from imagebatch.runs.redrives import parquet_table
+from imagebatch.runs.sampling import sampled_positions
+
+log = get_logger()
+
+Row = dict[str, Any]
+
+STATISTICS = ("brightness", "contrast", "sharpness", "saturation")
+_MANIFEST_COLUMNS = ("image_id", "uri", "sha256", "format", "width", "height", "size")
+SAMPLE_SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in ("image_id", "uri", "sha256", "format")),
+        *((name, pa.int64()) for name in ("width", "height", "size")),
+        ("mode", pa.string()),
+        *((name, pa.float32()) for name in STATISTICS),
+        ("layout", pa.list_(pa.float32())),
+        ("hash", pa.string()),
+        ("decode_ms", pa.float32()),
+        ("problem", pa.string()),
+    ]
+)
+
+
+def image_sample(run: RunFolder, description: RunDescription, images: int, decoders: Decoders) -> pa.Table:
+    """The run's sample, from its file or made now.
+
+    Args:
+        run: Planned.
+        description: Its run.json.
+        images: How many to decode; 0: all. A sample that is there already is taken as it is if it was
+            asked for with the same number.
+        decoders: What looks at them.
+
+    Returns:
+        SAMPLE_SCHEMA, sorted by image_id; rejected images are never in it.
+
+    Raises:
+        ConfigurationError: The run is not planned.
+        StorageError: The inputs' storage failed.
+    """
+    asked = str(images).encode()
+    try:
+        found = parquet_table(run.read(IMAGE_SAMPLE), IMAGE_SAMPLE)
+        if (found.schema.metadata or {}).get(b"asked") == asked:
+            return found
+    except (FileNotFoundError, NotProvenError):
+        pass
+    table = measured_sample(run, description, images, decoders).replace_schema_metadata({"asked": asked})
+    run.write(IMAGE_SAMPLE, parquet_bytes(table))
+    return table
+
+
+def measured_sample(run: RunFolder, description: RunDescription, images: int, decoders: Decoders) -> pa.Table:
+    """`image_sample`, always made anew and not kept."""
+    rows = chosen_rows(run, description.run_id, images)
+    source = image_source(description)
+    looked_at = list(decoders.map(lambda row: row | _look(row, source, decoders), rows))
+    log.info("images looked at", images=len(rows))
+    return pa.Table.from_pylist(looked_at, SAMPLE_SCHEMA)
+
+
+def chosen_rows(run: RunFolder, seed: str, images: int) -> list[Row]:
+    """Manifest rows of accepted images, drawn without replacement; all of them if `images` is 0."""
+    with open_listing(run) as listing:
+        wanted = sampled_positions(seed, listing.images, images)
+        return [row for row in _rows_at(listing, wanted) if row.pop("reason") is None]
+
+
+def _rows_at(listing: Listing, positions: Iterable[int]) -> Iterable[Row]:
+    """Rows at positions of the whole listing, in rising order; reads only the shards that hold one."""
+    waiting = list(positions)
+    start = at = 0
+    for shard in range(listing.shards):
+        end = start + listing.images_in([shard])
+        inside = at
+        while inside < len(waiting) and waiting[inside] < end:
+            inside += 1
+        if inside > at:
+            table = listing.manifest(shard).select([*_MANIFEST_COLUMNS, "reason"])
+            yield from table.take([position - start for position in waiting[at:inside]]).to_pylist()
+        start, at = end, inside
+
+
+def _look(row: Row, source: ImageSource, decoders: Decoders) -> Row:
+    try:
+        return decoders.measure(source.read(row["uri"]))
+    except ImageUnavailableError as gone:
+        return {"problem": f"{gone.reason}: {gone.detail}"}

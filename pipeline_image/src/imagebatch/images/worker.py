@@ -1,0 +1,72 @@
+"""A process that decodes images for its parent: bounded memory, bounded time, no way to write.
+
+Frames both ways: one byte (`m`easure, `t`humbnail; in replies `j`SON, `b`ytes), four bytes of length,
+the content.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import resource
+import signal
+import struct
+import sys
+from typing import IO
+
+HEADER = struct.Struct("!cI")
+MOST_MEMORY = 3 * 2**30
+MOST_SECONDS = 20
+
+
+def read_frame(stream: IO[bytes]) -> tuple[bytes, bytes]:
+    """The next frame; (b"", b"") at the end of the stream."""
+    head = stream.read(HEADER.size)
+    if len(head) < HEADER.size:
+        return b"", b""
+    kind, size = HEADER.unpack(head)
+    content = stream.read(size)
+    return (kind, content) if len(content) == size else (b"", b"")
+
+
+def write_frame(stream: IO[bytes], kind: bytes, content: bytes) -> None:
+    """Sends one frame."""
+    stream.write(HEADER.pack(kind, len(content)) + content)
+    stream.flush()
+
+
+def main() -> None:
+    """Answers requests until standard input ends."""
+    from PIL import Image, ImageFile  # noqa: PLC0415 (heavy, and only this process needs it)
+
+    from imagebatch.images.measure import measure, thumbnail  # noqa: PLC0415 (the same)
+
+    Image.MAX_IMAGE_PIXELS = None  # the limit is measure.MOST_PIXELS, applied before decoding
+    replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a library that prints must not spoil the replies
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    requests = io.BufferedReader(io.FileIO(sys.stdin.fileno()))
+    while True:
+        kind, data = read_frame(requests)
+        if not kind:
+            return
+        signal.alarm(MOST_SECONDS)  # its default ends the process, also within a decoder
+        if kind == b"m":
+            write_frame(replies, b"j", json.dumps(measure(data)).encode())
+        else:
+            ImageFile.LOAD_TRUNCATED_IMAGES = True  # half a picture says more than none
+            try:
+                small = thumbnail(data)
+            except Exception:  # noqa: BLE001 (decoders raise what they like: no picture then)
+                small = b""
+            finally:
+                ImageFile.LOAD_TRUNCATED_IMAGES = False
+            write_frame(replies, b"b", small)
+        signal.alarm(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,284 @@
+"""Where images come from: listing and reading, confined to the allowed roots.
+
+A local image is named by a `file://` URI whose path is percent-encoded, so that every name a file system
+allows fits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import os
+import stat
+from collections.abc import Iterator
+from typing import Protocol
+from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
+
+import fsspec
+
+from imagebatch.contracts.records import Reason
+from imagebatch.errors import ConfigurationError, InputNotFoundError, StorageError
+from imagebatch.inputs.unavailable import ImageUnavailableError
+from imagebatch.inputs.web import SCHEMES, WebSource
+
+_HELD = "/proc/self/fd" if hasattr(os, "O_PATH") and os.path.isdir("/proc/self/fd") else ""
+# What is held is opened by a link of the kernel's; elsewhere the real path may have become a link since.
+_NO_LINK = 0 if _HELD else os.O_NOFOLLOW
+
+
+def to_uri(path_or_uri: str) -> str:
+    """A local path as a `file://` URI; any other URI as it is."""
+    if "://" in path_or_uri:
+        return path_or_uri
+    return "file://" + quote_from_bytes(os.fsencode(os.path.abspath(path_or_uri)))
+
+
+def local_path(uri: str) -> str | None:
+    """The path of a `file://` URI, or None for any other kind."""
+    parts = urlsplit(uri)
+    if parts.scheme != "file":
+        return None
+    return os.fsdecode(unquote_to_bytes(parts.path))
+
+
+def is_web(uri: str) -> bool:
+    """Whether a URI names something on a web server."""
+    return uri.lower().startswith(SCHEMES)
+
+
+class ImageSource:
+    """Reads images, and only those that lie under the allowed roots.
+
+    Args:
+        roots: Paths or URIs; a local image's real path (links followed) must lie under one of them. Only a
+            root on a web server allows any reading from the web.
+        max_bytes: Larger images are refused.
+    """
+
+    def __init__(self, roots: list[str], max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._local_roots: list[str] = []
+        self._remote_roots: list[str] = []
+        self._web = WebSource([root for root in roots if is_web(root)], max_bytes)
+        for root in map(to_uri, roots):
+            path = local_path(root)
+            if is_web(root):
+                continue
+            if path is None:
+                self._remote_roots.append(root.rstrip("/"))
+            else:
+                self._local_roots.append(os.path.realpath(path))
+
+    def read(self, uri: str) -> bytes:
+        """An image's bytes.
+
+        Raises:
+            ImageUnavailableError: This image cannot be had; others may.
+            StorageError: The storage itself failed; trying again may help.
+        """
+        if is_web(uri):
+            return self._web.read(uri)
+        path = local_path(uri)
+        return self._read_remote(uri) if path is None else self._read_local(path)
+
+    def allows(self, uri: str) -> bool:
+        """Whether a URI, local links followed, is an allowed root or lies under one."""
+        if is_web(uri):
+            return self._web.allows(uri)
+        path = local_path(uri)
+        if path is not None:
+            return self.allows_path(path)
+        inside = any(uri.rstrip("/") == root or uri.startswith(root + "/") for root in self._remote_roots)
+        return inside and "::" not in uri and ".." not in urlsplit(uri).path.split("/")
+
+    def allows_path(self, path: str) -> bool:
+        """Whether a local path, links followed, lies under an allowed root."""
+        return self._inside(os.path.realpath(path))
+
+    def _inside(self, real: str) -> bool:
+        return any(real == root or real.startswith(root.rstrip("/") + "/") for root in self._local_roots)
+
+    def _read_local(self, path: str) -> bytes:
+        try:
+            with _found(path) as (real, readable, found):
+                if not self._inside(real):
+                    raise ImageUnavailableError(
+                        Reason.OUTSIDE_ALLOWED_ROOTS, "leads outside; see --allowed-roots"
+                    )
+                self._require_regular(found)
+                # Not blocking, in case the name has become a FIFO since.
+                descriptor = os.open(readable, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | _NO_LINK)
+                try:
+                    status = os.fstat(descriptor)
+                    self._require_regular(status)
+                    return self._content(descriptor, status.st_size)
+                finally:
+                    os.close(descriptor)
+        except FileNotFoundError as error:
+            dangling = os.path.islink(path)
+            raise ImageUnavailableError(
+                Reason.NOT_FOUND, "a link to nothing" if dangling else "no such file"
+            ) from error
+        except OSError as error:
+            raise ImageUnavailableError(Reason.UNREADABLE, error.strerror) from error
+
+    def _content(self, descriptor: int, size: int) -> bytes:
+        """A file's bytes, in one system call unless it is being written to."""
+        data = os.read(descriptor, size + 1)
+        while len(data) != size and (more := os.read(descriptor, self._max_bytes + 1 - len(data))):
+            data += more
+            size = -1
+        if len(data) > self._max_bytes:
+            raise ImageUnavailableError(
+                Reason.TOO_MANY_BYTES, f"more than {self._max_bytes} bytes, and growing"
+            )
+        return data
+
+    def _require_regular(self, status: os.stat_result) -> None:
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageUnavailableError(Reason.NOT_A_FILE, f"a {_kind(status.st_mode)}, not a regular file")
+        if status.st_size > self._max_bytes:
+            raise ImageUnavailableError(
+                Reason.TOO_MANY_BYTES, f"{status.st_size} bytes, at most {self._max_bytes} are taken"
+            )
+
+    def _read_remote(self, uri: str) -> bytes:
+        if not self.allows(uri):
+            raise ImageUnavailableError(Reason.OUTSIDE_ALLOWED_ROOTS, "see --allowed-roots")
+        try:
+            with fsspec.open(uri, "rb") as stream:
+                data: bytes = stream.read(self._max_bytes + 1)
+        except FileNotFoundError as error:
+            raise ImageUnavailableError(Reason.NOT_FOUND, "no such object") from error
+        except PermissionError as error:
+            raise ImageUnavailableError(Reason.UNREADABLE, error) from error
+        except Exception as error:
+            raise StorageError(f"cannot read {uri}: {error}; run the same command again") from error
+        if len(data) > self._max_bytes:
+            raise ImageUnavailableError(
+                Reason.TOO_MANY_BYTES, f"more than the {self._max_bytes} bytes that are taken"
+            )
+        return data
+
+
+class SourceOptions(Protocol):
+    """The settings, or the run.json, that say what may be read."""
+
+    input: str
+    manifest: str
+    allowed_roots: str
+    max_image_bytes: int
+
+
+def image_source(options: SourceOptions) -> ImageSource:
+    """What may be read: the allowed roots, else the input folder, else the manifest's folder."""
+    roots = [root.strip() for root in options.allowed_roots.split(",") if root.strip()]
+    fallback = options.input or to_uri(options.manifest).rsplit("/", 1)[0]
+    return ImageSource(roots or [fallback], options.max_image_bytes)
+
+
+@contextlib.contextmanager
+def _found(path: str) -> Iterator[tuple[str, str, os.stat_result]]:
+    """A file's real path, links followed, a name that opens that very file while the block runs, its status.
+
+    On Linux the kernel holds the file and tells where it is: nobody can put another in its place between the
+    look and the reading.
+    """
+    if not _HELD:
+        real = os.path.realpath(path, strict=True)
+        yield real, real, os.stat(real)
+        return
+    held = os.open(path, os.O_PATH | os.O_CLOEXEC)  # opens nothing: no device notices
+    try:
+        name = f"{_HELD}/{held}"
+        yield os.readlink(name), name, os.fstat(held)
+    finally:
+        os.close(held)
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_IFDIR: "folder", stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}
+    return kinds.get(stat.S_IFMT(mode), "device")
+
+
+class InputListing:
+    """Lists an input: a folder (with what is below it), one image, or any fsspec URI.
+
+    Args:
+        uri: What to list.
+        include: Name patterns (`*.jpg`), compared without regard to case.
+        source: Decides whether a linked folder may be entered.
+
+    Attributes:
+        ignored: Files passed over because their name matches no pattern; counted while listing.
+    """
+
+    def __init__(self, uri: str, include: list[str], source: ImageSource) -> None:
+        self._uri = to_uri(uri)
+        self._include = [pattern.strip().lower() for pattern in include if pattern.strip()]
+        self._source = source
+        self.ignored = 0
+
+    def __iter__(self) -> Iterator[tuple[bytes, str]]:
+        """Yields (name relative to the input, URI), in no particular order.
+
+        Raises:
+            InputNotFoundError: There is no such folder, file or object.
+            ConfigurationError: The kind of URI is not known.
+        """
+        path = local_path(self._uri)
+        return self._remote() if path is None else self._local(path)
+
+    def _wanted(self, name: str) -> bool:
+        wanted = any(fnmatch.fnmatchcase(name.lower(), pattern) for pattern in self._include)
+        self.ignored += not wanted
+        return wanted
+
+    def _local(self, path: str) -> Iterator[tuple[bytes, str]]:
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            raise InputNotFoundError(f"--input {path}: {error.strerror}; give an existing folder") from error
+        if not stat.S_ISDIR(status.st_mode):
+            yield os.fsencode(os.path.basename(path)), to_uri(path)
+            return
+        base = path.rstrip("/") + "/"
+        if not os.access(path, os.R_OK | os.X_OK):
+            raise InputNotFoundError(f"--input {path}: not readable; give this user read access")
+        for found in self._walk(path, (os.path.realpath(path),)):
+            yield os.fsencode(found[len(base) :]), to_uri(found)
+
+    def _walk(self, folder: str, above: tuple[str, ...]) -> Iterator[str]:
+        try:
+            entries = list(os.scandir(folder))
+        except OSError:
+            yield folder  # becomes a reject, so that what lies below is not lost in silence
+            return
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from self._walk(entry.path, (*above, f"{above[-1]}/{entry.name}"))
+            elif entry.is_symlink() and entry.is_dir():
+                real = os.path.realpath(entry.path)
+                if real in above or not self._source.allows_path(real):
+                    yield entry.path  # a loop or a way out: a reject, for the same reason
+                else:
+                    yield from self._walk(entry.path, (*above, real))
+            elif self._wanted(entry.name):
+                yield entry.path
+
+    def _remote(self) -> Iterator[tuple[bytes, str]]:
+        try:
+            filesystem, root = fsspec.core.url_to_fs(self._uri)
+        except (ValueError, ImportError) as error:
+            raise ConfigurationError(f"--input {self._uri}: {error}") from error
+        try:
+            found: list[str] = filesystem.find(root)
+        except FileNotFoundError as error:
+            raise InputNotFoundError(f"--input {self._uri}: not found") from error
+        except Exception as error:
+            raise StorageError(f"cannot list {self._uri}: {error}; run the same command again") from error
+        base = root.rstrip("/")
+        for key in found:
+            name = key.removeprefix(base).lstrip("/") or key.rsplit("/", 1)[-1]
+            if self._wanted(key.rsplit("/", 1)[-1]):
+                yield name.encode("utf-8", "surrogateescape"), filesystem.unstrip_protocol(key)

@@ -1,0 +1,118 @@
+"""What the scorer asks of any model API, and the ways in which an API may fail it."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from imagebatch.contracts.records import ModelPin
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePayload:
+    """One image of a request.
+
+    Attributes:
+        key: Unique in the request; the answer must repeat it.
+        data: The file's bytes.
+        embed: Whether its embedding is wanted too. Ask only an API whose description says that it gives any.
+    """
+
+    key: str
+    data: bytes
+    embed: bool = False
+
+
+# A grey PNG of 8x8: whatever the model makes of it, an answer shows that the server can answer.
+PROBE = ImagePayload(
+    "probe",
+    base64.b64decode(
+        "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAEElEQVR42mNsYIAAJgaKGAAmCACQtTEKkQAAAABJRU5ErkJggg=="
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One image's answer: labels with probabilities, or a reason.
+
+    Attributes:
+        labels: The k most probable classes, most probable first; empty if refused.
+        probabilities: In [0, 1], not increasing, one per label.
+        reason: Empty, or why the model API refused this image.
+        detail: One line for a person.
+        embedding: The model's features of the image, float32 little-endian; empty if not asked or not given.
+    """
+
+    labels: tuple[str, ...] = ()
+    probabilities: tuple[float, ...] = ()
+    reason: str = ""
+    detail: str = ""
+    embedding: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answers to one request, in its order, and the digest of the model that gave them."""
+
+    digest: str
+    answers: tuple[Answer, ...]
+
+
+class Fault(StrEnum):
+    """How a whole request failed; decides what the scorer does next."""
+
+    UNREACHABLE = "unreachable"  # nobody answered: wait, then the same again
+    OVERLOADED = "overloaded"  # asked to come back later: wait, then the same again
+    WORKER_DIED = "worker_died"  # an image of this request may be the cause: again, then halves
+    TIMED_OUT = "timed_out"  # the same
+    BAD_REPLY = "bad_reply"  # an answer that cannot be trusted: again, then halves
+    TOO_LARGE = "too_large"  # halves
+
+
+class ApiFaultError(Exception):
+    """A request that brought no answers.
+
+    Attributes:
+        fault: How it failed.
+        retry_after: Seconds that the server asked to wait; 0 if it did not say.
+    """
+
+    def __init__(self, fault: Fault, detail: str, retry_after: float = 0.0) -> None:
+        super().__init__(f"{fault}: {detail}")
+        self.fault = fault
+        self.retry_after = retry_after
+
+
+class ModelApi(Protocol):
+    """A served model. Safe to call from several threads.
+
+    Embeddings are a capability that an API may lack: it then describes its model without `embedding`, ignores
+    `ImagePayload.embed`, and answers without them.
+    """
+
+    def describe(self) -> ModelPin:
+        """The served model's name, version, digest and labels.
+
+        Raises:
+            ApiFaultError: No answer.
+            ConfigurationError: Unknown model, or credentials refused.
+        """
+
+    def ready(self) -> None:
+        """Returns if the API can answer: its server is up and a worker of the model replies.
+
+        Raises:
+            ApiFaultError: It cannot.
+        """
+
+    def predict(self, images: Sequence[ImagePayload], top_k: int) -> Reply:
+        """Answers for every image, in order.
+
+        Raises:
+            ApiFaultError: No answers that can be trusted.
+            ConfigurationError: Unknown model, or credentials refused.
+        """

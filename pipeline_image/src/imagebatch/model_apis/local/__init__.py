@@ -1,0 +1,1 @@
+"""The model in worker processes of this machine, without a server."""

@@ -1,0 +1,151 @@
+"""A worker process of the local backend, seen from its parent: started when needed."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import weakref
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Literal
+
+from imagebatch.errors import ConfigurationError, one_line
+from imagebatch.model_apis.base import ApiFaultError, Fault, ImagePayload
+
+Operation = Literal["predict", "timed"]
+
+_SCRIPT = Path(__file__).with_name("worker.py")
+# Importing torch and compiling the model on a machine whose every core is busy.
+_LOADING_SECONDS = 300.0
+_ENDING_SECONDS = 5.0
+
+
+class WorkerProcess:
+    """One worker. Not safe to use from two threads at once.
+
+    Args:
+        archive: The `.mar` file.
+        timeout: Seconds after which a request is given up and its worker replaced.
+    """
+
+    def __init__(self, archive: Path, timeout: float) -> None:
+        self._archive = archive
+        self._timeout = timeout
+        self._description = b""
+        self._connection: Connection[Any, bytes] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._end: Any = None
+
+    @property
+    def pid(self) -> int:
+        """Process id; 0 while there is no process."""
+        return self._process.pid if self._process else 0
+
+    def start(self) -> None:
+        """Starts the process, unless there is one; loading goes on beside the caller."""
+        if self._process is not None:
+            return
+        folder = tempfile.mkdtemp(prefix="imagebatch-local-")
+        mine, its = socket.socketpair()
+        with its:
+            descriptor = its.fileno()
+            self._process = subprocess.Popen(  # noqa: S603 (this package's own script)
+                [sys.executable, "-I", str(_SCRIPT), str(descriptor), str(self._archive), folder],
+                pass_fds=[descriptor],
+                stdin=subprocess.DEVNULL,
+            )
+        self._connection = Connection(mine.detach())
+        self._description = b""
+        self._end = weakref.finalize(self, _end, self._process, self._connection, folder)
+
+    def stop(self) -> int | None:
+        """Ends the process, if there is one; returns its exit code, negative for a signal."""
+        process, self._process = self._process, None
+        if process is None:
+            return None
+        self._end()
+        return process.returncode
+
+    def describe(self) -> bytes:
+        """The loaded model's description.
+
+        Raises:
+            ConfigurationError: The archive cannot be loaded.
+            ApiFaultError: The worker ended while loading.
+        """
+        self.start()
+        if not self._description:
+            try:
+                body = self._received(_LOADING_SECONDS)
+            except (EOFError, OSError) as error:
+                raise ApiFaultError(
+                    Fault.UNREACHABLE, f"a worker ended while loading, {_said(self.stop())}"
+                ) from error
+            if body[:1] != b"+":
+                self.stop()
+                raise ConfigurationError(
+                    f"--model-archive {self._archive}: {one_line(body[1:].decode(), 300)};"
+                    " is it an archive of imagebatch-train?"
+                )
+            self._description = body[1:]
+        return self._description
+
+    def ask(
+        self, operation: Operation, images: Sequence[ImagePayload], argument: dict[str, str] | int
+    ) -> bytes:
+        """The worker's answer to one request: `predict` takes the request's headers, `timed` seconds.
+
+        Raises:
+            ConfigurationError: The archive cannot be loaded.
+            ApiFaultError: The worker died, took too long, or its code raised.
+        """
+        self.describe()
+        try:
+            self._require_connection().send(
+                (operation, argument, [(image.key, image.data) for image in images])
+            )
+            body = self._received(self._timeout)
+        except (EOFError, OSError) as error:
+            raise ApiFaultError(Fault.WORKER_DIED, f"worker died, {_said(self.stop())}") from error
+        if body[:1] != b"+":
+            raise ApiFaultError(Fault.WORKER_DIED, one_line(body[1:].decode(), 160))
+        return body[1:]
+
+    def _received(self, seconds: float) -> bytes:
+        connection = self._require_connection()
+        if not connection.poll(seconds):
+            self.kill()
+            raise ApiFaultError(Fault.TIMED_OUT, f"no answer in {seconds:g} s")
+        return connection.recv_bytes()
+
+    def kill(self) -> None:
+        """Ends the process at once, whatever it does."""
+        if self._process is not None:
+            self._process.kill()
+        self.stop()
+
+    def _require_connection(self) -> Connection[Any, bytes]:
+        if self._connection is None:
+            msg = "the worker was not started"
+            raise OSError(msg)
+        return self._connection
+
+
+def _end(process: subprocess.Popen[bytes], connection: Connection[Any, bytes], folder: str) -> None:
+    with contextlib.suppress(OSError):
+        connection.close()
+    try:
+        process.wait(_ENDING_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    shutil.rmtree(folder, ignore_errors=True)  # of a worker that could not do it any more
+
+
+def _said(code: int | None) -> str:
+    return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"

@@ -1,0 +1,122 @@
+"""The handler's replies as JSON (docs/reference/wire.md), read with suspicion: whoever carried them."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from imagebatch.contracts.records import ModelPin
+from imagebatch.errors import one_line
+from imagebatch.model_apis.base import Answer, ApiFaultError, Fault, ImagePayload, Reply
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    name: str
+    version: str
+    digest: str
+
+
+class _Description(BaseModel):
+    model: _Model
+    labels: list[str]
+    engine: str = ""
+    embedding: int = 0
+    memory: bool = False
+
+
+class _Error(BaseModel):
+    reason: str = Field(min_length=1)
+    detail: str = ""
+
+
+class _Image(BaseModel):
+    id: str
+    labels: tuple[str, ...] = ()
+    probabilities: tuple[float, ...] = ()
+    embedding: str = ""
+    error: _Error | None = None
+
+
+class _Reply(BaseModel):
+    model: _Model
+    images: list[_Image]
+
+
+def parse_description(body: bytes) -> ModelPin:
+    """The model that a description names.
+
+    Raises:
+        ApiFaultError: It is none.
+    """
+    try:
+        found = _Description.model_validate_json(body)
+    except ValidationError as error:
+        raise ApiFaultError(Fault.BAD_REPLY, f"no description: {body[:100]!r}") from error
+    return ModelPin(
+        name=found.model.name,
+        version=found.model.version,
+        digest=found.model.digest,
+        labels=found.labels,
+        engine=found.engine,
+        embedding=found.embedding,
+    )
+
+
+def opens_memory(description: bytes) -> bool:
+    """Whether the server that described itself has opened the memory that it was offered."""
+    return _Description.model_validate_json(description).memory
+
+
+def asking_headers(images: Sequence[ImagePayload], top_k: int) -> dict[str, str]:
+    """The request headers that say what is wanted of each image."""
+    wanted = [str(position) for position, image in enumerate(images) if image.embed]
+    return {"X-Top-K": str(top_k)} | ({"X-Embeddings": ",".join(wanted)} if wanted else {})
+
+
+def parse_reply(body: bytes, images: Sequence[ImagePayload], top_k: int) -> Reply:
+    """The answers of a reply, one per image, in order.
+
+    Raises:
+        ApiFaultError: They are not the answers to these images, or cannot be.
+    """
+    try:
+        reply = _Reply.model_validate_json(body)
+    except ValidationError as error:
+        raise ApiFaultError(Fault.BAD_REPLY, f"not the expected JSON: {body[:80]!r}") from error
+    if [image.id for image in reply.images] != [image.key for image in images]:
+        raise ApiFaultError(
+            Fault.BAD_REPLY, f"{len(reply.images)} answers that do not match {len(images)} images"
+        )
+    pairs = zip(reply.images, images, strict=True)
+    return Reply(
+        reply.model.digest, tuple(_answer(image, top_k, embed=asked.embed) for image, asked in pairs)
+    )
+
+
+def _answer(image: _Image, top_k: int, *, embed: bool) -> Answer:
+    if image.error is not None:
+        return Answer(reason=image.error.reason, detail=one_line(image.error.detail, 200))
+    values = image.probabilities
+    falling = all(a >= b for a, b in itertools.pairwise(values))
+    in_range = all(0.0 <= value <= 1.0 for value in values)  # false for NaN too
+    if not (len(values) == len(image.labels) == top_k and falling and in_range):
+        raise ApiFaultError(Fault.BAD_REPLY, f"labels and probabilities that cannot be: {values[:5]}")
+    embedding = _embedding(image.embedding) if embed else b""
+    return Answer(labels=image.labels, probabilities=values, embedding=embedding)
+
+
+def _embedding(text: str) -> bytes:
+    try:
+        found = base64.b64decode(text, validate=True)
+        finite = bool(np.isfinite(np.frombuffer(found, "<f4")).all())
+    except ValueError:
+        finite = False
+    if not finite:
+        raise ApiFaultError(Fault.BAD_REPLY, f"an embedding that cannot be: {text[:40]!r}")
+    return found

@@ -1,0 +1,1 @@
+"""TorchServe: inference, management, keys and shared memory."""

@@ -1,0 +1,97 @@
+"""TorchServe's management API: which models are served, with how many workers."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import requests
+
+from imagebatch.errors import ConfigurationError, ModelApiUnavailableError, UnknownModelError, one_line
+from imagebatch.model_apis.torchserve.keys import KeyFile
+from imagebatch.settings import ModelsSettings
+
+# Seconds before asking again. A server whose cores are all busy answers 500 to what it could not end in time,
+# such as "Interrupted while cleaning resources", and may leave the model without workers.
+PAUSES = (2.0, 5.0)
+
+
+class _ServerFailedError(ModelApiUnavailableError):
+    """The management API answered, with an error of its own."""
+
+
+class Management:
+    """A client for one TorchServe's management API.
+
+    Args:
+        settings: Where it is, its keys, and how long to wait for an answer.
+    """
+
+    def __init__(self, settings: ModelsSettings) -> None:
+        self._url = settings.management_url.rstrip("/")
+        self._keys = KeyFile(settings.key_file, self._url) if settings.key_file else None
+        self._timeout = settings.request_timeout
+
+    def list(self) -> Any:
+        """Names and archives of the models."""
+        return self._ask("GET", "/models")["models"]
+
+    def describe(self, model: str, version: str) -> Any:
+        """A model's workers, and what its handler says of itself."""
+        return self._ask("GET", _path(model, version), customized="true")[0]
+
+    def register(self, archive: str, workers: int) -> Any:
+        """Loads an archive of the model store."""
+        if not archive:
+            raise ConfigurationError("models register needs --archive, a file name in the model store")
+        return self._ask("POST", "/models", url=archive, initial_workers=str(workers), synchronous="true")
+
+    def unregister(self, model: str, version: str) -> Any:
+        """Takes a model away."""
+        return self._insist("DELETE", _path(model, version))
+
+    def scale(self, model: str, version: str, workers: int) -> Any:
+        """Sets a model's number of workers."""
+        count = str(workers)
+        wanted = {"min_worker": count, "max_worker": count, "synchronous": "true"}
+        return self._insist("PUT", _path(model, version), **wanted)
+
+    def _insist(self, method: str, path: str, **parameters: str) -> Any:
+        for pause in PAUSES:
+            try:
+                return self._ask(method, path, **parameters)
+            except _ServerFailedError:
+                time.sleep(pause)
+        return self._ask(method, path, **parameters)
+
+    def _ask(self, method: str, path: str, **parameters: str) -> Any:
+        headers = {"Authorization": f"Bearer {self._keys.key('management')}"} if self._keys else {}
+        try:
+            with requests.Session() as session:
+                session.trust_env = False
+                response = session.request(
+                    method,
+                    self._url + path,
+                    params=parameters,
+                    headers=headers,
+                    timeout=self._timeout,
+                    allow_redirects=False,
+                )
+        except requests.RequestException as error:
+            raise ModelApiUnavailableError(f"no answer from {self._url}: {one_line(error, 200)}") from error
+        return _content(response)
+
+
+def _path(model: str, version: str) -> str:
+    return f"/models/{model}" + (f"/{version}" if version else "")
+
+
+def _content(response: requests.Response) -> Any:
+    if response.ok:
+        return response.json()
+    text = f"HTTP {response.status_code} {one_line(response.text, 200)}"
+    if response.status_code == requests.codes.not_found:
+        raise UnknownModelError(f"the model server does not serve that: {text}")
+    if response.status_code >= 500:  # noqa: PLR2004 (the class of server errors)
+        raise _ServerFailedError(f"the management API failed: {text}")
+    raise ConfigurationError(f"the management API refused: {text}; is --key-file right?")

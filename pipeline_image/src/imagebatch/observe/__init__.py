@@ -1,0 +1,1 @@
+"""What a stage shows while it works: metrics, times, progress."""

@@ -1,5 +1,0 @@
-"""First stage: list the input, hash it, read image headers, plan shards, pin the model."""
-
-from imagebatch.preprocess.stage import preprocess
-
-__all__ = ["preprocess"]

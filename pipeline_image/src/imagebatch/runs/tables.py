@@ -1,0 +1,79 @@
+"""The product: a ledger's rows as the columns and lines that a user reads (docs/reference/run-layout.md)."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from imagebatch.contracts.records import ModelPin
+from imagebatch.runs.ledger import ShardLedger
+
+FAILURE_COLUMNS = ("image_id", "uri", "stage", "reason", "detail")
+
+# Probabilities in text have six decimals: float32 carries about seven digits.
+_DECIMALS = 6
+_FIXED = pa.decimal128(_DECIMALS + 2, _DECIMALS)
+
+
+def prediction_columns(top_k: int) -> list[str]:
+    """Names of the CSV's columns, in order."""
+    ranks = range(1, top_k + 1)
+    labels, probabilities = [f"label_{k}" for k in ranks], [f"probability_{k}" for k in ranks]
+    return ["image_id", "sha256", *labels, *probabilities, "model", "model_version", "model_digest"]
+
+
+def predictions(ledger: ShardLedger, top_k: int, model: ModelPin) -> pa.Table:
+    """A shard's predicted images: text columns, and probabilities as float32 in [0, 1]."""
+    rows = ledger.predicted
+    size = rows.num_rows
+    columns = [
+        rows["image_id"],
+        rows["sha256"],
+        *(ranked(rows["labels"], rank) for rank in range(top_k)),
+        *(ranked(rows["probabilities"], rank) for rank in range(top_k)),
+        *(pa.array([value] * size, pa.string()) for value in (model.name, model.version, model.digest)),
+    ]
+    return pa.table(columns, names=prediction_columns(top_k))
+
+
+def failures(ledger: ShardLedger) -> pa.Table:
+    """A shard's images without a prediction: FAILURE_COLUMNS, sorted by id."""
+    uris = dict(zip(ledger.manifest["image_id"].to_pylist(), ledger.manifest["uri"].to_pylist(), strict=True))
+    rows = [
+        {"image_id": row["image_id"], "uri": uris[row["image_id"]], "stage": stage}
+        | {"reason": row["reason"], "detail": row["detail"]}
+        for stage, table in (("preprocess", ledger.rejected), ("score", ledger.failed))
+        for row in table.select(["image_id", "reason", "detail"]).to_pylist()
+    ]
+    schema = pa.schema([(name, pa.string()) for name in FAILURE_COLUMNS])
+    return pa.Table.from_pylist(sorted(rows, key=lambda row: str(row["image_id"])), schema)
+
+
+def csv_header(columns: list[str] | tuple[str, ...]) -> bytes:
+    """The header line of RFC 4180."""
+    return (",".join(columns) + "\r\n").encode()
+
+
+def csv_lines(table: pa.Table) -> bytes:
+    """A table's rows as lines of RFC 4180: CRLF, quotes where needed, UTF-8, six decimals."""
+    if not table.num_rows:
+        return b""
+    columns = [_text(column.combine_chunks()) for column in table.columns]
+    lines = pc.binary_join_element_wise(*columns, ",").to_pylist()
+    return ("\r\n".join(lines) + "\r\n").encode()
+
+
+def ranked(lists: pa.ChunkedArray, rank: int) -> pa.ChunkedArray:
+    """Element `rank` (from 0) of each list; null where a list is null or shorter."""
+    # Flattening drops null lists, so they are made empty first: every row must keep its place.
+    whole = pc.coalesce(lists, pa.scalar([], lists.type))
+    return pc.list_flatten(pc.list_slice(whole, rank, rank + 1, return_fixed_size_list=True))
+
+
+def _text(column: pa.Array) -> pa.Array:
+    if pa.types.is_floating(column.type):
+        rounded = pc.round(column.cast(pa.float64()), _DECIMALS, round_mode="half_to_even")
+        return pc.fill_null(rounded.cast(_FIXED).cast(pa.string()), "")
+    text = pc.fill_null(column, "")
+    quoted = pc.binary_join_element_wise('"', pc.replace_substring(text, '"', '""'), '"', "")
+    return pc.if_else(pc.match_substring_regex(text, '[",\\r\\n]'), quoted, text)

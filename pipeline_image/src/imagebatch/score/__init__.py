@@ -1,5 +1,0 @@
-"""Second stage: ask the model API about every image of a shard."""
-
-from imagebatch.score.stage import ShardScore, score
-
-__all__ = ["ShardScore", "score"]

@@ -1,0 +1,96 @@
+"""The golden images: a few images with known answers, asked about before the first row of a run.
+
+The file is made with the archive and lies beside it. It catches what a digest cannot: another CPU, library
+or setting under which the same files give other answers.
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+
+import fsspec
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from imagebatch.contracts.records import ModelPin
+from imagebatch.errors import ConfigurationError, ModelChangedError
+from imagebatch.log import get_logger
+from imagebatch.model_apis.base import Answer, ImagePayload
+from imagebatch.scorer.packs import PackScorer
+
+log = get_logger()
+
+
+class GoldenImage(BaseModel):
+    """One image (base64) and the answer expected: labels, most probable first, and their probabilities."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    b64: str
+    labels: list[str]
+    probabilities: list[float]
+
+
+class GoldenSet(BaseModel):
+    """The file: which model it belongs to, how far probabilities may be off, and the images."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model_digest: str
+    tolerance: float = Field(gt=0, lt=1)
+    images: list[GoldenImage] = Field(min_length=1)
+
+
+def golden_uri(template: str, pin: ModelPin) -> str:
+    """The file for a model, `{model}` in the setting replaced; empty where such a file does not exist."""
+    if "{model}" not in template:
+        return template
+    uri = template.replace("{model}", pin.name)
+    filesystem, path = fsspec.core.url_to_fs(uri)
+    if filesystem.exists(path):
+        return uri
+    log.info("no golden images for this model", looked_for=uri)
+    return ""
+
+
+def probe(uri: str, packs: PackScorer, pin: ModelPin) -> None:
+    """Asks about the golden images and compares.
+
+    Raises:
+        ConfigurationError: The file cannot be read, or belongs to another model.
+        ModelChangedError: An answer is not the expected one.
+    """
+    golden = _load(uri)
+    if golden.model_digest != pin.digest:
+        raise ConfigurationError(
+            f"--golden {uri} belongs to {golden.model_digest}, the run's model is {pin.digest}"
+        )
+    payloads = [
+        ImagePayload(f"{position}-golden", base64.b64decode(image.b64))
+        for position, image in enumerate(golden.images)
+    ]
+    answers = itertools.chain.from_iterable(packs.score(payloads))
+    for image, answer in zip(golden.images, answers, strict=True):
+        _compare(image, answer, golden.tolerance)
+    log.info("golden images answered as expected", images=len(golden.images), tolerance=golden.tolerance)
+
+
+def _load(uri: str) -> GoldenSet:
+    try:
+        with fsspec.open(uri, "rb") as stream:
+            return GoldenSet.model_validate_json(stream.read())
+    except (OSError, ValueError, ValidationError) as error:
+        raise ConfigurationError(f"--golden {uri}: {error}") from error
+
+
+def _compare(image: GoldenImage, answer: Answer, tolerance: float) -> None:
+    expected = dict(zip(image.labels, image.probabilities, strict=True))
+    found = dict(zip(answer.labels, answer.probabilities, strict=True))
+    off = max((abs(found[label] - expected[label]) for label in found.keys() & expected.keys()), default=1.0)
+    if not found or answer.labels[0] != image.labels[0] or off > tolerance:
+        raise ModelChangedError(
+            f"golden image {image.name}: expected {image.labels[0]} {image.probabilities[0]:.4f},"
+            f" got {answer.reason or f'{answer.labels[0]} {answer.probabilities[0]:.4f}'};"
+            " the server does not compute what it did when the archive was made"
+        )

@@ -1,0 +1,175 @@
+"""One request's worth of images, scored whatever happens to the request.
+
+A request that fails is sent again; one that keeps failing is halved until the image that causes it is
+alone. That image is quarantined, all others are scored.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+
+from imagebatch.contracts.records import ModelPin, Reason
+from imagebatch.errors import ModelChangedError, one_line
+from imagebatch.log import get_logger
+from imagebatch.model_apis.base import Answer, ApiFaultError, Fault, ImagePayload, ModelApi, Reply
+from imagebatch.model_apis.retry import Patience
+from imagebatch.observe.metrics import Metric, Telemetry
+from imagebatch.scorer.pace import Pace
+
+log = get_logger()
+
+# A fault that the images may have caused is tried this often before the pack is halved, a single image
+# quarantined.
+TRIES = 3
+# A connection that breaks may be the images' doing too, but is far more often the network's or a restart's.
+CONNECTION_TRIES = 6
+
+
+class PackScorer:
+    """Scores packs through one model API. Safe to use from several threads.
+
+    Args:
+        api: The model.
+        model: The model whose digest and labels every reply must carry.
+        top_k: Labels per image.
+        pace: How many requests at once, and how large.
+        patience: How long to wait for an API that does not answer.
+        telemetry: Where attempts are counted.
+    """
+
+    def __init__(
+        self,
+        api: ModelApi,
+        *,
+        model: ModelPin,
+        top_k: int,
+        pace: Pace,
+        patience: Patience,
+        telemetry: Telemetry,
+    ) -> None:
+        self._api = api
+        self._digest = model.digest
+        self._labels = frozenset(model.labels)
+        self._top_k = top_k
+        self._pace = pace
+        self._patience = patience
+        self._telemetry = telemetry
+
+    def score(self, images: Sequence[ImagePayload]) -> Iterator[list[Answer]]:
+        """Asks about images until every one has its answer.
+
+        Yields:
+            Answers in order, one piece per request. A request counts as under way until the next piece is
+            asked for, so that a caller who keeps each piece at once never has more to lose than that.
+
+        Raises:
+            ModelApiUnavailableError: The API did not answer for too long.
+            ModelChangedError: Another model answered.
+            ConfigurationError: The API refuses this client, or does not know the model.
+        """
+        if not images:
+            return
+        if not self._pace.fits(images):
+            yield from self._in_halves(images)
+            return
+        history: list[str] = []
+        for tries in itertools.count():
+            try:
+                yield from self._asked(images)
+            except ApiFaultError as fault:
+                self._telemetry.fault(fault.fault)
+                if fault.fault is Fault.TOO_LARGE:
+                    self._pace.too_large(images)
+                    yield from self._isolated(images, [str(fault)])
+                    return
+                if fault.fault is Fault.OVERLOADED:
+                    self._pace.overloaded()
+                else:
+                    history.append(str(fault))
+                if len(history) >= (CONNECTION_TRIES if fault.fault is Fault.UNREACHABLE else TRIES):
+                    yield from self._isolated(images, history)
+                    return
+                self._patience.pause(fault, tries)
+            else:
+                return
+
+    def _asked(self, images: Sequence[ImagePayload]) -> Iterator[list[Answer]]:
+        """One request, under way until its answers are taken care of."""
+        with self._pace.turn():
+            started = time.monotonic()
+            reply = self._api.predict(images, self._top_k)
+            seconds = time.monotonic() - started
+            self._require_trusted(reply)
+            yield list(reply.answers)
+        self._patience.answered()
+        self._pace.answered(len(images), seconds)
+        self._telemetry.add(Metric.REQUESTS)
+        self._telemetry.add(Metric.REQUEST_SECONDS, seconds)
+        self._telemetry.add(Metric.IMAGES, len(images))
+        self._telemetry.add(Metric.BYTES, sum(len(image.data) for image in images))
+
+    def _require_trusted(self, reply: Reply) -> None:
+        if reply.digest != self._digest:
+            raise ModelChangedError(
+                f"the model changed during the run: {reply.digest} answered,"
+                f" the run was started with {self._digest}; start a new run"
+            )
+        unknown = {label for answer in reply.answers for label in answer.labels} - self._labels
+        if unknown:
+            raise ApiFaultError(
+                Fault.BAD_REPLY, f"labels that the model does not have: {sorted(unknown)[:3]}"
+            )
+
+    def _isolated(self, images: Sequence[ImagePayload], history: list[str]) -> Iterator[list[Answer]]:
+        """Narrows down which image makes a request fail."""
+        if len(images) > 1:
+            log.info("pack halved", images=len(images), fault=history[-1])
+            yield from self._in_halves(images)
+        elif history[-1].startswith(Fault.TOO_LARGE):
+            yield [Answer(reason=Reason.REQUEST_TOO_LARGE, detail=one_line(history[-1], 200))]
+        else:
+            yield from self._judged(images, history)
+
+    def _judged(self, images: Sequence[ImagePayload], history: list[str]) -> Iterator[list[Answer]]:
+        """Quarantines an image that fails once more right after the server has answered without it."""
+        for tries in itertools.count():
+            self._require_healthy()
+            try:
+                yield from self._asked(images)
+            except ApiFaultError as fault:
+                self._telemetry.fault(fault.fault)
+                if fault.fault is not Fault.OVERLOADED:
+                    history.append(str(fault))
+                    break
+                self._patience.pause(fault, tries)
+            else:
+                return
+        self._telemetry.add(Metric.QUARANTINED)
+        log.warning("image quarantined", key=images[0].key, fault=history[-1])
+        yield [Answer(reason=Reason.QUARANTINED, detail=_told(history))]
+
+    def _in_halves(self, images: Sequence[ImagePayload]) -> Iterator[list[Answer]]:
+        self._telemetry.add(Metric.HALVINGS)
+        half = len(images) // 2
+        yield from self.score(images[:half])
+        yield from self.score(images[half:])
+
+    def _require_healthy(self) -> None:
+        """Makes sure that the image is at fault and not the server: the server must answer without it."""
+        waits = 0
+        while True:
+            try:
+                self._api.ready()
+            except ApiFaultError as fault:
+                self._telemetry.fault(fault.fault)
+                self._patience.sleep(fault, waits)
+                waits += 1
+            else:
+                return
+
+
+def _told(history: list[str]) -> str:
+    """An image's attempts as one line."""
+    return one_line(f"failed alone in {len(history)} requests: {'; '.join(history)}", 400)

@@ -1,0 +1,241 @@
+"""Rows in, rows out: reads images ahead, packs them, asks the model, keeps few requests in flight."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import numpy as np
+
+from imagebatch.contracts.records import Reason, RunDescription, sha256_hex
+from imagebatch.errors import ModelChangedError
+from imagebatch.inputs.source import image_source
+from imagebatch.inputs.unavailable import ImageUnavailableError
+from imagebatch.model_apis import open_backend
+from imagebatch.model_apis.base import Answer, Fault, ImagePayload
+from imagebatch.model_apis.retry import Patience, patiently
+from imagebatch.observe.metrics import Telemetry
+from imagebatch.observe.stage_metrics import current
+from imagebatch.scorer.golden import golden_uri, probe
+from imagebatch.scorer.pace import Pace
+from imagebatch.scorer.packs import PackScorer
+from imagebatch.scorer.projection import project
+from imagebatch.settings import ScoringSettings
+
+Row = dict[str, Any]
+K = TypeVar("K")
+T = TypeVar("T")
+R = TypeVar("R")
+Keep = Callable[[K, list[Row]], None]
+
+# Images of the first request; each one after it has twice as many. All threads read at once in the beginning,
+# and the server would stand idle until a whole pack is there.
+FIRST_PACK = 16
+
+# Images of a request below which the cost of the request itself would show.
+SMALLEST_SHARE = 4
+
+# Rows known ahead: so many before the end, packs begin to become smaller.
+_TAIL = 1024
+
+# Packs handed out per thread; those that wait are rows without their files.
+_AHEAD = 3
+
+# Bytes beyond which a request takes no more images: so many files of any size are held in memory, times the
+# requests in flight and read ahead.
+LARGEST_PACK = 16 << 20
+
+
+class Engine:
+    """Scores rows of a run's manifest with the run's model.
+
+    Args:
+        description: run.json.
+        settings: Where the model API is and how hard to drive it.
+
+    Attributes:
+        gives_embeddings: Whether the served model gives embeddings.
+
+    Raises:
+        ModelChangedError: The served model is not the one that the run was started with.
+        ModelApiUnavailableError: The model API did not answer.
+    """
+
+    def __init__(self, description: RunDescription, settings: ScoringSettings) -> None:
+        pin = description.model
+        self._description = description
+        self._most_in_flight = settings.in_flight
+        self._source = image_source(description)
+        self._api = open_backend(description.backend, settings, pin.name, pin.version)
+        self._retry_seconds = settings.retry_seconds
+        self.telemetry = Telemetry()
+        self._patience = Patience(self._api.ready, settings.retry_seconds, self.telemetry)
+        self._pace = Pace(settings.in_flight, settings.pack_size, settings.request_timeout)
+        self._packs = PackScorer(
+            self._api,
+            model=pin,
+            top_k=description.top_k,
+            pace=self._pace,
+            patience=self._patience,
+            telemetry=self.telemetry,
+        )
+        current().watch_scoring(self.telemetry, self._limits, Fault)
+        self.require_model()
+        if golden := golden_uri(settings.golden, pin):
+            probe(golden, self._packs, pin)
+
+    def require_model(self) -> None:
+        """Raises ModelChangedError unless the served model is the run's."""
+        pin = self._description.model
+        found = patiently(self._api.describe, self._retry_seconds, self.telemetry)
+        if found.digest != pin.digest:
+            raise ModelChangedError(
+                f"{pin.name} {pin.version} is now {found.digest},"
+                f" the run was started with {pin.digest}; start a new run"
+            )
+        self.gives_embeddings = found.embedding > 0
+
+    def scored(
+        self, chunks: Iterable[tuple[K, Sequence[Row]]], keep: Keep[K] | None = None
+    ) -> Iterator[tuple[K, list[Row]]]:
+        """Scores chunks of manifest rows (`ASKED_COLUMNS`), each under a key of the caller.
+
+        A row with `embed` true is asked for its embedding too; only where `gives_embeddings`.
+
+        Args:
+            chunks: Read as they are needed, in the thread that takes the results.
+            keep: Called with each request's rows, from the thread that got them, before another request
+                takes its place: what it has kept need never be asked again.
+
+        Yields:
+            (key, rows of SCORES_SCHEMA), in order; a chunk comes in one or more pieces.
+        """
+        packs = self._packs_of(_knowing_what_follows(chunks))
+
+        def score_pack(item: tuple[K, Sequence[Row]]) -> tuple[K, list[Row]]:
+            key, rows = item
+            try:
+                return key, self._answered(rows, (lambda kept: keep(key, kept)) if keep else _forget)
+            except BaseException as error:
+                self._patience.give_up(error)  # the other threads' waiting is in vain
+                raise
+
+        return _bounded_map(score_pack, packs, threads=self._most_in_flight + 1)
+
+    def _limits(self) -> tuple[int, int]:
+        limits = self._pace.limits
+        return limits.in_flight, limits.pack_size
+
+    def _packs_of(self, chunks: Iterable[tuple[K, Sequence[Row], int]]) -> Iterator[tuple[K, Sequence[Row]]]:
+        """Cuts chunks into packs of the size that suits the server when each is begun.
+
+        The last rows of all go in ever smaller packs (guided self-scheduling: Polychronopoulos and Kuck,
+        1987): with equal ones the workers would wait for the one that was given the last. Each worker has
+        about two requests in flight: one that it works on, one that waits.
+        """
+        ramp, workers = FIRST_PACK, max(min(2, self._most_in_flight), self._most_in_flight // 2)
+        for key, rows, following in chunks:
+            start = 0
+            while start < len(rows):
+                share = math.ceil((len(rows) - start + following) / workers)
+                size = min(self._pace.limits.pack_size, ramp, max(SMALLEST_SHARE, share))
+                pack = _within_bytes(rows[start : start + size])
+                yield key, pack
+                start += len(pack)
+                ramp *= 2
+
+    def _answered(self, rows: Sequence[Row], keep: Callable[[list[Row]], None]) -> list[Row]:
+        digest = self._description.model.digest
+        answered: dict[int, Row] = {}
+        images: list[ImagePayload] = []
+        positions: list[int] = []
+        for position, row in enumerate(rows):
+            try:
+                data = self._read(row)
+            except ImageUnavailableError as refused:
+                answer = Answer(reason=refused.reason, detail=refused.detail)
+                answered[position] = _score_row(row, answer, digest)
+            else:
+                key = f"{position}-{row['sha256'][:16]}"
+                images.append(ImagePayload(key, data, embed=row.get("embed", False)))
+                positions.append(position)
+        asked = iter(positions)
+        for answers in self._packs.score(images):
+            places = list(itertools.islice(asked, len(answers)))
+            piece = [_score_row(rows[at], answer, digest) for at, answer in zip(places, answers, strict=True)]
+            keep(piece)
+            answered |= zip(places, piece, strict=True)
+        return [answered[position] for position in range(len(rows))]
+
+    def _read(self, row: Row) -> bytes:
+        data = self._source.read(row["uri"])
+        if sha256_hex(data) != row["sha256"]:
+            raise ImageUnavailableError(Reason.CONTENT_CHANGED, "the file is not the one that preprocess saw")
+        return data
+
+
+def _knowing_what_follows(
+    chunks: Iterable[tuple[K, Sequence[Row]]],
+) -> Iterator[tuple[K, Sequence[Row], int]]:
+    """Tells of each chunk how many rows follow it, as far as `_TAIL` shows: reads that many ahead."""
+    waiting: deque[tuple[K, Sequence[Row]]] = deque()
+    following = 0
+    for chunk in chunks:
+        waiting.append(chunk)
+        following += len(chunk[1])
+        while following - len(waiting[0][1]) >= _TAIL:
+            key, rows = waiting.popleft()
+            following -= len(rows)
+            yield key, rows, following
+    for key, rows in waiting:
+        following -= len(rows)
+        yield key, rows, following
+
+
+def _within_bytes(rows: Sequence[Row]) -> Sequence[Row]:
+    """As many of the rows as the largest pack holds, at least one."""
+    ends = itertools.accumulate(row["size"] for row in rows)
+    return rows[: max(1, sum(end <= LARGEST_PACK for end in ends))]
+
+
+def _forget(_: list[Row]) -> None:
+    """Keeps nothing."""
+
+
+def _score_row(row: Row, answer: Answer, digest: str) -> Row:
+    """One row of SCORES_SCHEMA."""
+    known = {reason.value for reason in Reason}
+    reason = answer.reason if answer.reason in known else Reason.DECODE_FAILED.value
+    return {
+        "image_id": row["image_id"],
+        "sha256": row["sha256"],
+        "model_digest": digest,
+        "labels": list(answer.labels) or None,
+        "probabilities": list(answer.probabilities) or None,
+        "reason": str(reason) if answer.reason else None,
+        "detail": answer.detail if answer.reason else None,
+        "embedding": project(np.frombuffer(answer.embedding, "<f4")) if answer.embedding else None,
+    }
+
+
+def _bounded_map(call: Callable[[T], R], items: Iterable[T], *, threads: int) -> Iterator[R]:
+    """Like `Executor.map`, in order, but never more than a few items ahead of the consumer.
+
+    Some wait beside those under way, for a consumer that is busy itself: at the end of a shard it asks the
+    server, behind all requests under way, whether the model is still the same.
+    """
+    waiting: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(threads) as executor:
+        try:
+            for item in items:
+                waiting.append(executor.submit(call, item))
+                if len(waiting) >= _AHEAD * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            executor.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,92 @@
+"""The commands around and after scoring, and those about the installation."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import CliPositionalArg
+
+from imagebatch.settings.base import ApiSettings, CommonSettings, ModelName, ModelVersion, RunSettings
+from imagebatch.settings.reporting import ReportSettings
+from imagebatch.settings.scoring import (
+    InputSettings,
+    MeasuringSettings,
+    ScoringSettings,
+    WholeScoringSettings,
+)
+
+
+class PostprocessSettings(RunSettings):
+    """Write the CSV, the failures and the certificate."""
+
+
+class VerifySettings(RunSettings):
+    """Prove a finished run's certificate again."""
+
+
+class RedriveSettings(ReportSettings, ScoringSettings):
+    """Score only the images of a finished run that have no prediction, and merge them into it."""
+
+    reasons: str = Field("", description="Comma-separated reasons to redrive; empty: all of failures.csv.")
+
+
+class WholeRunSettings(InputSettings, WholeScoringSettings, ReportSettings):
+    """All stages in one process, without an orchestrator."""
+
+    report: bool = Field(default=True, description="End with a report, which never fails the run.")
+
+
+class PruneSettings(CommonSettings):
+    """Remove old runs, and what killed processes left in the others."""
+
+    runs_uri: str = Field(
+        "var/runs", min_length=1, description="Where runs are kept: a folder or any fsspec URI."
+    )
+    keep_days: float = Field(
+        ge=0, le=36_500, description="Runs that were last written to longer ago are removed, in days."
+    )
+    unfinished: bool = Field(
+        default=False, description="Remove old runs that never finished, too: they cannot be continued then."
+    )
+    dry_run: bool = Field(default=False, description="Only say what would be removed.")
+
+
+class BenchSettings(MeasuringSettings):
+    """Measure what this machine can do with this model, and how much of it a run gets."""
+
+    seconds: int = Field(3, ge=1, le=600, description="Seconds per ceiling and round.")
+
+
+class TuneSettings(MeasuringSettings):
+    """Find the pack size, requests in flight and workers that suit this machine and model."""
+
+    output: str = Field(
+        "imagebatch.env", min_length=1, description="File to write, for --settings-file; replaced as a whole."
+    )
+    tune_workers: bool = Field(
+        default=True,
+        description="Try numbers of TorchServe workers, and leave the best set, where the server is on this"
+        " machine and its management API answers.",
+    )
+
+
+class ModelsSettings(ApiSettings):
+    """The model server's management API."""
+
+    action: CliPositionalArg[Literal["list", "describe", "register", "unregister", "scale"]] = Field(
+        description="What to do."
+    )
+    model: ModelName = Field("solar-cells", description="Name of the model.")
+    model_version: ModelVersion = Field("", description="Version of the model; empty: the server's default.")
+    archive: str = Field("", description="register: the archive's file name in the model store.")
+    workers: int = Field(2, ge=0, le=1024, description="register, scale: worker processes.")
+
+
+class DoctorSettings(CommonSettings):
+    """Say what is missing on this machine."""
+
+    ports: str = Field("", description="Comma-separated TCP ports of loopback that must be free.")
+    java: str = Field("", description="Java executable that must start; empty: not checked.")
+    min_free_gb: float = Field(1.0, ge=0, description="Free disk space wanted, in GB (10^9 bytes).")
+    path: str = Field(".", description="Folder on the disk that is checked.")

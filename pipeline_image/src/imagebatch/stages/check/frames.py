@@ -1,0 +1,104 @@
+"""What the suites look at: pandas frames of bounded size, and what adds up over all of them."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+import pandas as pd
+import pyarrow as pa
+
+from imagebatch.runs.folder import RunFolder
+from imagebatch.runs.ledger import manifests, scores_of, shard_count
+from imagebatch.runs.tables import ranked
+
+# Rows that a suite sees at once: memory does not grow with the run.
+FRAME_ROWS = 10_000
+
+
+class Totals:
+    """What only shows over all frames: counts, order of ids, shares of classes."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.without_result = 0
+        self.labels: Counter[str] = Counter()
+        self._ids_not_rising = 0
+        self._last_id = ""
+
+    def add(self, frame: pd.DataFrame) -> None:
+        """Counts one frame; frames come in the order of their ids."""
+        ids = frame["image_id"].to_list()
+        self._ids_not_rising += sum(a >= b for a, b in itertools.pairwise([self._last_id, *ids]))
+        self._last_id = ids[-1] if ids else self._last_id
+        self.rows += len(frame)
+        self.without_result += int(frame["without_result"].sum())
+        if "label_1" in frame:
+            self.labels.update(frame["label_1"].dropna().to_list())
+
+    def frame(self) -> pd.DataFrame:
+        """One row: `rows`, `without_result`, `ids_not_rising` (0 means that each id occurs once)."""
+        return pd.DataFrame(
+            {
+                "rows": [self.rows],
+                "without_result": [self.without_result],
+                "ids_not_rising": [self._ids_not_rising],
+            }
+        )
+
+    def shares(self) -> pd.DataFrame:
+        """Share of each class among the predicted images: columns `label` and `share`."""
+        total = self.labels.total()
+        items = sorted(self.labels.items())
+        return pd.DataFrame(
+            {"label": [name for name, _ in items], "share": [count / total for _, count in items]}
+        )
+
+
+def manifest_frames(run: RunFolder, totals: Totals) -> Iterator[pd.DataFrame]:
+    """Every listed image; adds `pixels`, `without_result` (0 or 1), `complete` (a header or a reason)."""
+    for table in _tables(manifest.drop_columns(["detail"]) for manifest in manifests(run)):
+        frame = table.to_pandas()
+        frame["pixels"] = frame["width"] * frame["height"]
+        has_header = frame[["size", "sha256", "format", "width", "height"]].notna().all(axis="columns")
+        yield _judged(frame, has_header, totals)
+
+
+def scores_frames(run: RunFolder, top_k: int, totals: Totals) -> Iterator[pd.DataFrame]:
+    """Every scored image: labels and probabilities by rank; adds their sum and the same two columns."""
+    probabilities = [f"probability_{rank + 1}" for rank in range(top_k)]
+    labels = [f"label_{rank + 1}" for rank in range(top_k)]
+    for table in _tables(scores_of(run, shard) for shard in range(shard_count(run))):
+        frame = table.select(["image_id", "sha256", "model_digest", "reason"]).to_pandas()
+        for rank in range(top_k):
+            frame[labels[rank]] = ranked(table["labels"], rank).to_pandas()
+            frame[probabilities[rank]] = ranked(table["probabilities"], rank).to_pandas()
+        frame["probability_sum"] = frame[probabilities].sum(axis="columns")
+        answered = frame[[*labels, *probabilities]].notna().all(axis="columns")
+        yield _judged(frame, answered, totals)
+
+
+def _tables(shards: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Shards joined or cut to tables of at most FRAME_ROWS rows; at least one."""
+    waiting: list[pa.Table] = []
+    rows = yielded = 0
+    for shard in shards:
+        table = shard
+        while rows + table.num_rows >= FRAME_ROWS:
+            taken = FRAME_ROWS - rows
+            yield pa.concat_tables([*waiting, table.slice(0, taken)])
+            waiting, rows, table = [], 0, table.slice(taken)
+            yielded += 1
+        waiting.append(table)
+        rows += table.num_rows
+    if rows or not yielded:
+        yield pa.concat_tables(waiting)
+
+
+def _judged(frame: pd.DataFrame, has_result: pd.Series[bool], totals: Totals) -> pd.DataFrame:
+    has_reason = frame["reason"].notna()
+    frame["without_result"] = has_reason.astype(int)
+    frame["complete"] = has_result ^ has_reason
+    totals.add(frame)
+    return frame

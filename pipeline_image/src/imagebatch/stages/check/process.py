@@ -1,0 +1,87 @@
+"""The checks in a process of their own, which loads Great Expectations while images are being read."""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import signal
+import sys
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Self
+
+from imagebatch import log
+from imagebatch.observe.push import measured
+from imagebatch.settings import CheckSettings
+from imagebatch.stages.check.stage import CheckResult, check
+
+_log = log.get_logger()
+_GOODBYE = 0.2  # seconds
+
+
+class CheckProcess:
+    """Checks in another process, which ends with the block, or with this process.
+
+    Where Great Expectations is loaded already, there is no other process: the checks are done in this one.
+
+    Args:
+        log_level: Of its log.
+    """
+
+    def __init__(self, log_level: str) -> None:
+        self._loaded = "great_expectations" in sys.modules
+        if not self._loaded:
+            self._start(log_level)
+
+    def _start(self, log_level: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, log_level), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def check(self, settings: CheckSettings) -> CheckResult:
+        """What `quality.check` does, returns and raises."""
+        if self._loaded:
+            return measured("check", settings, check)
+        try:
+            self._connection.send(settings)
+            outcome = self._connection.recv()
+        except (EOFError, OSError):
+            _log.warning("the process of the checks died: checking in this one", suite=settings.suite)
+            return measured("check", settings, check)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        result: CheckResult = outcome
+        return result
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._loaded:
+            self._connection.close()
+            # Seeing that, it gives its semaphores back at once; taking its libraries down is not waited for,
+            # and it may be loading still.
+            self._process.join(_GOODBYE)
+            self._process.kill()
+            self._process.join()
+
+
+def _serve(connection: Connection, log_level: str) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to both, and the parent decides
+    log.configure(log_level)
+    importlib.import_module("imagebatch.stages.check.suites")
+    importlib.import_module("imagebatch.stages.check.validation")
+    while True:
+        try:
+            settings: CheckSettings = connection.recv()
+        except EOFError:  # the parent has ended
+            return
+        try:
+            outcome: CheckResult | Exception = measured("check", settings, check)
+        except Exception as error:  # noqa: BLE001 (raised again where the check was asked for)
+            outcome = error
+        connection.send(outcome)

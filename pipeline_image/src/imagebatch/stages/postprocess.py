@@ -1,0 +1,134 @@
+"""Last stage: predictions.csv, predictions.parquet, failures.csv, the certificate, and `_SUCCESS`."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from types import TracebackType
+from typing import IO, Self
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from imagebatch.contracts.records import (
+    CERTIFICATE,
+    EMBEDDINGS,
+    EMBEDDINGS_SCHEMA,
+    FAILURES_CSV,
+    PREDICTIONS_CSV,
+    PREDICTIONS_PARQUET,
+    REPORT,
+    SUCCESS,
+    RunDescription,
+    sha256_hex,
+)
+from imagebatch.errors import RunHeldError
+from imagebatch.log import get_logger
+from imagebatch.observe.progress import Progress
+from imagebatch.observe.stage_metrics import current
+from imagebatch.observe.timeline import recorded
+from imagebatch.runs.certificate import Audit, Certificate
+from imagebatch.runs.folder import RunFolder, open_run, parquet_bytes
+from imagebatch.runs.ledger import ledgers, listed_count, read_description
+from imagebatch.runs.redrives import finished_redrives
+from imagebatch.runs.tables import (
+    FAILURE_COLUMNS,
+    csv_header,
+    csv_lines,
+    failures,
+    prediction_columns,
+    predictions,
+)
+from imagebatch.settings import PostprocessSettings
+
+log = get_logger()
+
+# A row group for each shard would make the footer, and the memory to write it, grow with their number.
+ROW_GROUP_ROWS = 10_000
+
+
+@recorded(lambda _: "postprocess")
+def postprocess(settings: PostprocessSettings) -> Certificate:
+    """Writes a run's outputs. The same run gives the same bytes, so that doing it again changes nothing.
+
+    Raises:
+        ConfigurationError: A stage before this one has not finished.
+        NotProvenError: The run's files disagree about its images.
+    """
+    run = open_run(settings.runs_uri, settings.run_id)
+    description = read_description(run)
+    redrives = len(finished_redrives(run))
+    if redrives:
+        run.remove(SUCCESS)  # the outputs are about to change; a run without it is not finished
+        run.remove(REPORT)  # it shows what was before
+    audit = Audit(run, description)
+    _write_tables(run, description, audit, redrives)
+    certificate = audit.certificate()
+    data = (certificate.model_dump_json(indent=1) + "\n").encode()
+    run.write(CERTIFICATE, data)
+    run.write(SUCCESS, f"{sha256_hex(data)}\n".encode())
+    current().certified(certificate.counts.model_dump(), certificate.reasons)
+    log.info("run certified", **certificate.counts.model_dump(), predictions=f"{run.uri}/{PREDICTIONS_CSV}")
+    return certificate
+
+
+def _write_tables(run: RunFolder, description: RunDescription, audit: Audit, redrives: int) -> None:
+    with ExitStack() as stack:
+        progress = stack.enter_context(Progress("postprocess", listed_count(run)))
+        csv = stack.enter_context(run.publishing(PREDICTIONS_CSV))
+        failed = stack.enter_context(run.publishing(FAILURES_CSV))
+        parquet = stack.enter_context(run.publishing(PREDICTIONS_PARQUET))
+        csv.write(csv_header(prediction_columns(description.top_k)))
+        failed.write(csv_header(FAILURE_COLUMNS))
+        rows = stack.enter_context(_RowGroups(parquet, _parquet_schema(description.top_k)))
+        embeddings = [EMBEDDINGS_SCHEMA.empty_table()]
+        for ledger in ledgers(run):
+            table = predictions(ledger, description.top_k, description.model)
+            rows.add(table)
+            csv.write(csv_lines(table))
+            unpredicted = failures(ledger)
+            failed.write(csv_lines(unpredicted))
+            audit.add(ledger)
+            embedded = ledger.predicted.filter(pc.is_valid(ledger.predicted["embedding"]))
+            embeddings.append(embedded.select(EMBEDDINGS_SCHEMA.names))
+            progress.advance(ledger.manifest.num_rows, failed=unpredicted.num_rows)
+        if len(finished_redrives(run)) != redrives:
+            raise RunHeldError("a redrive of this run has finished meanwhile; it writes the outputs")
+        if any(table.num_rows for table in embeddings):
+            run.write(EMBEDDINGS, parquet_bytes(pa.concat_tables(embeddings)))
+
+
+class _RowGroups:
+    """Writes tables of any size as row groups of ROW_GROUP_ROWS: the same file whatever the shards' size."""
+
+    def __init__(self, stream: IO[bytes], schema: pa.Schema) -> None:
+        self._writer = pq.ParquetWriter(stream, schema, compression="zstd")
+        self._waiting = schema.empty_table()
+
+    def add(self, table: pa.Table) -> None:
+        self._waiting = pa.concat_tables([self._waiting, table])
+        while self._waiting.num_rows >= ROW_GROUP_ROWS:
+            self._write(ROW_GROUP_ROWS)
+
+    def _write(self, rows: int) -> None:
+        self._writer.write_table(self._waiting.slice(0, rows).combine_chunks())
+        self._waiting = self._waiting.slice(rows)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None and self._waiting.num_rows:
+            self._write(self._waiting.num_rows)
+        self._writer.close()
+
+
+def _parquet_schema(top_k: int) -> pa.Schema:
+    return pa.schema(
+        [
+            (name, pa.float32() if name.startswith("probability_") else pa.string())
+            for name in prediction_columns(top_k)
+        ]
+    )

@@ -1,0 +1,81 @@
+"""The listing: every image of the input, sorted by id, in memory that does not grow with their number.
+
+Sorted ids make shards contiguous ranges, so that the last stage joins shard by shard and never sorts again.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import json
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pyarrow as pa
+
+from imagebatch.contracts.records import LISTING_SCHEMA
+from imagebatch.errors import DataRefusedError
+
+Row = tuple[str, str]
+
+# Each chunk is an open file while they are merged: 10 million rows are 500.
+CHUNK_ROWS = 20_000
+
+
+def sorted_rows(rows: Iterable[Row], chunk_rows: int = CHUNK_ROWS) -> Iterator[Row]:
+    """Sorts (image_id, uri) rows by the bytes of the id, spilling to a temporary folder.
+
+    Args:
+        rows: In any order.
+        chunk_rows: Rows held in memory at once.
+
+    Raises:
+        DataRefusedError: An id occurs twice.
+    """
+    source = iter(rows)
+    with tempfile.TemporaryDirectory(prefix="imagebatch-listing-") as folder, ExitStack() as stack:
+        chunks: list[Iterable[str]] = []
+        while chunk := sorted(itertools.islice(source, chunk_rows)):
+            if not chunks and len(chunk) < chunk_rows:
+                yield from _unique(chunk)
+                return
+            path = Path(folder) / str(len(chunks))
+            _spill(path, chunk)
+            chunks.append(stack.enter_context(path.open(encoding="ascii")))
+        yield from _unique(heapq.merge(*map(_read_back, chunks)))
+
+
+def limited(rows: Iterator[Row], limit: int) -> Iterator[Row]:
+    """The first `limit` rows; all of them if it is 0."""
+    return itertools.islice(rows, limit) if limit else rows
+
+
+def shards_of(rows: Iterable[Row], shard_size: int) -> Iterator[pa.RecordBatch]:
+    """Cuts sorted rows into shards: each a record batch of LISTING_SCHEMA with at most `shard_size` rows."""
+    source = iter(rows)
+    while shard := list(itertools.islice(source, shard_size)):
+        columns = [pa.array(column, pa.string()) for column in zip(*shard, strict=True)]
+        yield pa.RecordBatch.from_arrays(columns, schema=LISTING_SCHEMA)
+
+
+def _spill(path: Path, chunk: list[Row]) -> None:
+    # Lines of JSON: a file is read back through one small buffer, however many there are.
+    with path.open("w", encoding="ascii") as sink:
+        sink.writelines(json.dumps(row) + "\n" for row in chunk)
+
+
+def _read_back(lines: Iterable[str]) -> Iterator[Row]:
+    for line in lines:
+        image_id, uri = json.loads(line)
+        yield image_id, uri
+
+
+def _unique(rows: Iterable[Row]) -> Iterator[Row]:
+    previous = None
+    for row in rows:
+        if row[0] == previous:
+            raise DataRefusedError(f"image_id {row[0]} occurs twice in the input; ids must be unique")
+        previous = row[0]
+        yield row

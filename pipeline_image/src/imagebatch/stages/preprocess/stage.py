@@ -1,0 +1,124 @@
+"""The stage: `run.json`, the listing, one manifest file per shard."""
+
+from __future__ import annotations
+
+import pyarrow.parquet as pq
+
+from imagebatch import __version__
+from imagebatch.contracts.records import (
+    LISTING,
+    LISTING_SCHEMA,
+    PLAN,
+    RUN_JSON,
+    Plan,
+    RunDescription,
+)
+from imagebatch.errors import ConfigurationError, NothingToDoError, RunMismatchError
+from imagebatch.inputs.source import ImageSource, image_source, to_uri
+from imagebatch.log import get_logger
+from imagebatch.model_apis import open_backend
+from imagebatch.model_apis.retry import patiently
+from imagebatch.observe.progress import Progress
+from imagebatch.observe.stage_metrics import current
+from imagebatch.observe.timeline import recorded
+from imagebatch.runs.folder import RunFolder, open_run
+from imagebatch.settings import PreprocessSettings
+from imagebatch.stages.preprocess.listing import limited, shards_of, sorted_rows
+from imagebatch.stages.preprocess.manifests import write_manifests
+from imagebatch.stages.preprocess.sources import Asked
+
+log = get_logger()
+
+
+@recorded(lambda _: "preprocess")
+def preprocess(settings: PreprocessSettings) -> Plan:
+    """Lists, hashes and plans a run, or continues where an earlier attempt stopped.
+
+    Raises:
+        NothingToDoError: The input holds no image.
+        RunMismatchError: The run id was used for other inputs, options or model.
+        InputNotFoundError: The input does not exist.
+        ConfigurationError: The input lies outside the allowed roots.
+        UnknownModelError: The model API does not serve the model.
+        ModelApiUnavailableError: The model API did not answer.
+    """
+    run = open_run(settings.runs_uri, settings.run_id)
+    source = image_source(settings)
+    listed = run.exists(LISTING)
+    if not listed:
+        _require_any(
+            settings, source
+        )  # before the model API is asked: it may be away, and no wait would help
+    description = _description(settings)
+    if listed:
+        _claim(run, description)
+    else:
+        _list_input(run, description, Asked(settings, source))
+    return _inspect_all(run, description, source)
+
+
+def _require_any(settings: PreprocessSettings, source: ImageSource) -> None:
+    asked = Asked(settings, source)
+    if settings.allowed_roots and not source.allows(to_uri(asked.name)):
+        raise ConfigurationError(f"{asked.name} is outside the allowed roots ({settings.allowed_roots})")
+    if next(iter(asked), None) is None:
+        raise _nothing(asked)
+
+
+def _nothing(asked: Asked) -> NothingToDoError:
+    return NothingToDoError(f"no image in {asked.name} ({asked.ignored} other files); see --include")
+
+
+def _description(settings: PreprocessSettings) -> RunDescription:
+    api = open_backend(settings.backend, settings, settings.model, settings.model_version)
+    pin = patiently(api.describe, settings.retry_seconds)
+    log.info("model pinned", model=pin.name, version=pin.version, digest=pin.digest, labels=len(pin.labels))
+    asked = settings.model_dump(include=set(RunDescription.model_fields) - {"model"})
+    return RunDescription(
+        **asked | {"top_k": min(settings.top_k, len(pin.labels))}, code_version=__version__, model=pin
+    )
+
+
+def _claim(run: RunFolder, description: RunDescription) -> None:
+    """Writes run.json, or makes sure that the one there asks for the same."""
+    if run.create(RUN_JSON, (description.model_dump_json(indent=2) + "\n").encode()):
+        return
+    found = RunDescription.model_validate_json(run.read(RUN_JSON))
+    before, now = (d.model_dump(exclude={"code_version"}) for d in (found, description))
+    different = [name for name in before if before[name] != now[name]]
+    if different:
+        raise RunMismatchError(
+            f"run {description.run_id} was started with another {', '.join(different)}; use a new --run-id"
+        )
+
+
+def _list_input(run: RunFolder, description: RunDescription, asked: Asked) -> None:
+    rows = limited(sorted_rows(asked), description.limit)
+    listed = 0
+    try:
+        with run.publishing(LISTING, exclusive=True) as stream:
+            with pq.ParquetWriter(stream, LISTING_SCHEMA, compression="zstd") as writer:
+                for shard in shards_of(rows, description.shard_size):
+                    writer.write_batch(shard)
+                    listed += shard.num_rows
+            if not listed:
+                raise _nothing(asked)
+            _claim(run, description)
+    except FileExistsError:
+        log.info("another attempt has listed the input meanwhile: its listing is taken")
+    log.info("input listed", images=listed, ignored=asked.ignored)
+
+
+def _inspect_all(run: RunFolder, description: RunDescription, source: ImageSource) -> Plan:
+    rejected = 0
+    with run.reading(LISTING) as stream:
+        listing = pq.ParquetFile(stream)
+        listed, shards = listing.metadata.num_rows, listing.num_row_groups
+        with Progress("preprocess", listed) as progress:
+            for images, rejects in write_manifests(run, listing, source, description.max_image_pixels):
+                rejected += rejects
+                progress.advance(images, failed=rejects)
+    plan = Plan(listed=listed, accepted=listed - rejected, rejected=rejected, shards=shards)
+    run.create(PLAN, (plan.model_dump_json(indent=1) + "\n").encode())
+    current().planned(plan, description.model, description.backend)
+    return plan

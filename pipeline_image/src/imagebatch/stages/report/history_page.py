@@ -1,0 +1,160 @@
+"""history.html: all runs on one page, each figure as a line over time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from imagebatch import __version__
+from imagebatch.contracts.records import HISTORY, HISTORY_PAGE, REPORT, TRENDS
+from imagebatch.history.summary import RunSummary
+from imagebatch.runs.folder import RunFolder, open_run
+from imagebatch.stages.report.page import count, percent, render
+
+Figure = Callable[[RunSummary], float | None]
+Text = Callable[[float], str]
+
+# Its name on the page, and what trends call it.
+_FIGURES: dict[tuple[str, str], tuple[Figure, Text]] = {
+    ("Images per second", "throughput"): (lambda run: run.images_per_second, lambda value: f"{value:.0f}"),
+    ("Images", "number of images"): (lambda run: run.listed, count),
+    ("Without a prediction", "share without a prediction"): (lambda run: run.failure_share, percent),
+    ("Mean confidence", "mean confidence"): (lambda run: run.confidence, lambda value: f"{value:.3f}"),
+    ("Drift, largest effect", "drift from the baseline"): (
+        lambda run: run.drift,
+        lambda value: f"{value:.2f}",
+    ),
+    ("Estimated accuracy", "estimated accuracy"): (lambda run: run.estimated_accuracy, percent),
+}
+_MOST_CLASSES = 6
+# A point narrower than this share of a chart cannot be pointed at.
+_MOST_POINTS = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Trends:
+    """What `trends` has found last: its sentences, and where levels changed: (pipeline, figure, run)."""
+
+    sentences: list[str]
+    steps: frozenset[tuple[str, str, str]] = frozenset()
+
+
+def write_history(runs_uri: str, runs: list[RunSummary]) -> str:
+    """Writes history.html beside the runs.
+
+    Args:
+        runs_uri: Where runs are kept.
+        runs: At least one, oldest first.
+
+    Returns:
+        The page's URI.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    folder = open_run(runs_uri, HISTORY)
+    reports = {run.run_id for run in runs if open_run(runs_uri, run.run_id).exists(REPORT)}
+    folder.write(HISTORY_PAGE, history_page(runs, _trends(folder), reports).encode())
+    return f"{folder.uri}/{HISTORY_PAGE}"
+
+
+def history_page(runs: list[RunSummary], trends: Trends, reports: set[str]) -> str:
+    """The page.
+
+    Args:
+        runs: Oldest first.
+        trends: What has changed.
+        reports: Runs whose report.html is there to be linked.
+    """
+    names = list(dict.fromkeys(run.pipeline for run in reversed(runs)))
+    pipelines = [_pipeline(name, [run for run in runs if run.pipeline == name], trends) for name in names]
+    return render(
+        "history.html.j2",
+        runs=list(reversed(runs)),
+        pipelines=pipelines,
+        sentences=trends.sentences,
+        reports=reports,
+        version=__version__,
+    )
+
+
+def _pipeline(name: str, runs: list[RunSummary], trends: Trends) -> dict[str, Any]:
+    """The charts of one pipeline: `name`, `figures`, `classes`."""
+
+    def line(title: str, figure: str, value: Figure, text: Text) -> dict[str, Any] | None:
+        changed = {run_id for pipeline, what, run_id in trends.steps if (pipeline, what) == (name, figure)}
+        return _line(title, runs, value, text, changed)
+
+    totals = {label: sum(run.classes.get(label, 0) for run in runs) for run in runs for label in run.classes}
+    figures = [line(*names, *how) for names, how in _FIGURES.items()]
+    classes = [
+        line(label, f"share of {label}", partial(RunSummary.share, label=label), percent)
+        for label in sorted(totals, key=lambda name: -totals[name])[:_MOST_CLASSES]
+    ]
+    return {
+        "name": name,
+        "runs": len(runs),
+        "figures": [one for one in figures if one],
+        "classes": [one for one in classes if one],
+    }
+
+
+def _trends(folder: RunFolder) -> Trends:
+    """What `trends` has found last; nothing if it has not run, or its file cannot be read."""
+    try:
+        content = json.loads(folder.read(TRENDS))
+        steps = [
+            (str(one["pipeline"]), str(one["figure"]), str(one["run_id"])) for one in content.get("steps", [])
+        ]
+        return Trends([str(text) for text in content["sentences"]], frozenset(steps))
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return Trends([])
+
+
+def _line(
+    name: str, runs: list[RunSummary], value: Figure, text: Text, changed: set[str]
+) -> dict[str, Any] | None:
+    """One small chart, in a box of 100 x 100 that reaches a little beyond the values.
+
+    Args:
+        name: Of the figure.
+        runs: Oldest first.
+        value: The figure of a run.
+        text: How it is written.
+        changed: Runs at which its level changed.
+
+    Returns:
+        `points` of the line, `steps` (where its level changed), `hovers` (a strip and a text for each run);
+        None if no run has the figure.
+    """
+    known = [(at, run, number) for at, run in enumerate(runs) if (number := value(run)) is not None]
+    if not known:
+        return None
+    numbers = [number for *_, number in known]
+    low, high = min(numbers), max(numbers)
+    room = (high - low) * 0.12 or abs(high) * 0.1 or 1.0
+    low, high = low - room, high + room
+    width = 100 / max(len(runs) - 1, 1)
+    points = [(at * width, 100 - (number - low) / (high - low) * 100) for at, _, number in known]
+    if len(points) == 1:
+        points = [(0.0, points[0][1]), (100.0, points[0][1])]
+    hovers = [
+        {
+            "left": round(max((at - 0.5) * width, 0), 2),
+            "right": round(max(100 - (at + 0.5) * width, 0), 2),
+            "text": f"{text(number)}: {run.run_id}, {run.started:%-d %b %Y}",
+        }
+        for at, run, number in known
+    ]
+    return {
+        "name": name,
+        "now": text(numbers[-1]),
+        "least": text(min(numbers)),
+        "most": text(max(numbers)),
+        "points": " ".join(f"{x:.2f},{y:.2f}" for x, y in points),
+        "steps": [round((at - 0.5) * width, 2) for at, run, _ in known if run.run_id in changed],
+        "hovers": hovers if len(hovers) <= _MOST_POINTS else [],
+    }

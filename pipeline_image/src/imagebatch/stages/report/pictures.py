@@ -1,0 +1,59 @@
+"""Thumbnails for a page: few, small, decoded elsewhere, and only of what may be read."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from imagebatch.contracts.records import RunDescription
+from imagebatch.images.decoders import Decoders
+from imagebatch.inputs.source import image_source
+from imagebatch.inputs.unavailable import ImageUnavailableError
+from imagebatch.runs.folder import RunFolder
+from imagebatch.runs.ledger import manifests
+
+Row = dict[str, Any]
+
+# All thumbnails of a page together, in bytes of base64.
+MOST_BYTES = 900_000
+
+
+def with_thumbnails(
+    run: RunFolder, description: RunDescription, groups: Iterable[list[Row]], decoders: Decoders
+) -> None:
+    """Adds `picture`, a data URI or empty, to rows that carry an `image_id`.
+
+    Args:
+        run: Planned.
+        description: Its run.json.
+        groups: Rows, changed in place; the same image in two groups is decoded once.
+        decoders: What makes them.
+    """
+    rows = [row for group in groups for row in group]
+    uris = dict(_uris(run, {row["image_id"] for row in rows}))
+    source = image_source(description)
+
+    def small(uri: str) -> bytes:
+        try:
+            return decoders.thumbnail(source.read(uri))
+        except ImageUnavailableError:
+            return b""
+
+    pictures = dict(zip(uris, decoders.map(small, uris.values()), strict=True))
+    spent = 0
+    for row in rows:
+        jpeg = base64.b64encode(pictures.get(row["image_id"], b"")).decode("ascii")
+        spent += len(jpeg)
+        row["picture"] = f"data:image/jpeg;base64,{jpeg}" if jpeg and spent <= MOST_BYTES else ""
+
+
+def _uris(run: RunFolder, wanted: set[str]) -> Iterator[tuple[str, str]]:
+    missing = set(wanted)
+    for manifest in manifests(run):
+        if not missing:
+            return
+        ids = manifest["image_id"].to_pylist()
+        for at in [at for at, name in enumerate(ids) if name in missing]:
+            missing.discard(ids[at])
+            yield ids[at], manifest["uri"][at].as_py()

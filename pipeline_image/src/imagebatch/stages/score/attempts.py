@@ -1,0 +1,94 @@
+"""Attempts at one shard: the newest counts, and exactly one of them finishes the shard.
+
+An attempt is a file `attempt-00001.json`, created exclusively; the next attempt takes the next number and
+so supersedes it. Part files carry their attempt's number, and count only through `_DONE.json`, which can be
+created once. A superseded attempt (a container that its orchestrator has forgotten) can therefore write
+files, but none that count.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import uuid
+
+import pyarrow as pa
+
+from imagebatch.contracts.records import DonePart, ShardDone, done_path, scores_folder, sha256_hex
+from imagebatch.errors import RunHeldError
+from imagebatch.log import get_logger
+from imagebatch.runs.folder import RunFolder, parquet_bytes
+
+log = get_logger()
+
+_ATTEMPT = re.compile(r"attempt-(\d{5})\.json$")
+_PART = re.compile(r"part-(\d{5})-attempt-\d{5}\.parquet$")
+
+
+class Attempt:
+    """This process's attempt at one shard.
+
+    Args:
+        run: The run's files.
+        shard: Number of the shard.
+
+    Attributes:
+        number: 1 for the first attempt.
+    """
+
+    def __init__(self, run: RunFolder, shard: int) -> None:
+        self._run = run
+        self._shard = shard
+        self._folder = scores_folder(shard)
+        # No two records are alike: that is how a store's lost reply is told from another attempt's record.
+        who = {"host": socket.gethostname(), "pid": os.getpid(), "token": uuid.uuid4().hex}
+        record = json.dumps(who).encode()
+        self.number = self._newest() + 1
+        while not run.create(self._record(self.number), record):
+            self.number += 1
+
+    def earlier_parts(self) -> dict[int, list[str]]:
+        """Part files that earlier attempts left, by number; read them before trusting them."""
+        found: dict[int, list[str]] = {}
+        for path in self._run.list(self._folder):
+            if match := _PART.search(path):
+                found.setdefault(int(match[1]), []).append(path)
+        return found
+
+    def write_part(self, part: int, table: pa.Table) -> DonePart:
+        """Publishes a part of this attempt.
+
+        Raises:
+            RunHeldError: A newer attempt has taken over.
+        """
+        self.require_newest()
+        data = parquet_bytes(table)
+        path = f"{self._folder}/part-{part:05d}-attempt-{self.number:05d}.parquet"
+        self._run.write(path, data)
+        return DonePart(path=path, sha256=sha256_hex(data), rows=table.num_rows)
+
+    def finish(self, done: ShardDone) -> None:
+        """Makes this attempt's parts the shard's result.
+
+        Raises:
+            RunHeldError: A newer attempt has taken over, or has finished already.
+        """
+        self.require_newest()
+        if not self._run.create(done_path(self._shard), (done.model_dump_json(indent=1) + "\n").encode()):
+            raise RunHeldError(f"shard {self._shard} was finished by another attempt; nothing is to be done")
+
+    def require_newest(self) -> None:
+        """Raises RunHeldError if this attempt has been superseded."""
+        if self._run.exists(self._record(self.number + 1)):
+            raise RunHeldError(
+                f"attempt {self.number} at shard {self._shard} was superseded; the newer one goes on alone"
+            )
+
+    def _newest(self) -> int:
+        numbers = [int(match[1]) for path in self._run.list(self._folder) if (match := _ATTEMPT.search(path))]
+        return max(numbers, default=0)
+
+    def _record(self, number: int) -> str:
+        return f"{self._folder}/attempt-{number:05d}.json"

@@ -1,0 +1,147 @@
+"""Predictions kept from run to run, so that an unchanged image costs a look-up: `--cache`, off by default.
+
+One SQLite file for each model digest and number of labels. The digest covers every file of the archive, the
+pixel function among them, and images are found by the SHA-256 of their files, so that a hit is what the model
+would answer. A file may be deleted at any time. An entry that is not whole or cannot be an answer counts as
+missing, and a file that cannot be used costs the cache, never the run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from imagebatch.contracts.records import ModelPin, sha256_hex
+from imagebatch.log import get_logger
+
+log = get_logger()
+
+Row = dict[str, Any]
+
+_VERSION = 1
+_LOCKED_SECONDS = 10.0
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    labels: list[str]
+    probabilities: list[float] = Field(min_length=1)
+    embedding: list[float] | None = None
+
+
+class PredictionCache:
+    """The predictions of one model. For one thread; several processes may share a file.
+
+    Args:
+        folder: On a local disk; made if there is none.
+        model: The model that all predictions are of.
+        top_k: Labels per prediction.
+    """
+
+    def __init__(self, folder: Path, model: ModelPin, top_k: int) -> None:
+        self._model = model
+        self._labels = frozenset(model.labels)
+        self._top_k = top_k
+        name = hashlib.sha256(f"{_VERSION} {model.digest} {top_k}".encode()).hexdigest()
+        self._path = folder / f"{name}.sqlite"
+        self._database: sqlite3.Connection | None = None
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._database = sqlite3.connect(self._path, timeout=_LOCKED_SECONDS, isolation_level=None)
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute("PRAGMA synchronous=NORMAL")
+            self._database.execute(
+                "CREATE TABLE IF NOT EXISTS predictions"
+                " (sha256 TEXT PRIMARY KEY, answer TEXT NOT NULL, checksum TEXT NOT NULL) WITHOUT ROWID"
+            )
+        except (OSError, sqlite3.Error) as error:
+            self._give_up(error)
+
+    def find(self, rows: Sequence[Row]) -> list[Row]:
+        """Score rows (SCORES_SCHEMA) of those manifest rows whose images are known.
+
+        Args:
+            rows: `image_id` and `sha256`; at most a part of them, so that one query does. With `embed` true,
+                a prediction that was kept without its embedding counts as unknown.
+        """
+        if self._database is None or not rows:
+            return []
+        digests = [row["sha256"] for row in rows]
+        marks = ",".join("?" * len(digests))
+        query = f"SELECT sha256, answer, checksum FROM predictions WHERE sha256 IN ({marks})"  # noqa: S608 (marks)
+        try:
+            found = self._database.execute(query, digests).fetchall()
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            self._give_up(error)
+            return []
+        entries = {digest: entry for digest, *kept in found if (entry := self._entry(digest, *kept))}
+        known = [(row, entry) for row in rows if (entry := entries.get(row["sha256"]))]
+        return [self._row(row, entry) for row, entry in known if entry.embedding or not row.get("embed")]
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Keeps the predictions among score rows; what failed may not fail the next time."""
+        if self._database is None:
+            return
+        answers = [
+            (row["sha256"], json.dumps({name: row[name] for name in _Entry.model_fields if row[name]}))
+            for row in rows
+            if not row["reason"]
+        ]
+        kept = [(digest, answer, _checksum(digest, answer)) for digest, answer in answers]
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+            self._database.executemany("INSERT OR REPLACE INTO predictions VALUES (?, ?, ?)", kept)
+            self._database.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._give_up(error)
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    def _entry(self, digest: object, answer: object, checksum: object) -> _Entry | None:
+        """An entry that this module wrote for this image, and that the model can have given; else None."""
+        if not (
+            isinstance(digest, str) and isinstance(answer, str) and checksum == _checksum(digest, answer)
+        ):
+            return None
+        try:
+            entry = _Entry.model_validate_json(answer)
+        except ValidationError:
+            return None
+        values = entry.probabilities
+        falling = all(a >= b for a, b in itertools.pairwise(values))
+        in_range = all(0.0 <= value <= 1.0 for value in values)  # false for NaN too
+        known = set(entry.labels) <= self._labels and len(set(entry.labels)) == len(entry.labels)
+        complete = len(values) == len(entry.labels) == self._top_k
+        return entry if falling and in_range and known and complete else None
+
+    def _row(self, row: Row, entry: _Entry) -> Row:
+        return {
+            "image_id": row["image_id"],
+            "sha256": row["sha256"],
+            "model_digest": self._model.digest,
+            "labels": entry.labels,
+            "probabilities": entry.probabilities,
+            "reason": None,
+            "detail": None,
+            "embedding": entry.embedding if row.get("embed") else None,
+        }
+
+    def _give_up(self, error: Exception) -> None:
+        log.warning("the cache is not used", file=str(self._path), reason=str(error))
+        self.close()
+
+
+def _checksum(digest: str, answer: str) -> str:
+    return sha256_hex(f"{digest} {answer}".encode())

@@ -1,0 +1,81 @@
+"""What each request brought, from its answer until its part is written: what a killed attempt leaves behind.
+
+One file per attempt and unfinished part, one line per request, written by the thread that got the answer.
+Each line carries its checksum, because a machine that loses power may keep half of one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+from imagebatch.contracts.records import scores_folder
+from imagebatch.runs.folder import RunFolder
+
+Row = dict[str, Any]
+
+_JOURNAL = re.compile(r"journal-(\d{5})-attempt-\d{5}\.jsonl$")
+
+
+class Journal:
+    """The journals of one shard. `keep` is safe to call from several threads.
+
+    Args:
+        run: The run's files.
+        shard: Number of the shard.
+        attempt: Number of this attempt, whose journals nobody else writes.
+    """
+
+    def __init__(self, run: RunFolder, shard: int, attempt: int) -> None:
+        self._run = run
+        self._folder = scores_folder(shard)
+        self._attempt = attempt
+        self._kept: set[int] = set()
+        self._earlier = self._found()
+
+    def keep(self, part: int, rows: list[Row]) -> None:
+        """Keeps rows of SCORES_SCHEMA until `drop`, whatever happens to this process."""
+        text = json.dumps(rows).encode()
+        if self._run.append(self._path(part), b"%08x %s\n" % (zlib.crc32(text), text)):
+            self._kept.add(part)
+
+    def earlier(self) -> Iterator[tuple[int, Row]]:
+        """Yields (part, row) of what earlier attempts kept; compare it with the manifest before using it."""
+        for part, paths in self._earlier.items():
+            for path in paths:
+                with contextlib.suppress(FileNotFoundError):  # its part has been written meanwhile
+                    for line in self._run.read(path).splitlines():
+                        yield from ((part, row) for row in _rows(line))
+
+    def drop(self, part: int) -> None:
+        """Removes what this attempt and earlier ones kept of a part that is written."""
+        own = [self._path(part)] if part in self._kept else []
+        for path in self._earlier.pop(part, []) + own:
+            self._run.remove(path)
+        self._kept.discard(part)
+
+    def clear(self) -> None:
+        """Removes all journals of a shard that is finished, those of attempts that it has overtaken too."""
+        for path in itertools.chain(*self._found().values()):
+            self._run.remove(path)
+
+    def _found(self) -> dict[int, list[str]]:
+        found: dict[int, list[str]] = {}
+        for path in self._run.list(self._folder):
+            if match := _JOURNAL.search(path):
+                found.setdefault(int(match[1]), []).append(path)
+        return found
+
+    def _path(self, part: int) -> str:
+        return f"{self._folder}/journal-{part:05d}-attempt-{self._attempt:05d}.jsonl"
+
+
+def _rows(line: bytes) -> list[Row]:
+    checksum, _, text = line.partition(b" ")
+    rows: list[Row] = json.loads(text) if checksum == b"%08x" % zlib.crc32(text) else []
+    return rows

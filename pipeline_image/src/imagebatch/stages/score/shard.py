@@ -1,0 +1,217 @@
+"""One shard on its way: what earlier attempts left of it, what is still to be asked, its parts, its end."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from imagebatch.contracts.records import ASKED_COLUMNS, SCORES_SCHEMA, DonePart, ShardDone, sha256_hex
+from imagebatch.log import get_logger
+from imagebatch.runs.folder import RunFolder, parquet_rows
+from imagebatch.stages.score.attempts import Attempt
+from imagebatch.stages.score.cache import PredictionCache
+from imagebatch.stages.score.journal import Journal
+from imagebatch.stages.score.threshold import Threshold
+
+log = get_logger()
+
+Row = dict[str, Any]
+
+# Fixed: an attempt can adopt the parts and journals of an earlier one only if both cut a shard alike.
+PART_ROWS = 256
+# Under this key a part's file says how many of its rows came out of the cache.
+_CACHED = b"imagebatch.cached"
+
+
+class ShardInProgress:
+    """This process's attempt at one shard, begun when it is made.
+
+    Args:
+        run: The run's files.
+        number: Of the shard.
+        manifest: Its images.
+        digest: The model that all its rows must be of.
+        threshold: Counts its failures.
+        cache: Predictions of other runs.
+        embed: Ids of the images whose embeddings are wanted.
+
+    Attributes:
+        number: Of the shard.
+        attempt: Number of this attempt.
+        rejected: Images that preprocess has rejected.
+        resumed: Images that an earlier attempt has scored.
+        cached: Images that this attempt has found in the cache.
+    """
+
+    def __init__(
+        self,
+        run: RunFolder,
+        number: int,
+        manifest: pa.Table,
+        *,
+        digest: str,
+        threshold: Threshold,
+        cache: PredictionCache | None = None,
+        embed: frozenset[str] = frozenset(),
+    ) -> None:
+        self._run = run
+        self._digest = digest
+        self._threshold = threshold
+        self._cache = cache
+        self._embed = embed
+        self.cached = 0
+        self._files = Attempt(run, number)
+        self.number, self.attempt = number, self._files.number
+        self._journal = Journal(run, number, self.attempt)
+        accepted = manifest.filter(pc.is_null(manifest["reason"])).select(ASKED_COLUMNS)
+        self._images = accepted.num_rows
+        self.rejected = manifest.num_rows - self._images
+        self._parts = [accepted.slice(start, PART_ROWS) for start in range(0, self._images, PART_ROWS)]
+        self._written: dict[int, tuple[DonePart, int]] = {}
+        self._rows: dict[int, dict[str, Row]] = {}
+        self._from_cache: dict[int, int] = {}
+        self._adopt()
+        self.resumed = sum(part.rows for part, _ in self._written.values())
+        self.resumed += sum(map(len, self._rows.values()))
+        if self.resumed:
+            log.info("earlier attempts go on", shard=number, attempt=self.attempt, images=self.resumed)
+
+    def left(self) -> Iterator[tuple[int, list[Row]]]:
+        """Yields (part, manifest rows) of all images without an answer."""
+        for number, part in enumerate(self._parts):
+            if number not in self._written:
+                known = self._rows.setdefault(number, {})
+                rows = [
+                    row | {"embed": row["image_id"] in self._embed}
+                    for row in part.to_pylist()
+                    if row["image_id"] not in known
+                ]
+                if self._cache:
+                    found = {row["image_id"]: row for row in self._cache.find(rows)}
+                    self._from_cache[number] = len(found)
+                    self.cached += len(found)
+                    known |= found
+                    rows = [row for row in rows if row["image_id"] not in found]
+                if rows:
+                    yield number, rows
+                else:
+                    self.add(number, [])
+
+    def keep(self, part: int, rows: list[Row]) -> None:
+        """Keeps what one request brought, whatever happens to this process; from any thread."""
+        self._journal.keep(part, rows)
+
+    def add(self, part: int, rows: list[Row]) -> None:
+        """Takes rows of a part, and writes it when they are all there.
+
+        Raises:
+            RunHeldError: A newer attempt has taken over.
+            DataRefusedError: More failures than allowed; what is scored is kept.
+        """
+        known = self._rows[part]
+        known |= {row["image_id"]: row for row in rows}
+        if self._cache and rows:
+            self._cache.add(rows)
+        wanted = self._parts[part]["image_id"].to_pylist()
+        if len(known) == len(wanted):
+            table = pa.Table.from_pylist([known[image_id] for image_id in wanted], SCORES_SCHEMA)
+            table = table.replace_schema_metadata({_CACHED: str(self._from_cache.get(part, 0))})
+            self._written[part] = (self._files.write_part(part, table), _failures_in(table))
+            self._journal.drop(part)
+            del self._rows[part]
+            self._threshold.add(table["reason"].to_pylist())
+
+    def require_newest(self) -> None:
+        """Raises RunHeldError if a newer attempt has taken the shard over."""
+        self._files.require_newest()
+
+    @property
+    def complete(self) -> bool:
+        """Whether every part is written."""
+        return len(self._written) == len(self._parts)
+
+    def finish(self) -> ShardDone:
+        """Makes the written parts the shard's result.
+
+        Raises:
+            RunHeldError: A newer attempt has taken over, or has finished already.
+        """
+        ordered = [self._written[number] for number in sorted(self._written)]
+        failed = sum(failures for _, failures in ordered)
+        done = ShardDone(
+            attempt=self.attempt,
+            parts=[part for part, _ in ordered],
+            predicted=self._images - failed,
+            failed=failed,
+            cached=sum(self._from_cache.values()),
+        )
+        self._files.finish(done)
+        self._journal.clear()
+        return done
+
+    def _adopt(self) -> None:
+        """Takes over what earlier attempts left, where it is of the images and the model that it must be."""
+        tables: dict[int, pa.Table] = {}
+        for number, paths in self._files.earlier_parts().items():
+            for path in paths if number < len(self._parts) else []:
+                data = self._run.read(path)
+                table = _trusted_part(data, self._parts[number], self._digest)
+                if table is not None:
+                    part = DonePart(path=path, sha256=sha256_hex(data), rows=table.num_rows)
+                    self._written[number] = (part, _failures_in(table))
+                    tables[number] = table
+                    self._from_cache[number] = int((table.schema.metadata or {}).get(_CACHED, 0))
+        self._adopt_journals()
+        kept = [row["reason"] for rows in self._rows.values() for row in rows.values()]
+        if not self._threshold.tolerates(itertools.chain(*map(_reasons, tables.values()), kept)):
+            self._forget_failures(tables)
+        for number in self._written:
+            self._threshold.add(_reasons(tables[number]))
+            self._journal.drop(number)
+
+    def _forget_failures(self, tables: dict[int, pa.Table]) -> None:
+        """Leaves the predictions only: these failures ended an attempt, and their cause may be gone."""
+        log.info("images that failed are scored again", shard=self.number, attempt=self.attempt)
+        for number, table in tables.items():
+            if self._written[number][1]:
+                del self._written[number], self._from_cache[number]
+                self._rows[number] = {row["image_id"]: row for row in table.to_pylist()}
+        for number, rows in self._rows.items():
+            self._rows[number] = {name: row for name, row in rows.items() if not row["reason"]}
+
+    def _adopt_journals(self) -> None:
+        digests: dict[int, dict[str, str]] = {}
+        for number, row in self._journal.earlier():
+            if number in self._written or number >= len(self._parts):
+                continue
+            if number not in digests:
+                columns = (self._parts[number][name].to_pylist() for name in ("image_id", "sha256"))
+                digests[number] = dict(zip(*columns, strict=True))
+            expected = digests[number].get(row["image_id"])
+            if row["sha256"] == expected and row["model_digest"] == self._digest:
+                self._rows.setdefault(number, {})[row["image_id"]] = row
+
+
+def _reasons(table: pa.Table) -> list[str | None]:
+    reasons: list[str | None] = table["reason"].to_pylist()
+    return reasons
+
+
+def _failures_in(table: pa.Table) -> int:
+    return int(table.num_rows - table["reason"].null_count)
+
+
+def _trusted_part(data: bytes, expected: pa.Table, digest: str) -> pa.Table | None:
+    """An earlier attempt's part, if it is whole, holds the expected images and is of this model."""
+    try:
+        table = parquet_rows(data)
+    except (pa.ArrowInvalid, OSError):
+        return None
+    same = table.schema.equals(SCORES_SCHEMA) and all(
+        table[column].equals(expected[column]) for column in ("image_id", "sha256")
+    )
+    return table if same and set(table["model_digest"].unique().to_pylist()) <= {digest} else None

@@ -1,1 +1,0 @@
-"""Where images come from (`inputs`) and where runs are kept (`runs`)."""
