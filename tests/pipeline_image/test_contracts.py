@@ -8,7 +8,7 @@ import io
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from imagebatch.contracts import records
+from imagebatch.contracts import ids, layout, records
 from imagebatch.errors import ExitCode
 from imagebatch.runs import tables
 
@@ -16,13 +16,13 @@ from imagebatch.runs import tables
 @given(st.binary(max_size=300))
 def test_encoded_id_gives_the_name_back(name: bytes) -> None:
     """Any bytes that a file system allows survive the round trip."""
-    assert records.decode_id(records.encode_id(name)) == name
+    assert ids.decode_id(ids.encode_id(name)) == name
 
 
 @given(st.binary(max_size=300))
 def test_encoded_id_is_harmless(name: bytes) -> None:
     """No control character, no formula, one line, valid UTF-8, whatever the name."""
-    image_id = records.encode_id(name)
+    image_id = ids.encode_id(name)
     assert image_id.isprintable() or "\u3000" in image_id or image_id.encode().decode() == image_id
     assert not any(ord(char) < 32 or ord(char) == 127 for char in image_id)
     assert image_id[:1] not in {"=", "+", "-", "@"}
@@ -45,13 +45,13 @@ def test_encoded_id_is_harmless(name: bytes) -> None:
 )
 def test_encoding_is_the_documented_one(name: bytes, image_id: str) -> None:
     """The examples of docs/reference/run-layout.md's rule."""
-    assert records.encode_id(name) == image_id
+    assert ids.encode_id(name) == image_id
 
 
 @given(st.lists(st.binary(min_size=1, max_size=8), unique=True))
 def test_different_names_have_different_ids(names: list[bytes]) -> None:
     """No two files can share a row."""
-    assert len({records.encode_id(name) for name in names}) == len(names)
+    assert len({ids.encode_id(name) for name in names}) == len(names)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_different_names_have_different_ids(names: list[bytes]) -> None:
 )
 def test_allowed_failures(allowance: str, total: int, allowed: int) -> None:
     """A count stays a count; a share is rounded down."""
-    assert records.allowed_failures(allowance, total) == allowed
+    assert allowed_failures(allowance, total) == allowed
 
 
 def test_public_surface_is_pinned() -> None:
@@ -88,7 +88,7 @@ def test_public_surface_is_pinned() -> None:
         "model_digest",
     ]
     assert tables.FAILURE_COLUMNS == ("image_id", "uri", "stage", "reason", "detail")
-    assert records.PLAN == "manifest/_DONE.json"
-    assert records.manifest_path(3) == "manifest/shard-00003.parquet"
-    assert records.done_path(3) == "scores/shard-00003/_DONE.json"
-    assert (records.PREDICTIONS_CSV, records.SUCCESS) == ("output/predictions.csv", "_SUCCESS")
+    assert layout.PLAN == "manifest/_DONE.json"
+    assert layout.manifest_path(3) == "manifest/shard-00003.parquet"
+    assert layout.done_path(3) == "scores/shard-00003/_DONE.json"
+    assert (layout.PREDICTIONS_CSV, layout.SUCCESS) == ("output/predictions.csv", "_SUCCESS")

@@ -29,7 +29,7 @@ from conftest import jpeg
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 from imagebatch import cli
-from imagebatch.contracts.records import SCORES_SCHEMA
+from imagebatch.contracts.rows import SCORES_SCHEMA
 from imagebatch.errors import ExitCode, RunHeldError
 from imagebatch.model_apis import retry
 from imagebatch.model_apis.torchserve import keys

@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from imagebatch import __version__, log, settings
-from imagebatch.contracts.records import CERTIFICATE, PREDICTIONS_CSV, PROTOCOL_VERSION
+from imagebatch.contracts.layout import CERTIFICATE, PREDICTIONS_CSV
+from imagebatch.contracts.records import PROTOCOL_VERSION
 from imagebatch.errors import ExitCode, ImagebatchError, UsageError, one_line
 from imagebatch.observe.push import measured
 

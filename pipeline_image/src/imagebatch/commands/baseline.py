@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from imagebatch.contracts.records import PREDICTIONS_PARQUET, RunDescription
+from imagebatch.contracts.layout import PREDICTIONS_PARQUET
+from imagebatch.contracts.records import RunDescription
 from imagebatch.drift.accuracy import Calibration, calibrate
 from imagebatch.drift.baseline import About, Baseline
 from imagebatch.drift.judge import LEAST_IMAGES

@@ -12,7 +12,8 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from imagebatch.contracts.records import ASKED_COLUMNS, RunDescription
+from imagebatch.contracts.records import RunDescription
+from imagebatch.contracts.rows import ASKED_COLUMNS
 from imagebatch.errors import NothingToDoError
 from imagebatch.runs.folder import open_run
 from imagebatch.runs.ledger import open_listing, read_description

@@ -11,17 +11,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from imagebatch.contracts.records import (
-    CERTIFICATE,
-    MANIFEST_SCHEMA,
-    SCORES_SCHEMA,
-    DonePart,
-    RedriveDone,
-    RunDescription,
-    redrive_done_path,
-    redrive_folder,
-    sha256_hex,
-)
+from imagebatch.contracts.ids import sha256_hex
+from imagebatch.contracts.layout import CERTIFICATE, redrive_done_path, redrive_folder
+from imagebatch.contracts.records import DonePart, RedriveDone, RunDescription
+from imagebatch.contracts.rows import MANIFEST_SCHEMA, SCORES_SCHEMA
 from imagebatch.errors import NothingToDoError, RunHeldError
 from imagebatch.inputs.header import inspect
 from imagebatch.inputs.source import image_source

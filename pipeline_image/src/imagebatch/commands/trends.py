@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from pydantic import TypeAdapter, ValidationError
 
-from imagebatch.contracts.records import HISTORY, TRENDS
+from imagebatch.contracts.layout import HISTORY, TRENDS
 from imagebatch.errors import NothingToDoError, one_line
 from imagebatch.history.change_points import LEAST_RUNS
 from imagebatch.history.findings import findings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-from imagebatch.contracts.records import FAILURES_CSV, PREDICTIONS_CSV
+from imagebatch.contracts.layout import FAILURES_CSV, PREDICTIONS_CSV
 from imagebatch.errors import NotProvenError
 from imagebatch.runs.certificate import Audit, Certificate, recorded_certificate
 from imagebatch.runs.folder import RunFolder, open_run

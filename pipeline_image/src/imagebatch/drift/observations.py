@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from imagebatch.contracts.records import EMBEDDINGS, PREDICTIONS_PARQUET, RunDescription
+from imagebatch.contracts.layout import EMBEDDINGS, PREDICTIONS_PARQUET
+from imagebatch.contracts.records import RunDescription
 from imagebatch.errors import NotProvenError
 from imagebatch.images.sample import SAMPLE_SCHEMA, STATISTICS
 from imagebatch.runs.folder import RunFolder

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from imagebatch.contracts.records import HISTORY, TRENDS
+from imagebatch.contracts.layout import HISTORY, TRENDS
 from imagebatch.log import get_logger
 from imagebatch.observe.timeline import StageRecord
 from imagebatch.runs.folder import RunFolder, open_run

@@ -10,7 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from imagebatch.contracts.records import IMAGE_SAMPLE, RunDescription
+from imagebatch.contracts.layout import IMAGE_SAMPLE
+from imagebatch.contracts.records import RunDescription
 from imagebatch.errors import NotProvenError
 from imagebatch.images.decoders import Decoders
 from imagebatch.inputs.source import ImageSource, image_source

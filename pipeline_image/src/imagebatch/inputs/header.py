@@ -8,7 +8,8 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from imagebatch.contracts.records import Reason, sha256_hex
+from imagebatch.contracts.ids import sha256_hex
+from imagebatch.contracts.records import Reason
 from imagebatch.inputs.formats import FORMATS
 from imagebatch.inputs.source import ImageSource
 from imagebatch.inputs.unavailable import ImageUnavailableError

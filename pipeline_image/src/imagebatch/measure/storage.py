@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from imagebatch.contracts.records import sha256_hex
+from imagebatch.contracts.ids import sha256_hex
 from imagebatch.inputs.source import ImageSource, InputListing
 from imagebatch.inputs.unavailable import ImageUnavailableError
 from imagebatch.measure.clock import Clock, Reading

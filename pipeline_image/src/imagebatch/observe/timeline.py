@@ -16,7 +16,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from imagebatch.contracts.records import STAGES
+from imagebatch.contracts.layout import STAGES
 from imagebatch.errors import ImagebatchError
 from imagebatch.log import get_logger
 from imagebatch.observe.cpu import cpu_seconds

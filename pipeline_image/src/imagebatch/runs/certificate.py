@@ -12,25 +12,22 @@ from collections import Counter
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-from imagebatch.contracts.records import (
+from imagebatch.contracts.ids import sha256_hex
+from imagebatch.contracts.layout import (
     CERTIFICATE,
     FAILURES_CSV,
     LISTING,
     PLAN,
     PREDICTIONS_CSV,
     PREDICTIONS_PARQUET,
-    PROTOCOL_VERSION,
     RUN_JSON,
     SUCCESS,
-    ModelPin,
-    RedriveDone,
-    RunDescription,
     done_path,
     manifest_path,
     redrive_done_path,
     rejects_path,
-    sha256_hex,
 )
+from imagebatch.contracts.records import PROTOCOL_VERSION, ModelPin, RedriveDone, RunDescription
 from imagebatch.errors import ConfigurationError, NotProvenError
 from imagebatch.runs.folder import RunFolder
 from imagebatch.runs.ledger import ShardLedger, done_of, listed_count, shard_count

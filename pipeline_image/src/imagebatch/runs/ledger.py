@@ -14,17 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from imagebatch.contracts.records import (
-    LISTING,
-    PLAN,
-    RUN_JSON,
-    SCORES_SCHEMA,
-    Plan,
-    RunDescription,
-    ShardDone,
-    done_path,
-    manifest_path,
-)
+from imagebatch.contracts.layout import LISTING, PLAN, RUN_JSON, done_path, manifest_path
+from imagebatch.contracts.records import Plan, RunDescription, ShardDone
+from imagebatch.contracts.rows import SCORES_SCHEMA
 from imagebatch.errors import ConfigurationError, NotProvenError
 from imagebatch.runs.folder import RunFolder
 from imagebatch.runs.redrives import Overlay, parquet_table, read_part

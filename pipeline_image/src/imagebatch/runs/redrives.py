@@ -10,14 +10,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from imagebatch.contracts.records import (
-    MANIFEST_SCHEMA,
-    SCORES_SCHEMA,
-    DonePart,
-    RedriveDone,
-    redrive_done_path,
-    sha256_hex,
-)
+from imagebatch.contracts.ids import sha256_hex
+from imagebatch.contracts.layout import redrive_done_path
+from imagebatch.contracts.records import DonePart, RedriveDone
+from imagebatch.contracts.rows import MANIFEST_SCHEMA, SCORES_SCHEMA
 from imagebatch.errors import NotProvenError
 from imagebatch.runs.folder import RunFolder, parquet_rows
 

@@ -23,7 +23,7 @@ from urllib.parse import unquote, urlsplit
 import fsspec
 from typing_extensions import override
 
-from imagebatch.contracts.records import RUN_JSON, SUCCESS
+from imagebatch.contracts.layout import RUN_JSON, SUCCESS
 from imagebatch.errors import ConfigurationError, ImagebatchError, StorageError, one_line
 
 TOMBSTONE = "_PRUNED"

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from imagebatch.contracts.records import Reason, RunDescription, sha256_hex
+from imagebatch.contracts.ids import sha256_hex
+from imagebatch.contracts.records import Reason, RunDescription
 from imagebatch.errors import ModelChangedError
 from imagebatch.inputs.source import image_source
 from imagebatch.inputs.unavailable import ImageUnavailableError

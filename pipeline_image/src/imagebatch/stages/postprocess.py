@@ -10,18 +10,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from imagebatch.contracts.records import (
+from imagebatch.contracts.ids import sha256_hex
+from imagebatch.contracts.layout import (
     CERTIFICATE,
     EMBEDDINGS,
-    EMBEDDINGS_SCHEMA,
     FAILURES_CSV,
     PREDICTIONS_CSV,
     PREDICTIONS_PARQUET,
     REPORT,
     SUCCESS,
-    RunDescription,
-    sha256_hex,
 )
+from imagebatch.contracts.records import RunDescription
+from imagebatch.contracts.rows import EMBEDDINGS_SCHEMA
 from imagebatch.errors import RunHeldError
 from imagebatch.log import get_logger
 from imagebatch.observe.progress import Progress

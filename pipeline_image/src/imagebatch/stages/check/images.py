@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-from imagebatch.contracts.records import RunDescription, allowed_failures, quality_path
+from imagebatch.contracts.allowance import allowed_failures
+from imagebatch.contracts.layout import quality_path
+from imagebatch.contracts.records import RunDescription
 from imagebatch.errors import DataRefusedError
 from imagebatch.images.checks import Check, findings, findings_json, suspects
 from imagebatch.images.decoders import Decoders

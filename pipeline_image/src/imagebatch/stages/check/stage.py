@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imagebatch.contracts.records import Plan, RunDescription, allowed_failures, quality_path
+from imagebatch.contracts.allowance import allowed_failures
+from imagebatch.contracts.layout import quality_path
+from imagebatch.contracts.records import Plan, RunDescription
 from imagebatch.errors import DataRefusedError
 from imagebatch.log import get_logger
 from imagebatch.observe.timeline import recorded

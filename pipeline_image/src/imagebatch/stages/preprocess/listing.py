@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from imagebatch.contracts.records import LISTING_SCHEMA
+from imagebatch.contracts.rows import LISTING_SCHEMA
 from imagebatch.errors import DataRefusedError
 
 Row = tuple[str, str]

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from imagebatch.contracts.records import MANIFEST_SCHEMA, REJECTS_SCHEMA, manifest_path, rejects_path
+from imagebatch.contracts.layout import manifest_path, rejects_path
+from imagebatch.contracts.rows import MANIFEST_SCHEMA, REJECTS_SCHEMA
 from imagebatch.inputs.header import inspect
 from imagebatch.inputs.source import ImageSource
 from imagebatch.runs.folder import RunFolder, parquet_bytes

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from imagebatch.contracts.records import encode_id
+from imagebatch.contracts.ids import encode_id
 from imagebatch.errors import ConfigurationError, DataRefusedError, InputNotFoundError, StorageError
 from imagebatch.inputs.source import ImageSource, InputListing, is_web, to_uri
 from imagebatch.settings import InputSettings

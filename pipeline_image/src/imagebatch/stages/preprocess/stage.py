@@ -5,14 +5,9 @@ from __future__ import annotations
 import pyarrow.parquet as pq
 
 from imagebatch import __version__
-from imagebatch.contracts.records import (
-    LISTING,
-    LISTING_SCHEMA,
-    PLAN,
-    RUN_JSON,
-    Plan,
-    RunDescription,
-)
+from imagebatch.contracts.layout import LISTING, PLAN, RUN_JSON
+from imagebatch.contracts.records import Plan, RunDescription
+from imagebatch.contracts.rows import LISTING_SCHEMA
 from imagebatch.errors import ConfigurationError, NothingToDoError, RunMismatchError
 from imagebatch.inputs.source import ImageSource, image_source, to_uri
 from imagebatch.log import get_logger

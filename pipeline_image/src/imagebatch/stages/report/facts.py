@@ -13,7 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv
 
-from imagebatch.contracts.records import FAILURES_CSV, RunDescription, quality_path
+from imagebatch.contracts.layout import FAILURES_CSV, quality_path
+from imagebatch.contracts.records import RunDescription
 from imagebatch.history.summary import RunSummary
 from imagebatch.images.checks import SAYS, Check
 from imagebatch.observe.timeline import StageRecord

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from imagebatch import __version__
-from imagebatch.contracts.records import HISTORY, HISTORY_PAGE, REPORT, TRENDS
+from imagebatch.contracts.layout import HISTORY, HISTORY_PAGE, REPORT, TRENDS
 from imagebatch.history.summary import RunSummary
 from imagebatch.runs.folder import RunFolder, open_run
 from imagebatch.stages.report.page import count, percent, render

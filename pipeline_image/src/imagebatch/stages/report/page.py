@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from imagebatch import __version__
-from imagebatch.contracts.records import HISTORY, HISTORY_PAGE
+from imagebatch.contracts.layout import HISTORY, HISTORY_PAGE
 from imagebatch.images.decoders import Decoders
 from imagebatch.stages.report.facts import Facts
 from imagebatch.stages.report.pictures import with_thumbnails

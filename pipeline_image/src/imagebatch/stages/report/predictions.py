@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from imagebatch.contracts.records import PREDICTIONS_PARQUET, RunDescription
+from imagebatch.contracts.layout import PREDICTIONS_PARQUET
+from imagebatch.contracts.records import RunDescription
 from imagebatch.drift.observations import entropy, ranked_probabilities
 from imagebatch.runs.folder import RunFolder
 

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from imagebatch.contracts.records import DRIFT, REPORT, RunDescription, quality_path
+from imagebatch.contracts.layout import DRIFT, REPORT, quality_path
+from imagebatch.contracts.records import RunDescription
 from imagebatch.drift.baseline import as_text, read_baseline
 from imagebatch.drift.observations import observe
 from imagebatch.errors import ImagebatchError

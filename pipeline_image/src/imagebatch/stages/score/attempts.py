@@ -16,7 +16,9 @@ import uuid
 
 import pyarrow as pa
 
-from imagebatch.contracts.records import DonePart, ShardDone, done_path, scores_folder, sha256_hex
+from imagebatch.contracts.ids import sha256_hex
+from imagebatch.contracts.layout import done_path, scores_folder
+from imagebatch.contracts.records import DonePart, ShardDone
 from imagebatch.errors import RunHeldError
 from imagebatch.log import get_logger
 from imagebatch.runs.folder import RunFolder, parquet_bytes

@@ -18,7 +18,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from imagebatch.contracts.records import ModelPin, sha256_hex
+from imagebatch.contracts.ids import sha256_hex
+from imagebatch.contracts.records import ModelPin
 from imagebatch.log import get_logger
 
 log = get_logger()

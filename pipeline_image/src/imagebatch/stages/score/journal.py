@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from imagebatch.contracts.records import scores_folder
+from imagebatch.contracts.layout import scores_folder
 from imagebatch.runs.folder import RunFolder
 
 Row = dict[str, Any]

@@ -9,7 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imagebatch.contracts.records import ASKED_COLUMNS, SCORES_SCHEMA, DonePart, ShardDone, sha256_hex
+from imagebatch.contracts.ids import sha256_hex
+from imagebatch.contracts.records import DonePart, ShardDone
+from imagebatch.contracts.rows import ASKED_COLUMNS, SCORES_SCHEMA
 from imagebatch.log import get_logger
 from imagebatch.runs.folder import RunFolder, parquet_rows
 from imagebatch.stages.score.attempts import Attempt

@@ -11,14 +11,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from imagebatch.contracts.records import (
-    Plan,
-    RunDescription,
-    ShardDone,
-    allowed_failures,
-    done_path,
-    telemetry_path,
-)
+from imagebatch.contracts.allowance import allowed_failures
+from imagebatch.contracts.layout import done_path, telemetry_path
+from imagebatch.contracts.records import Plan, RunDescription, ShardDone
 from imagebatch.errors import ConfigurationError
 from imagebatch.log import get_logger
 from imagebatch.observe.metrics import Metric

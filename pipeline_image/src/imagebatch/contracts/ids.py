@@ -1,0 +1,48 @@
+"""Identifiers: image ids that are safe everywhere and can be turned back, and digests of contents."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from urllib.parse import unquote_to_bytes
+
+_FORMULA_START = frozenset("=+-@")
+_UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Zl", "Zp", "Co", "Cn"})
+_PLAIN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9 _./,;()\[\]+=@-]*")
+
+
+def encode_id(name: bytes) -> str:
+    """Turns a file's name into an image id that is safe in CSV, HTML, logs and paths, and can be turned back.
+
+    `%`, bytes that are not valid UTF-8, control, format, separator and unassigned characters become `%XX`,
+    and so does a first character that a spreadsheet would take for a formula.
+
+    Args:
+        name: The name's bytes, relative to the input, with `/` between folders.
+
+    Returns:
+        Text without control characters; `decode_id` gives `name` back.
+    """
+    text = name.decode("utf-8", "surrogateescape")
+    if _PLAIN.fullmatch(text):
+        return text
+    return "".join(
+        "".join(f"%{byte:02X}" for byte in char.encode("utf-8", "surrogateescape"))
+        if char == "%"
+        or "\udc80" <= char <= "\udcff"
+        or unicodedata.category(char) in _UNSAFE_CATEGORIES
+        or (index == 0 and char in _FORMULA_START)
+        else char
+        for index, char in enumerate(text)
+    )
+
+
+def decode_id(image_id: str) -> bytes:
+    """Gives back the bytes that `encode_id` was given."""
+    return unquote_to_bytes(image_id)
+
+
+def sha256_hex(data: bytes | bytearray | memoryview) -> str:
+    """SHA-256 of `data` as 64 hex digits."""
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,62 @@
+"""File names of a run, and of what stands beside the runs (docs/reference/run-layout.md; tests pin them)."""
+
+from __future__ import annotations
+
+RUN_JSON = "run.json"
+LISTING = "listing.parquet"
+PLAN = "manifest/_DONE.json"
+PREDICTIONS_CSV = "output/predictions.csv"
+PREDICTIONS_PARQUET = "output/predictions.parquet"
+FAILURES_CSV = "output/failures.csv"
+CERTIFICATE = "output/certificate.json"
+REPORT = "output/report.html"
+IMAGE_SAMPLE = "quality/images.parquet"
+DRIFT = "quality/drift.json"
+EMBEDDINGS = "quality/embeddings.parquet"
+STAGES = "telemetry/stages"
+SUCCESS = "_SUCCESS"
+
+# Beside the runs, not a run's name: what stays of a run when it is pruned.
+HISTORY = "_history"
+HISTORY_PAGE = "history.html"
+TRENDS = "_trends.json"  # no run's name either
+
+
+def manifest_path(shard: int) -> str:
+    """Path of a shard's manifest inside the run."""
+    return f"manifest/shard-{shard:05d}.parquet"
+
+
+def rejects_path(shard: int) -> str:
+    """Path of a shard's rejects inside the run."""
+    return f"rejects/shard-{shard:05d}.parquet"
+
+
+def scores_folder(shard: int) -> str:
+    """Folder of a shard's score parts inside the run."""
+    return f"scores/shard-{shard:05d}"
+
+
+def done_path(shard: int) -> str:
+    """Path of the file that says which of a shard's score parts count."""
+    return f"{scores_folder(shard)}/_DONE.json"
+
+
+def redrive_folder(number: int) -> str:
+    """Folder of a redrive inside the run."""
+    return f"redrives/{number:05d}"
+
+
+def redrive_done_path(number: int) -> str:
+    """Path of the file that makes a redrive count."""
+    return f"{redrive_folder(number)}/_DONE.json"
+
+
+def telemetry_path(shard: int, attempt: int) -> str:
+    """Path of what an attempt at a shard counted."""
+    return f"telemetry/score-shard-{shard:05d}-attempt-{attempt:05d}.json"
+
+
+def quality_path(suite: str) -> str:
+    """Path of a suite's JSON result inside the run."""
+    return f"quality/{suite}.json"
