@@ -6,19 +6,19 @@ export UV_PYTHON_PREFERENCE := only-system
 help: ## list the verbs
 	@grep -hE '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
 setup: ## install uv, the four locked environments and a Java (idempotent)
-	@$(PYTHON) embedded/setup.py
+	@$(PYTHON) -m tools.dev.setup
 demo: setup ## weights, data, training, archive, stack, one DAG run, its result
-	@$(PYTHON) embedded/demo.py
+	@$(PYTHON) -m tools.local.demo
 up: setup ## start TorchServe, Airflow and MLflow on loopback
-	@$(PYTHON) embedded/stack.py up
+	@$(PYTHON) -m tools.local.stack up
 down: ## stop everything that `make up` started
-	@$(PYTHON) embedded/stack.py down
+	@$(PYTHON) -m tools.local.stack down
 test: setup ## unit tests of every part, each in its own environment
-	@$(PYTHON) embedded/tests.py unit
+	@$(PYTHON) -m tools.dev.tests unit
 e2e: setup ## the demo's path end to end, on the real services
-	@$(PYTHON) embedded/tests.py e2e
+	@$(PYTHON) -m tools.dev.tests e2e
 lint: setup ## ruff, mypy, import-linter, deptry
-	@$(PYTHON) embedded/lint.py
+	@$(PYTHON) -m tools.dev.lint
 chaos: setup ## everything that can go wrong, done to runs on a real TorchServe
 	@$(PYTHON) tests/chaos/run.py
 monitoring-test: setup ## break the platform, and see the right alert arrive; ONLY="late killed": these faults
@@ -28,13 +28,13 @@ bench: setup ## every published figure, measured again
 bench-quick: setup ## ours beside the in-process ceiling and stock TorchServe, under five minutes
 	@$(PYTHON) benchmarks/run.py quick
 env: ## .env for docker compose, with random secrets
-	@$(PYTHON) containers/env.py
+	@$(PYTHON) -m tools.compose.env
 images: ## build the container images
-	@$(PYTHON) containers/images.py
+	@$(PYTHON) -m tools.compose.images
 compose-test: setup ## the compose stack from nothing to a proven table, and down again
-	@$(PYTHON) containers/compose_test.py
+	@$(PYTHON) tests/compose/run.py
 operations-test: setup ## the compose stack's UI, kills of its pieces, the how-to pages; PARTS="ui pages": these
 	@$(PYTHON) tests/operations/run.py $(PARTS)
 docs: setup ## regenerate the generated pages of docs/
-	@$(PYTHON) embedded/docs.py
+	@$(PYTHON) -m tools.dev.docs
 .PHONY: help setup demo up down test e2e lint chaos monitoring-test bench bench-quick docs env images compose-test operations-test

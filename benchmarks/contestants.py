@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from environment import ROOT
+from tools.paths import ROOT
 
 PEERS = ROOT / "benchmarks" / "peers"
 Kind = Literal["eager", "ours"]

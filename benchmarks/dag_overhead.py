@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "peers"))
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "embedded"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import photographs
-from airflow_api import AirflowApi, Run
-from environment import VAR, say
 from orchestrated import finished, warm_up
 from published import keep, show
+
+from tools.airflow_api import AirflowApi, Run
+from tools.paths import VAR, say
 
 BAR = 15.0  # seconds
 

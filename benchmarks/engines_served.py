@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "peers"))
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "embedded"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from servers import started, wait_for_workers
 from stopwatch import MARK

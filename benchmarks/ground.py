@@ -8,10 +8,11 @@ import zipfile
 from pathlib import Path
 
 from contestants import PEERS, Contestant
-from environment import ROOT, VAR
-from services import base_environment
 from stopwatch import MARK
 from torchserve import make_stock_archive
+
+from tools.local.services import base_environment
+from tools.paths import ROOT, VAR
 
 ARCHIVE = ROOT / "model_store" / "solar-cells.mar"
 WEIGHTS = VAR / "training" / "solar-cells.safetensors"

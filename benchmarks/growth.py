@@ -17,14 +17,15 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "peers"))
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "embedded"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import photographs
 from contestants import chosen
-from environment import VAR, say
 from ground import Ground
 from published import keep, show
 from serving import Served, command, served
+
+from tools.paths import VAR, say
 
 BENCH = VAR / "bench"
 # The model knows solar cells: that most photographs look alike to it is no fault of theirs.

@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from airflow_api import FINISHED, AirflowApi, Run
-from environment import fail
+from tools.airflow_api import FINISHED, AirflowApi, Run
+from tools.paths import fail
 
 DAG = "batch_image_inference"
 PATIENCE = 3600.0

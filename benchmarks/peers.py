@@ -18,17 +18,18 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "peers"))
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "embedded"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import photographs
 import standings
 from bars import plot
 from contestants import STOCK_GRID, chosen
-from environment import ROOT, VAR, say
 from ground import Ground
 from published import keep, show
 from race import Answers, measure
 from record import Record, check
+
+from tools.paths import ROOT, VAR, say
 
 BENCH = VAR / "bench"
 PLOT = ROOT / "docs" / "img" / "peers.svg"

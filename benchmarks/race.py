@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from contestants import Contestant
-from environment import ROOT, program
 from ground import Ground
 from servers import end, started, tail, wait
 from serving import command, served
 from torchserve import TorchServe, free_ports
+
+from tools.paths import ROOT, program
 
 Answers = dict[str, Any]
 PATIENCE = 600  # seconds of one measurement

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from contestants import Contestant
-from environment import say
 from race import Answers, Measurement
+
+from tools.paths import say
 
 AGREEMENT = 0.99  # eager torch and Pillow make other pixels: fewer equal classes than this is another model
 

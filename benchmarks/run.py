@@ -12,10 +12,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "embedded"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from environment import UV, Argv, program, run, say, step
-from services import model_api
+from tools.local.services import model_api
+from tools.paths import UV, Argv, program, run, say, step
 
 HERE = Path(__file__).resolve().parent
 EVERY_PEER = tuple(sorted(path.parent.name for path in HERE.glob("peers/*/pyproject.toml")))

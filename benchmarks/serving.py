@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from environment import ROOT, program
 from ground import ARCHIVE
 from servers import started, wait_for_workers
 from stopwatch import MARK, cpu_seconds
 from torchserve import TorchServe
+
+from tools.paths import ROOT, program
 
 
 @dataclass(frozen=True)

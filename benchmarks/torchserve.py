@@ -9,8 +9,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import java
-from environment import ROOT, fail
+from tools.local import java
+from tools.paths import ROOT, fail
 
 
 @dataclass(frozen=True)

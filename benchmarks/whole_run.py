@@ -19,18 +19,19 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "peers"))
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "embedded"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import photographs
-from airflow_api import AirflowApi
 from contestants import chosen
-from environment import VAR, fail, say
 from ground import Ground
 from orchestrated import finished, warm_up
 from published import keep, show
 from race import measure
 from serving import command
 from stopwatch import MARK
+
+from tools.airflow_api import AirflowApi
+from tools.paths import VAR, fail, say
 
 # The model knows solar cells: that most photographs look alike to it is no fault of theirs.
 FLAGS = ("--max-class-share", "1", "--max-failures", "0")

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from children import Child
-from environment import program
 from ground import Ground
 from loopback import ask, free_ports
 from model_server import Wrong
 from relay import Asked, Relay
 from runs import Run
 from scenario import RefutedError, Result, require, scenario
+
+from tools.paths import program
 
 # Of a server that lives for one scenario and listens on loopback only.
 _KEYS = {"accessKey": "chaos", "secretKey": secrets.token_urlsafe(16)}

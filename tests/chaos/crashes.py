@@ -5,12 +5,13 @@ import re
 import signal
 import time
 
-from environment import ROOT
 from ground import Ground
 from model_server import Wrong
 from relay import After, Asked, Relay
 from runs import Folder
 from scenario import RefutedError, Result, require, scenario
+
+from tools.paths import ROOT
 
 _KILLS = 20
 _FAKETIME = ROOT / "pipeline_image/.venv/lib/python3.11/site-packages/libfaketime/vendor"

@@ -4,10 +4,11 @@ import json
 import math
 
 from children import Child
-from environment import program
 from ground import Ground
 from runs import Run
 from scenario import Result, scenario
+
+from tools.paths import program
 
 _RUNS = 100
 # The stages one after the other in one process: starting Python three times costs more than the stages.

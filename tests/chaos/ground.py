@@ -5,10 +5,11 @@ import shutil
 from pathlib import Path
 
 import archives
-from environment import ROOT, VAR, fail
 from runs import Folder, Run, ids_of, only
-from services import base_environment
 from torchserve import MODEL, TorchServe
+
+from tools.local.services import base_environment
+from tools.paths import ROOT, VAR, fail
 
 PHOTOGRAPHS = VAR / "data" / "solar-cells" / "images"
 ARCHIVE = ROOT / "model_store" / f"{MODEL}.mar"

@@ -10,13 +10,14 @@ import time
 from pathlib import Path
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "pipeline_image"))
-sys.path.insert(1, str(Path(__file__).resolve().parents[2] / "embedded"))
+sys.path.insert(1, str(Path(__file__).resolve().parents[2]))
 
 import children
 import scenario
-from environment import say
 from ground import Ground
 from table import Outcome, Table, write_page
+
+from tools.paths import say
 
 FAMILIES = ("replies", "overload", "serving", "crashes", "disks", "bucket", "crowd")
 

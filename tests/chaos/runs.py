@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Protocol
 
 from children import Child, last_line
-from environment import program
 from scenario import RefutedError, Result, require
+
+from tools.paths import program
 
 IMAGEBATCH = str(program("pipeline_image", "imagebatch"))
 # Small packs and shards: many requests and many places to be interrupted in. They never change a result.

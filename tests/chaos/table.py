@@ -7,8 +7,9 @@ import threading
 import time
 from dataclasses import dataclass
 
-from environment import ROOT, say
 from scenario import Result, Scenario
+
+from tools.paths import ROOT, say
 
 PAGE = ROOT / "docs" / "reference" / "reliability.md"
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-import java
 from children import Child, last_line
-from environment import ROOT, fail, program
 from loopback import ask, free_ports
-from services import base_environment
+
+from tools.local import java
+from tools.local.services import base_environment
+from tools.paths import ROOT, fail, program
 
 MODEL = "solar-cells"
 WORKERS = 2

@@ -10,8 +10,9 @@ from typing import Any
 
 import docker
 import pytest
-from compose_stack import Stack
-from security_table import inspected
+
+from tools.compose.security_table import inspected
+from tools.compose.stack import Stack
 
 ROOT = Path(__file__).resolve().parents[2]
 MAKE_STAGE = """

@@ -4,9 +4,10 @@ import json
 import subprocess
 from typing import Any
 
-import images
 import pytest
-from compose_stack import present
+
+from tools.compose import images
+from tools.compose.stack import present
 
 CONFINED = ["--rm", "--read-only", "--network=none", "--cap-drop=ALL", "--tmpfs=/tmp"]
 TOOLS = ("gcc", "cc", "g++", "c++", "clang", "ld", "as", "make", "cmake", "pip", "pip3", "uv", "git")

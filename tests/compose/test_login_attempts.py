@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from airflow_rest import Airflow
-from compose_stack import PORTS, Stack
+
+from tools.compose.airflow_rest import Airflow
+from tools.compose.stack import PORTS, Stack
 
 DAG = "batch_image_inference"
 

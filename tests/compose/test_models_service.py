@@ -5,7 +5,8 @@ import subprocess
 from typing import Any
 
 import pytest
-from compose_stack import ROOT, Stack
+
+from tools.compose.stack import ROOT, Stack
 
 ARCHIVE = "solar-cells"
 REFUSED = 78

@@ -7,7 +7,8 @@ import urllib.request
 from typing import Any
 
 import pytest
-from compose_stack import Stack
+
+from tools.compose.stack import Stack
 
 DAG = "batch_image_inference"
 IMAGES = 2624

@@ -7,7 +7,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 
 import pytest
-from compose_stack import ROOT, Stack
+
+from tools.compose.stack import ROOT, Stack
 
 TELL = """
 from imagebatch_dags.notifiers import Notice, notify

@@ -4,8 +4,18 @@ import os
 from typing import Any
 
 import pytest
-from compose_stack import Stack
-from security_table import PAGE, PASSAGE, capabilities, mounts, networks, published, table, written
+
+from tools.compose.security_table import (
+    PAGE,
+    PASSAGE,
+    capabilities,
+    mounts,
+    networks,
+    published,
+    table,
+    written,
+)
+from tools.compose.stack import Stack
 
 WATCHERS = {"alertmanager", "prometheus", "pushgateway", "statsd"}  # of the profile monitoring
 SERVICES = WATCHERS | {

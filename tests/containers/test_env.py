@@ -1,7 +1,8 @@
 from pathlib import Path
 
-import env
 import pytest
+
+from tools.compose import env
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
 from pathlib import Path
 
-import demo
 import pytest
-from compose_stack import needed
+
+from tools.compose.stack import needed
+from tools.local import demo
 
 ARCHIVE = ("solar-cells.mar", "solar-cells.golden.json")
 

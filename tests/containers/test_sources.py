@@ -4,10 +4,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-import env
-import images
 import pytest
 import yaml
+
+from tools.compose import env, images
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = (ROOT / "docker-compose.yaml").read_text(encoding="utf-8")

@@ -62,7 +62,7 @@ class Stack:
 
     def demo(self, *arguments: str) -> Demo:
         """Run the demo's script with arguments that `make demo` does not pass."""
-        return self._timed(["python3.11", "embedded/demo.py", *arguments])
+        return self._timed(["python3.11", "-m", "tools.local.demo", *arguments])
 
     def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command of `imagebatch` against this stack."""

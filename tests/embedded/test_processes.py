@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import processes
 import pytest
+
+from tools.local import processes
 
 # A service that ignores SIGTERM in a child of another process group, as Airflow's tasks are.
 FAMILY = """

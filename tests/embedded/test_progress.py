@@ -1,7 +1,8 @@
 from typing import Any
 
 import pytest
-from progress import summary
+
+from tools.local.follow import summary
 
 START = "2026-01-31T02:00:00Z"
 LATER = "2026-01-31T02:00:10Z"

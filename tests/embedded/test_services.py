@@ -1,8 +1,9 @@
 from pathlib import Path
 
 import pytest
-import services
-from environment import PORTS
+
+from tools.local import services
+from tools.paths import PORTS
 
 
 @pytest.fixture

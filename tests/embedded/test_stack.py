@@ -29,7 +29,7 @@ def stack(verb: str, folder: Path, **variables: str) -> subprocess.CompletedProc
     }
     environment = os.environ | ports | {"IMAGEBATCH_VAR": str(folder)} | variables
     return subprocess.run(
-        [sys.executable, ROOT / "embedded" / "stack.py", verb],
+        [sys.executable, "-m", "tools.local.stack", verb],
         env=environment,
         capture_output=True,
         text=True,

@@ -1,18 +1,10 @@
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-# By its path: `tests` is also the name of this folder's own package.
-SPEC = importlib.util.spec_from_file_location(
-    "runner", Path(__file__).resolve().parents[2] / "embedded" / "tests.py"
-)
-assert SPEC is not None
-assert SPEC.loader is not None
-runner = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(runner)
+from tools.dev import tests as runner
 
 
 @pytest.mark.parametrize(

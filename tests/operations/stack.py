@@ -16,8 +16,8 @@ from tempfile import mkdtemp
 from typing import Any
 from urllib.parse import quote
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "containers"))
-import compose_stack
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from tools.compose import stack as compose_stack
 
 ROOT = Path(__file__).resolve().parents[2]
 DAG = "batch_image_inference"
@@ -252,7 +252,9 @@ def own_stack(project: str, *, keep: bool = False) -> Iterator[Stack]:
 
 
 def _write_settings(stack: Stack) -> None:
-    subprocess.run([sys.executable, "containers/env.py"], cwd=stack.folder, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "tools.compose.env"], cwd=stack.folder, check=True, capture_output=True
+    )
     own = {
         "COMPOSE_PROJECT_NAME": stack.project,
         "AIRFLOW_PORT": str(stack.port),

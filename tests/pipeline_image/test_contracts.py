@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from imagebatch.contracts import ids, layout, records
+from imagebatch.contracts.allowance import allowed_failures
 from imagebatch.errors import ExitCode
 from imagebatch.runs import tables
 

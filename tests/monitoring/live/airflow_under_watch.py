@@ -5,12 +5,13 @@ import json
 import time
 from pathlib import Path
 
-import airflow_api
-from airflow_api import AirflowApi
 from children import Child, last_line
-from environment import ROOT, fail, program, run, url
 from platform_under_watch import Platform
-from services import airflow_settings, base_environment, fetch
+
+from tools import airflow_api
+from tools.airflow_api import AirflowApi
+from tools.local.services import airflow_settings, base_environment, fetch
+from tools.paths import ROOT, fail, program, run, url
 
 DAG = "watched"
 # Airflow reads only files that hold both words, airflow and dag.

@@ -4,9 +4,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from environment import ROOT, fail
 from torchserve import TorchServe
 from watchers import WATCHING, Watchers
+
+from tools.paths import ROOT, fail
 
 
 class Platform(Watchers):

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from environment import ROOT
+
+from tools.paths import ROOT
 
 HASTE = 30  # five minutes are ten seconds
 MONITORING = ROOT / "monitoring"

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
-FOLDERS = ("tests/chaos", "tests/pipeline_image", "embedded", "monitoring")
+FOLDERS = ("tests/chaos", "tests/pipeline_image", ".", "monitoring")
 sys.path[1:1] = [str(ROOT / folder) for folder in FOLDERS]
 
 # An Airflow of its own, beside the embedded stack's: `environment` reads these when it is imported.
@@ -28,12 +28,13 @@ import airflow_at_fault  # noqa: E402 - the folders above hold what these import
 import children  # noqa: E402 - the same
 import runs_at_fault  # noqa: E402 - the same
 import servers_at_fault  # noqa: E402 - the same
-from environment import say  # noqa: E402 - the same
 from fault import ALL, Fault, Seen, play  # noqa: E402 - the same
 from panels import silent_panels  # noqa: E402 - the same
 from platform_under_watch import Platform  # noqa: E402 - the same
 from sinks import mail_text  # noqa: E402 - the same
 from table import write_page  # noqa: E402 - the same
+
+from tools.paths import say  # noqa: E402 - the same
 
 AT_ONCE = 6  # runs that share two cores without becoming late by that alone
 

@@ -2,9 +2,10 @@
 
 import os
 
-from environment import ROOT
 from fault import Seen
 from render import HASTE
+
+from tools.paths import ROOT
 
 PAGE = ROOT / "docs" / "reference" / "alerts.md"
 

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from children import Child, last_line
-from environment import fail, program
 from loopback import ask, free_ports
 from render import PUSH_SECONDS, render
-from services import base_environment
 from sinks import Mailbox, Webhooks
+
+from tools.local.services import base_environment
+from tools.paths import fail, program
 
 WATCHING = ("prometheus", "prometheus-alertmanager", "prometheus-pushgateway")
 

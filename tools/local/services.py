@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from environment import PORTS, ROOT, VAR, program, url, write_private
+from tools.paths import PORTS, ROOT, VAR, program, url, write_private
 
 TORCHSERVE = VAR / "torchserve"
 AIRFLOW = VAR / "airflow"

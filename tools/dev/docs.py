@@ -8,7 +8,7 @@ import re
 import sys
 from pathlib import Path
 
-from environment import ROOT, VAR, fail, program, run, say
+from tools.paths import ROOT, VAR, fail, program, run, say
 
 ROWS = 4
 README = ROOT / "README.md"

@@ -5,17 +5,17 @@ import sys
 import time
 from pathlib import Path
 
-from environment import ROOT, UV, Argv, program, say
+from tools.paths import ROOT, UV, Argv, program, say
 
-# mypy reads a part's libraries out of that part's own environment, and its modules from this folder.
+# A part whose environment has the libraries, a folder to check, and where its own modules are imported from.
 TYPED = (
-    ("pipeline_image", "pipeline_image/src"),
-    ("handlers", "handlers"),
-    ("training", "training/src"),
-    ("airflow", "dags"),
-    ("airflow", "embedded"),
-    ("monitoring", "monitoring"),
-    ("airflow", "containers"),
+    ("pipeline_image", "pipeline_image/src", "pipeline_image/src"),
+    ("handlers", "handlers", "handlers"),
+    ("training", "training/src", "training/src"),
+    ("airflow", "dags", "dags"),
+    ("airflow", "tools", "."),
+    ("monitoring", "monitoring", "monitoring"),
+    ("airflow", "containers", "containers"),
 )
 DOCKERFILES = sorted(
     path for part in ("*", "tests/e2e/standins/*") for path in ROOT.glob(f"{part}/Dockerfile")
@@ -41,11 +41,9 @@ def _checks() -> list[tuple[str, Argv, Path]]:
         ("ruff format", [*tools, "ruff", "format", "--check", "."], ROOT),
         ("hadolint", [*tools, "hadolint", *DOCKERFILES], ROOT),
     ]
-    for part, folder in TYPED:
+    for part, folder, base in TYPED:
         python = f"--python-executable={program(part, 'python')}"
-        checks.append(
-            (f"mypy {folder}", ["env", f"MYPYPATH={folder}:embedded", *tools, "mypy", python, folder], ROOT)
-        )
+        checks.append((f"mypy {folder}", ["env", f"MYPYPATH={base}", *tools, "mypy", python, folder], ROOT))
     linter = program("pipeline_image", "lint-imports")
     checks.append(("import-linter", [linter], ROOT / "pipeline_image"))
     for part, folder in PARTS.items():

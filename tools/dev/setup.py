@@ -6,8 +6,8 @@ import sys
 import time
 import venv
 
-import java
-from environment import ROOT, UV, Argv, fail, run, say, step
+from tools.local import java
+from tools.paths import ROOT, UV, Argv, fail, run, say, step
 
 UV_VERSION = "0.13.9"
 PARTS = (".", "airflow", "pipeline_image", "handlers", "training", "monitoring")

@@ -4,8 +4,8 @@ import sys
 import time
 from typing import Any
 
-from airflow_api import FINISHED, AirflowApi, Run
-from environment import fail, say
+from tools.airflow_api import FINISHED, AirflowApi, Run
+from tools.paths import fail, say
 
 QUIET_SECONDS = 5.0  # between lines where the output is not a terminal
 STAGES = ("preprocess", "check_manifest", "plan", "score", "check_predictions", "postprocess", "report")

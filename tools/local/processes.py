@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from environment import ROOT, VAR
+from tools.paths import ROOT, VAR
 
 RECORDS = VAR / "services"
 BOOT = Path("/proc/sys/kernel/random/boot_id")

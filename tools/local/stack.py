@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import java
-import processes
-from environment import CONFIGURATION, PORTS, ROOT, VAR, Argv, fail, program, run, say, step, url
-from services import ADMIN, AIRFLOW, PASSWORDS, Service, airflow_settings, password, services
+from tools.local import java, processes
+from tools.local.services import ADMIN, AIRFLOW, PASSWORDS, Service, airflow_settings, password, services
+from tools.paths import CONFIGURATION, PORTS, ROOT, VAR, Argv, fail, program, run, say, step, url
 
 PATIENCE = 180.0  # seconds for the whole stack to become healthy; 25 on two idle cores
 FREE_GB = 1.0  # logs and runs; less ends in half-written databases
@@ -29,7 +28,7 @@ def main(argv: list[str]) -> int:
     """
     verbs: dict[str, Callable[[], int]] = {"up": up, "down": down, "status": status}
     if len(argv) != 1 or argv[0] not in verbs:
-        say(f"usage: stack.py {'|'.join(verbs)}")
+        say(f"usage: python3.11 -m tools.local.stack {'|'.join(verbs)}")
         return 2
     with _one_at_a_time():
         return verbs[argv[0]]()

@@ -1,0 +1,1 @@
+"""The stack in containers: secrets, images, stacks of one's own."""

@@ -1,0 +1,1 @@
+"""What a developer calls: set-up, linters, tests, generated pages."""
