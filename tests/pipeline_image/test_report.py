@@ -11,6 +11,7 @@ import pytest
 from conftest import Call, Outcome, jpeg
 from imagebatch.observe.timeline import MOST_BUCKETS, Recorder
 from imagebatch.stages.report.facts import spread
+from model_server import ModelServer, Wrong
 from test_imagery import scored
 
 HOSTILE = "<img src=x onerror=alert(1)> \"&'.jpg"
@@ -71,6 +72,18 @@ def test_hostile_names_are_text(finished: Outcome, runs: Path) -> None:
     }
     assert not re.search(r"url\(|@import", source)
     assert "default-src 'none'" in source
+
+
+def test_a_run_with_retries_but_no_outage_has_a_page(
+    call: Call, images: Path, runs: Path, server: ModelServer
+) -> None:
+    """What scoring did not meet is counted as 0, not missed: the page names the retries alone."""
+    server.faults = lambda number, _images: Wrong(500, b"Worker died.") if number == 3 else None
+    scored(call, "r", images)
+    assert call("report", "--run-id", "r").code == 0
+    text = Page((runs / "r/output/report.html").read_text()).text
+    assert "On the way: 1 retries" in text
+    assert "without an answer" not in text
 
 
 @pytest.mark.usefixtures("finished")

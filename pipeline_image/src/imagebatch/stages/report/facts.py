@@ -206,15 +206,18 @@ class Facts:
                 rows.append({"suite": name, "total": len(outcomes), "failed": failed})
         return rows
 
-    def trouble(self) -> Row:
-        """What scoring counted: faults by kind, retries, seconds waited; all attempts together."""
+    def trouble(self) -> Counter[str]:
+        """Add up what all attempts at scoring counted: faults by kind, retries, seconds waited.
+
+        What no attempt counted is 0: a run without an outage has no `outage_seconds` in its files.
+        """
         counts: Counter[str] = Counter()
         for path in self.run.list("telemetry"):
             if path.startswith("telemetry/score-"):
                 with contextlib.suppress(ValueError, FileNotFoundError, AttributeError):
                     found = json.loads(self.run.read(path))
                     counts.update({name: n for name, n in found.items() if isinstance(n, int | float)})
-        return dict(counts)
+        return counts
 
 
 def _expectation(outcome: dict[str, Any]) -> str:
