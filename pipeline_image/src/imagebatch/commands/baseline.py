@@ -22,8 +22,8 @@ from imagebatch.errors import ConfigurationError, DataRefusedError
 from imagebatch.images.decoders import Decoders
 from imagebatch.images.sample import measured_sample
 from imagebatch.runs.certificate import recorded_certificate
+from imagebatch.runs.description import read_description
 from imagebatch.runs.folder import RunFolder, open_run
-from imagebatch.runs.ledger import read_description
 from imagebatch.settings import BaselineSettings
 
 

@@ -15,8 +15,9 @@ import pyarrow.compute as pc
 from imagebatch.contracts.records import RunDescription
 from imagebatch.contracts.rows import ASKED_COLUMNS
 from imagebatch.errors import NothingToDoError
+from imagebatch.runs.description import read_description
 from imagebatch.runs.folder import open_run
-from imagebatch.runs.ledger import open_listing, read_description
+from imagebatch.runs.listing import open_listing
 from imagebatch.settings import MeasuringSettings, PreprocessSettings, ScoreSettings
 from imagebatch.stages.preprocess import preprocess
 

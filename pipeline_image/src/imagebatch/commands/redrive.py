@@ -21,8 +21,9 @@ from imagebatch.inputs.source import image_source
 from imagebatch.log import get_logger
 from imagebatch.observe.progress import Progress
 from imagebatch.runs.certificate import Certificate, recorded_certificate
+from imagebatch.runs.description import read_description
+from imagebatch.runs.finished import open_finished
 from imagebatch.runs.folder import RunFolder, open_run, parquet_bytes
-from imagebatch.runs.ledger import ledgers, read_description
 from imagebatch.runs.redrives import finished_redrives
 from imagebatch.scorer.scorer import Engine
 from imagebatch.settings import PostprocessSettings, RedriveSettings, ReportSettings
@@ -73,14 +74,16 @@ def _up_to_date(run: RunFolder, redrives: int, outputs: PostprocessSettings) -> 
 
 def _without_prediction(run: RunFolder, reasons: set[str]) -> list[Row]:
     found: list[Row] = []
-    for ledger in ledgers(run):
-        uris = dict(zip(*(ledger.manifest[name].to_pylist() for name in ("image_id", "uri")), strict=True))
-        for table in (ledger.rejected, ledger.failed):
-            found += [
-                {"image_id": row["image_id"], "uri": uris[row["image_id"]]}
-                for row in table.select(["image_id", "reason"]).to_pylist()
-                if not reasons or row["reason"] in reasons
-            ]
+    with open_finished(run) as finished:
+        for ledger in finished.ledgers():
+            columns = (ledger.manifest[name].to_pylist() for name in ("image_id", "uri"))
+            uris = dict(zip(*columns, strict=True))
+            for table in (ledger.rejected, ledger.failed):
+                found += [
+                    {"image_id": row["image_id"], "uri": uris[row["image_id"]]}
+                    for row in table.select(["image_id", "reason"]).to_pylist()
+                    if not reasons or row["reason"] in reasons
+                ]
     return sorted(found, key=lambda row: str(row["image_id"]))
 
 

@@ -12,8 +12,8 @@ from imagebatch.images.decoders import Decoders
 from imagebatch.images.sample import image_sample
 from imagebatch.observe.push import measured
 from imagebatch.runs.certificate import Certificate
+from imagebatch.runs.description import read_description
 from imagebatch.runs.folder import open_run
-from imagebatch.runs.ledger import read_description
 from imagebatch.settings import (
     CheckSettings,
     CommonSettings,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
+from contextlib import ExitStack
 
 from imagebatch.contracts.layout import FAILURES_CSV, PREDICTIONS_CSV
 from imagebatch.errors import NotProvenError
 from imagebatch.runs.certificate import Audit, Certificate, recorded_certificate
-from imagebatch.runs.folder import RunFolder, open_run
-from imagebatch.runs.ledger import ShardLedger, ledgers, read_description
+from imagebatch.runs.finished import FinishedRun, open_finished
+from imagebatch.runs.folder import open_run
+from imagebatch.runs.proofs import HashedStream
 from imagebatch.runs.tables import (
     FAILURE_COLUMNS,
     csv_header,
@@ -22,7 +22,7 @@ from imagebatch.settings import VerifySettings
 
 
 def verify(settings: VerifySettings) -> Certificate:
-    """Proves a finished run.
+    """Prove a finished run.
 
     Returns:
         The certificate, made anew and equal to the one in the run.
@@ -33,24 +33,53 @@ def verify(settings: VerifySettings) -> Certificate:
     """
     run = open_run(settings.runs_uri, settings.run_id)
     recorded = recorded_certificate(run)
-    description = read_description(run)
-    audit = Audit(run, description)
-    for ledger in ledgers(run):
-        audit.add(ledger)
-    certificate = audit.certificate()
+    with open_finished(run) as finished:
+        audit = Audit(finished)
+        different = _read_once(finished, audit)
+        certificate = audit.certificate()
     _compare(recorded, certificate)
-    _compare_lines(
-        run,
-        PREDICTIONS_CSV,
-        csv_header(prediction_columns(description.top_k)),
-        (csv_lines(predictions(ledger, description.top_k, description.model)) for ledger in ledgers(run)),
-    )
-    _compare_lines(run, FAILURES_CSV, csv_header(FAILURE_COLUMNS), map(_failure_lines, ledgers(run)))
+    if different:
+        raise NotProvenError(different[0])
     return certificate
 
 
-def _failure_lines(ledger: ShardLedger) -> bytes:
-    return csv_lines(failures(ledger))
+def _read_once(finished: FinishedRun, audit: Audit) -> list[str]:
+    """Count every shard, and make both CSV files again beside the ones that are there.
+
+    Returns:
+        How a CSV file differs from what its parts give. Told only after the digests have been compared: a
+        file that was changed since the run was certified is the plainer reason.
+    """
+    top_k, model = finished.description.top_k, finished.description.model
+    with ExitStack() as stack:
+        predicted = _Expected(PREDICTIONS_CSV, stack.enter_context(finished.files.reading(PREDICTIONS_CSV)))
+        failed = _Expected(FAILURES_CSV, stack.enter_context(finished.files.reading(FAILURES_CSV)))
+        predicted.compare(csv_header(prediction_columns(top_k)))
+        failed.compare(csv_header(FAILURE_COLUMNS))
+        for ledger in finished.ledgers():
+            audit.add(ledger)
+            predicted.compare(csv_lines(predictions(ledger, top_k, model)))
+            failed.compare(csv_lines(failures(ledger)))
+        return [text for file in (predicted, failed) if (text := file.difference())]
+
+
+class _Expected:
+    """A file compared, piece by piece, with what it must be."""
+
+    def __init__(self, path: str, stream: HashedStream) -> None:
+        self._path = path
+        self._stream = stream
+        self._same = True
+
+    def compare(self, piece: bytes) -> None:
+        self._same = self._stream.read(len(piece)) == piece and self._same
+
+    def difference(self) -> str:
+        """Say how the file differs; empty if it does not. Reads what is left of it."""
+        more = self._stream.drain()
+        if not self._same:
+            return f"{self._path} is not what the run's parts give"
+        return f"{self._path} has lines that the run's parts do not give" if more else ""
 
 
 def _compare(recorded: Certificate, found: Certificate) -> None:
@@ -61,13 +90,3 @@ def _compare(recorded: Certificate, found: Certificate) -> None:
         raise NotProvenError(f"changed since the run was certified: {', '.join(changed[:5])}")
     if recorded != found:
         raise NotProvenError(f"the run's files count {found.counts}, the certificate says {recorded.counts}")
-
-
-def _compare_lines(run: RunFolder, path: str, header: bytes, pieces: Iterator[bytes]) -> None:
-    """Makes the CSV again from the parts and compares it byte by byte."""
-    with run.reading(path) as stream:
-        for expected in itertools.chain([header], pieces):
-            if stream.read(len(expected)) != expected:
-                raise NotProvenError(f"{path} is not what the run's parts give")
-        if stream.read(1):
-            raise NotProvenError(f"{path} has lines that the run's parts do not give")

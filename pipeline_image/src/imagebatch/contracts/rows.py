@@ -1,6 +1,8 @@
-"""Columns of the tables that the stages hand to each other."""
+"""Columns of the tables that the stages hand to each other, and their rows as typed dictionaries."""
 
 from __future__ import annotations
+
+from typing import NotRequired, TypedDict
 
 import pyarrow as pa
 
@@ -38,3 +40,46 @@ SCORES_SCHEMA = pa.schema(
     ]
 )
 EMBEDDINGS_SCHEMA = pa.schema([SCORES_SCHEMA.field(name) for name in ("image_id", "embedding")])
+
+
+class ListedRow(TypedDict):
+    """A row of LISTING_SCHEMA: an image, by its id and where it lies."""
+
+    image_id: str
+    uri: str
+
+
+class ManifestRow(ListedRow):
+    """A row of MANIFEST_SCHEMA; a missing key is a null. A refused image has a reason and no format."""
+
+    size: NotRequired[int]
+    sha256: NotRequired[str]
+    format: NotRequired[str]
+    width: NotRequired[int]
+    height: NotRequired[int]
+    reason: NotRequired[str]
+    detail: NotRequired[str]
+
+
+class AskedRow(ListedRow):
+    """An accepted image as the scorer is asked about it: ASKED_COLUMNS, and what is wanted of it.
+
+    `embed`: its embedding is wanted too.
+    """
+
+    size: int
+    sha256: str
+    embed: NotRequired[bool]
+
+
+class ScoreRow(TypedDict):
+    """A row of SCORES_SCHEMA: labels with probabilities in [0, 1], most probable first, or a reason."""
+
+    image_id: str
+    sha256: str
+    model_digest: str
+    labels: list[str] | None
+    probabilities: list[float] | None
+    reason: str | None
+    detail: str | None
+    embedding: list[float] | None

@@ -16,7 +16,7 @@ from imagebatch.contracts.records import RunDescription
 from imagebatch.errors import NotProvenError
 from imagebatch.images.sample import SAMPLE_SCHEMA, STATISTICS
 from imagebatch.runs.folder import RunFolder
-from imagebatch.runs.redrives import parquet_table
+from imagebatch.runs.parts import parquet_table
 
 Floats = npt.NDArray[np.float64]
 

@@ -18,8 +18,8 @@ from imagebatch.inputs.source import ImageSource, image_source
 from imagebatch.inputs.unavailable import ImageUnavailableError
 from imagebatch.log import get_logger
 from imagebatch.runs.folder import RunFolder, parquet_bytes
-from imagebatch.runs.ledger import Listing, open_listing
-from imagebatch.runs.redrives import parquet_table
+from imagebatch.runs.listing import Listing, open_listing
+from imagebatch.runs.parts import parquet_table
 from imagebatch.runs.sampling import sampled_positions
 
 log = get_logger()

@@ -13,37 +13,13 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from imagebatch.contracts.ids import sha256_hex
-from imagebatch.contracts.layout import (
-    CERTIFICATE,
-    FAILURES_CSV,
-    LISTING,
-    PLAN,
-    PREDICTIONS_CSV,
-    PREDICTIONS_PARQUET,
-    RUN_JSON,
-    SUCCESS,
-    done_path,
-    manifest_path,
-    redrive_done_path,
-    rejects_path,
-)
-from imagebatch.contracts.records import PROTOCOL_VERSION, ModelPin, RedriveDone, RunDescription
+from imagebatch.contracts.layout import CERTIFICATE, SUCCESS
+from imagebatch.contracts.records import PROTOCOL_VERSION, ModelPin, RedriveDone
 from imagebatch.errors import ConfigurationError, NotProvenError
+from imagebatch.runs.finished import FinishedRun
 from imagebatch.runs.folder import RunFolder
-from imagebatch.runs.ledger import ShardLedger, done_of, listed_count, shard_count
-from imagebatch.runs.redrives import finished_redrives
-
-_BLOCK = 1 << 20
-
-
-class FileProof(BaseModel):
-    """A file of the run: path, size in bytes, SHA-256 (hex)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    path: str
-    size: int
-    sha256: str
+from imagebatch.runs.ledger import ShardLedger
+from imagebatch.runs.proofs import FileProof
 
 
 class Counts(BaseModel):
@@ -80,22 +56,20 @@ class Certificate(BaseModel):
 
 
 class Audit:
-    """Counts the ledgers of a run, one after the other.
+    """Count of the ledgers of a run, one after the other.
 
     Args:
-        run: The run's files.
-        description: Its run.json.
+        finished: The run.
     """
 
-    def __init__(self, run: RunFolder, description: RunDescription) -> None:
-        self._run = run
-        self._description = description
+    def __init__(self, finished: FinishedRun) -> None:
+        self._finished = finished
         self._predicted = self._failed = self._rejected = 0
         self._reasons: Counter[str] = Counter()
         self._digest = hashlib.sha256()
 
     def add(self, ledger: ShardLedger) -> None:
-        """Counts one shard."""
+        """Count one shard."""
         self._predicted += ledger.predicted.num_rows
         self._failed += ledger.failed.num_rows
         self._rejected += ledger.rejected.num_rows
@@ -104,35 +78,36 @@ class Audit:
         self._digest.update(_input_lines(ledger.manifest))
 
     def certificate(self) -> Certificate:
-        """The certificate of what was added.
+        """Make the certificate of what was added.
 
         Raises:
             NotProvenError: The counts do not balance.
         """
         counts = Counts(
-            listed=listed_count(self._run),
+            listed=self._finished.listed,
             predicted=self._predicted,
             failed=self._failed,
             rejected=self._rejected,
         )
         if not counts.balanced:
             raise NotProvenError(f"the run does not balance: {counts}")
+        files = self._finished.files
         return Certificate(
             protocol=PROTOCOL_VERSION,
-            run_id=self._description.run_id,
-            model=self._description.model,
+            run_id=self._finished.description.run_id,
+            model=self._finished.description.model,
             counts=counts,
             balanced=counts.balanced,
             reasons=dict(sorted(self._reasons.items())),
             input_digest=f"sha256:{self._digest.hexdigest()}",
-            cached=sum(done_of(self._run, shard).cached for shard in range(shard_count(self._run))),
-            redrives=finished_redrives(self._run),
-            files=[prove(self._run, path) for path in certified_paths(self._run)],
+            cached=self._finished.cached,
+            redrives=self._finished.redrives,
+            files=[files.proof(path) for path in self._finished.certified_paths()],
         )
 
 
 def recorded_certificate(run: RunFolder) -> Certificate:
-    """A finished run's certificate, as it was written.
+    """Read a finished run's certificate, as it was written.
 
     Raises:
         ConfigurationError: The run has not finished.
@@ -148,41 +123,6 @@ def recorded_certificate(run: RunFolder) -> Certificate:
         return Certificate.model_validate_json(data)
     except ValueError as error:
         raise NotProvenError(f"{CERTIFICATE} is not a certificate of this version: {error}") from error
-
-
-def certified_paths(run: RunFolder) -> list[str]:
-    """Every file that a certificate covers, in a fixed order."""
-    shards = range(shard_count(run))
-    parts = [part.path for shard in shards for part in done_of(run, shard).parts]
-    redriven = [
-        path
-        for redrive in finished_redrives(run)
-        for path in (redrive_done_path(redrive.number), redrive.manifest.path, redrive.scores.path)
-    ]
-    return [
-        RUN_JSON,
-        LISTING,
-        PLAN,
-        *(path(shard) for path in (manifest_path, rejects_path, done_path) for shard in shards),
-        *parts,
-        *redriven,
-        PREDICTIONS_CSV,
-        PREDICTIONS_PARQUET,
-        FAILURES_CSV,
-    ]
-
-
-def prove(run: RunFolder, path: str) -> FileProof:
-    """Size and digest of a file, read piece by piece."""
-    digest, size = hashlib.sha256(), 0
-    try:
-        with run.reading(path) as stream:
-            while block := stream.read(_BLOCK):
-                digest.update(block)
-                size += len(block)
-    except FileNotFoundError as error:
-        raise NotProvenError(f"{run.uri}/{path} is missing") from error
-    return FileProof(path=path, size=size, sha256=digest.hexdigest())
 
 
 def _input_lines(manifest: pa.Table) -> bytes:

@@ -19,8 +19,8 @@ from imagebatch.contracts.layout import (
     PREDICTIONS_PARQUET,
     REPORT,
     SUCCESS,
+    redrive_done_path,
 )
-from imagebatch.contracts.records import RunDescription
 from imagebatch.contracts.rows import EMBEDDINGS_SCHEMA
 from imagebatch.errors import RunHeldError
 from imagebatch.log import get_logger
@@ -28,9 +28,8 @@ from imagebatch.observe.progress import Progress
 from imagebatch.observe.stage_metrics import current
 from imagebatch.observe.timeline import recorded
 from imagebatch.runs.certificate import Audit, Certificate
-from imagebatch.runs.folder import RunFolder, open_run, parquet_bytes
-from imagebatch.runs.ledger import ledgers, listed_count, read_description
-from imagebatch.runs.redrives import finished_redrives
+from imagebatch.runs.finished import FinishedRun, open_finished
+from imagebatch.runs.folder import open_run, parquet_bytes
 from imagebatch.runs.tables import (
     FAILURE_COLUMNS,
     csv_header,
@@ -49,21 +48,20 @@ ROW_GROUP_ROWS = 10_000
 
 @recorded(lambda _: "postprocess")
 def postprocess(settings: PostprocessSettings) -> Certificate:
-    """Writes a run's outputs. The same run gives the same bytes, so that doing it again changes nothing.
+    """Write a run's outputs. The same run gives the same bytes, so that doing it again changes nothing.
 
     Raises:
         ConfigurationError: A stage before this one has not finished.
         NotProvenError: The run's files disagree about its images.
     """
     run = open_run(settings.runs_uri, settings.run_id)
-    description = read_description(run)
-    redrives = len(finished_redrives(run))
-    if redrives:
-        run.remove(SUCCESS)  # the outputs are about to change; a run without it is not finished
-        run.remove(REPORT)  # it shows what was before
-    audit = Audit(run, description)
-    _write_tables(run, description, audit, redrives)
-    certificate = audit.certificate()
+    with open_finished(run) as finished:
+        if finished.redrives:
+            run.remove(SUCCESS)  # the outputs are about to change; a run without it is not finished
+            run.remove(REPORT)  # it shows what was before
+        audit = Audit(finished)
+        _write_tables(finished, audit)
+        certificate = audit.certificate()
     data = (certificate.model_dump_json(indent=1) + "\n").encode()
     run.write(CERTIFICATE, data)
     run.write(SUCCESS, f"{sha256_hex(data)}\n".encode())
@@ -72,9 +70,10 @@ def postprocess(settings: PostprocessSettings) -> Certificate:
     return certificate
 
 
-def _write_tables(run: RunFolder, description: RunDescription, audit: Audit, redrives: int) -> None:
+def _write_tables(finished: FinishedRun, audit: Audit) -> None:
+    run, description = finished.files.run, finished.description
     with ExitStack() as stack:
-        progress = stack.enter_context(Progress("postprocess", listed_count(run)))
+        progress = stack.enter_context(Progress("postprocess", finished.listed))
         csv = stack.enter_context(run.publishing(PREDICTIONS_CSV))
         failed = stack.enter_context(run.publishing(FAILURES_CSV))
         parquet = stack.enter_context(run.publishing(PREDICTIONS_PARQUET))
@@ -82,7 +81,7 @@ def _write_tables(run: RunFolder, description: RunDescription, audit: Audit, red
         failed.write(csv_header(FAILURE_COLUMNS))
         rows = stack.enter_context(_RowGroups(parquet, _parquet_schema(description.top_k)))
         embeddings = [EMBEDDINGS_SCHEMA.empty_table()]
-        for ledger in ledgers(run):
+        for ledger in finished.ledgers():
             table = predictions(ledger, description.top_k, description.model)
             rows.add(table)
             csv.write(csv_lines(table))
@@ -92,7 +91,7 @@ def _write_tables(run: RunFolder, description: RunDescription, audit: Audit, red
             embedded = ledger.predicted.filter(pc.is_valid(ledger.predicted["embedding"]))
             embeddings.append(embedded.select(EMBEDDINGS_SCHEMA.names))
             progress.advance(ledger.manifest.num_rows, failed=unpredicted.num_rows)
-        if len(finished_redrives(run)) != redrives:
+        if run.exists(redrive_done_path(len(finished.redrives) + 1)):
             raise RunHeldError("a redrive of this run has finished meanwhile; it writes the outputs")
         if any(table.num_rows for table in embeddings):
             run.write(EMBEDDINGS, parquet_bytes(pa.concat_tables(embeddings)))

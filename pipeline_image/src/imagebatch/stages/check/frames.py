@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator
 import pandas as pd
 import pyarrow as pa
 
+from imagebatch.runs.finished import open_finished
 from imagebatch.runs.folder import RunFolder
-from imagebatch.runs.ledger import manifests, scores_of, shard_count
+from imagebatch.runs.listing import open_listing
 from imagebatch.runs.tables import ranked
 
 # Rows that a suite sees at once: memory does not grow with the run.
@@ -58,25 +59,27 @@ class Totals:
 
 def manifest_frames(run: RunFolder, totals: Totals) -> Iterator[pd.DataFrame]:
     """Every listed image; adds `pixels`, `without_result` (0 or 1), `complete` (a header or a reason)."""
-    for table in _tables(manifest.drop_columns(["detail"]) for manifest in manifests(run)):
-        frame = table.to_pandas()
-        frame["pixels"] = frame["width"] * frame["height"]
-        has_header = frame[["size", "sha256", "format", "width", "height"]].notna().all(axis="columns")
-        yield _judged(frame, has_header, totals)
+    with open_listing(run) as listing:
+        for table in _tables(manifest.drop_columns(["detail"]) for manifest in listing.manifests()):
+            frame = table.to_pandas()
+            frame["pixels"] = frame["width"] * frame["height"]
+            has_header = frame[["size", "sha256", "format", "width", "height"]].notna().all(axis="columns")
+            yield _judged(frame, has_header, totals)
 
 
 def scores_frames(run: RunFolder, top_k: int, totals: Totals) -> Iterator[pd.DataFrame]:
     """Every scored image: labels and probabilities by rank; adds their sum and the same two columns."""
     probabilities = [f"probability_{rank + 1}" for rank in range(top_k)]
     labels = [f"label_{rank + 1}" for rank in range(top_k)]
-    for table in _tables(scores_of(run, shard) for shard in range(shard_count(run))):
-        frame = table.select(["image_id", "sha256", "model_digest", "reason"]).to_pandas()
-        for rank in range(top_k):
-            frame[labels[rank]] = ranked(table["labels"], rank).to_pandas()
-            frame[probabilities[rank]] = ranked(table["probabilities"], rank).to_pandas()
-        frame["probability_sum"] = frame[probabilities].sum(axis="columns")
-        answered = frame[[*labels, *probabilities]].notna().all(axis="columns")
-        yield _judged(frame, answered, totals)
+    with open_finished(run) as finished:
+        for table in _tables(finished.scores()):
+            frame = table.select(["image_id", "sha256", "model_digest", "reason"]).to_pandas()
+            for rank in range(top_k):
+                frame[labels[rank]] = ranked(table["labels"], rank).to_pandas()
+                frame[probabilities[rank]] = ranked(table["probabilities"], rank).to_pandas()
+            frame["probability_sum"] = frame[probabilities].sum(axis="columns")
+            answered = frame[[*labels, *probabilities]].notna().all(axis="columns")
+            yield _judged(frame, answered, totals)
 
 
 def _tables(shards: Iterable[pa.Table]) -> Iterator[pa.Table]:

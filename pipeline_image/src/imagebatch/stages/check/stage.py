@@ -14,8 +14,8 @@ from imagebatch.contracts.records import Plan, RunDescription
 from imagebatch.errors import DataRefusedError
 from imagebatch.log import get_logger
 from imagebatch.observe.timeline import recorded
+from imagebatch.runs.description import read_description, read_plan
 from imagebatch.runs.folder import RunFolder, open_run
-from imagebatch.runs.ledger import read_description, read_plan
 from imagebatch.settings import CheckSettings
 from imagebatch.stages.check.images import check_images
 

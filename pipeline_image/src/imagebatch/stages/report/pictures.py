@@ -11,7 +11,7 @@ from imagebatch.images.decoders import Decoders
 from imagebatch.inputs.source import image_source
 from imagebatch.inputs.unavailable import ImageUnavailableError
 from imagebatch.runs.folder import RunFolder
-from imagebatch.runs.ledger import manifests
+from imagebatch.runs.listing import open_listing
 
 Row = dict[str, Any]
 
@@ -50,10 +50,11 @@ def with_thumbnails(
 
 def _uris(run: RunFolder, wanted: set[str]) -> Iterator[tuple[str, str]]:
     missing = set(wanted)
-    for manifest in manifests(run):
-        if not missing:
-            return
-        ids = manifest["image_id"].to_pylist()
-        for at in [at for at, name in enumerate(ids) if name in missing]:
-            missing.discard(ids[at])
-            yield ids[at], manifest["uri"][at].as_py()
+    with open_listing(run) as listing:
+        for manifest in listing.manifests():
+            if not missing:
+                return
+            ids = manifest["image_id"].to_pylist()
+            for at in [at for at, name in enumerate(ids) if name in missing]:
+                missing.discard(ids[at])
+                yield ids[at], manifest["uri"][at].as_py()

@@ -28,8 +28,8 @@ from imagebatch.images.sample import image_sample
 from imagebatch.log import get_logger
 from imagebatch.observe.timeline import StageRecord, read_timeline, recorded
 from imagebatch.runs.certificate import Certificate, recorded_certificate
+from imagebatch.runs.description import read_description
 from imagebatch.runs.folder import RunFolder, open_run
-from imagebatch.runs.ledger import read_description
 from imagebatch.settings import ReportSettings
 from imagebatch.stages.report.facts import Facts
 from imagebatch.stages.report.history_page import write_history

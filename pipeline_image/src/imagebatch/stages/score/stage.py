@@ -19,8 +19,9 @@ from imagebatch.log import get_logger
 from imagebatch.observe.metrics import Metric
 from imagebatch.observe.progress import Progress
 from imagebatch.observe.timeline import recorded
+from imagebatch.runs.description import read_description, read_plan
 from imagebatch.runs.folder import RunFolder, open_run
-from imagebatch.runs.ledger import Listing, open_listing, read_description, read_plan
+from imagebatch.runs.listing import Listing, open_listing
 from imagebatch.runs.sampling import sampled_positions
 from imagebatch.scorer.scorer import Engine, Row
 from imagebatch.settings import ScoreSettings
