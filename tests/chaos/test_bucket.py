@@ -46,7 +46,7 @@ def test_a_lost_reply_is_not_another_creator(store: Store, monkeypatch: pytest.M
         return Wrong(500, b"<Error><Code>InternalError</Code></Error>")
 
     with Relay(store.s3, after=after) as relay:
-        attempt = Attempt(folder(relay.url, "lost-reply", monkeypatch), 0)
+        attempt = Attempt.claim(folder(relay.url, "lost-reply", monkeypatch), 0)
         assert (len(lost), attempt.number) == (1, 1)
         attempt.require_newest()
-        assert Attempt(folder(store.s3, "lost-reply", monkeypatch), 0).number == 2
+        assert Attempt.claim(folder(store.s3, "lost-reply", monkeypatch), 0).number == 2

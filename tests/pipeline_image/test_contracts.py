@@ -10,6 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from imagebatch.contracts import ids, layout, records
 from imagebatch.contracts.allowance import allowed_failures
+from imagebatch.contracts.rows import (
+    ASKED_COLUMNS,
+    LISTING_SCHEMA,
+    MANIFEST_SCHEMA,
+    SCORES_SCHEMA,
+    AskedRow,
+    ListedRow,
+    ManifestRow,
+    ScoreRow,
+)
 from imagebatch.errors import ExitCode
 from imagebatch.runs import tables
 
@@ -93,3 +103,11 @@ def test_public_surface_is_pinned() -> None:
     assert layout.manifest_path(3) == "manifest/shard-00003.parquet"
     assert layout.done_path(3) == "scores/shard-00003/_DONE.json"
     assert (layout.PREDICTIONS_CSV, layout.SUCCESS) == ("output/predictions.csv", "_SUCCESS")
+
+
+def test_typed_rows_have_the_columns_of_their_tables() -> None:
+    """A column that is added or renamed on one side only would be a typo that no tool finds."""
+    assert list(ListedRow.__annotations__) == LISTING_SCHEMA.names
+    assert list(ManifestRow.__annotations__) == MANIFEST_SCHEMA.names
+    assert list(AskedRow.__annotations__) == [*ASKED_COLUMNS, "embed"]
+    assert list(ScoreRow.__annotations__) == SCORES_SCHEMA.names

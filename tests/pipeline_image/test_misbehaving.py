@@ -434,7 +434,7 @@ class Scene:
         run = open_run(str(self._ground.runs), self.run_id)
         for number in range(4):
             if run.exists(f"scores/shard-{number:05d}/attempt-00001.json"):
-                Attempt(run, number)
+                Attempt.claim(run, number)
 
     def _calm_down(self, code: int) -> None:
         server, storm, at = self._ground.server, self._storm, self.interruption
@@ -507,8 +507,8 @@ def prove(ground: Ground, scene: Scene, storm: Storm) -> None:
 def orphan_is_powerless(ground: Ground, scene: Scene) -> None:
     """The first attempt, still running somewhere, can add nothing once there is a second one."""
     run = open_run(str(ground.runs), scene.run_id)
-    orphan = Attempt(run, 0)
-    Attempt(run, 0)
+    orphan = Attempt.claim(run, 0)
+    Attempt.claim(run, 0)
     with pytest.raises(RunHeldError):
         orphan.write_part(0, pa.Table.from_pylist([], SCORES_SCHEMA))
 

@@ -286,7 +286,7 @@ def test_kill_9_costs_the_requests_in_flight(
 def test_a_superseded_attempt_changes_nothing(call: Call, prepared: str, runs: Path) -> None:
     """An orphan can neither add a part that counts nor finish the shard once a newer attempt has started."""
     run = open_run(str(runs), prepared)
-    orphan = Attempt(run, 0)
+    orphan = Attempt.claim(run, 0)
     assert call("score", "--run-id", prepared).last["predicted"] == 40
     done = run.read("scores/shard-00000/_DONE.json")
     with pytest.raises(RunHeldError, match="attempt 1 at shard 0 was superseded"):
@@ -326,3 +326,16 @@ def test_unknown_run_and_shard(call: Call, prepared: str) -> None:
     assert (missing.code, "start it with imagebatch preprocess" in missing.err) == (78, True)
     beyond = call("score", "--run-id", prepared, "--shard", 7)
     assert (beyond.code, "has shards 0 to 0, not 7" in beyond.err) == (78, True)
+
+
+def test_a_reason_that_only_the_server_knows_is_named(
+    call: Call, images: Path, runs: Path, server: ModelServer
+) -> None:
+    """Reasons are a fixed list: an unknown one counts as decode_failed, and its own word is not lost."""
+    (images / "broken.jpg").write_bytes(jpeg(7) + b"BROKEN")
+    server.tamper = lambda reply: json.dumps(reply).replace('"truncated"', '"cursed\\nscanner"').encode()
+    arguments = ("--run-id", "r", "--input", images, "--max-failures", "1")
+    assert call("run", *arguments).last["failed"] == 1
+    _, line = (runs / "r/output/failures.csv").read_text().splitlines()
+    assert ",score,decode_failed," in line
+    assert "the model API gives the reason 'cursed\\nscanner': image file is truncated" in line

@@ -8,12 +8,11 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow.compute as pc
 
 from imagebatch.contracts.records import RunDescription
-from imagebatch.contracts.rows import ASKED_COLUMNS
+from imagebatch.contracts.rows import ASKED_COLUMNS, AskedRow
 from imagebatch.errors import NothingToDoError
 from imagebatch.runs.description import read_description
 from imagebatch.runs.folder import open_run
@@ -31,12 +30,12 @@ class PreparedRun:
     Attributes:
         folder: Where the run is.
         description: Its run.json.
-        rows: `ASKED_COLUMNS` of every accepted image.
+        rows: Every accepted image.
     """
 
     folder: Path
     description: RunDescription
-    rows: list[dict[str, Any]]
+    rows: list[AskedRow]
 
     @property
     def uris(self) -> list[str]:
@@ -63,7 +62,7 @@ def prepared_run(settings: MeasuringSettings) -> Iterator[PreparedRun]:
         asked = settings.model_dump(include=set(PreprocessSettings.model_fields))
         preprocess(PreprocessSettings(**asked | {"run_id": _RUN, "runs_uri": folder}))
         run = open_run(folder, _RUN)
-        rows: list[dict[str, Any]] = []
+        rows: list[AskedRow] = []
         with open_listing(run) as listing:
             for shard in range(listing.shards):
                 manifest = listing.manifest(shard)

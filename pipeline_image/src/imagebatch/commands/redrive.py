@@ -1,4 +1,4 @@
-"""Scores only the images of a finished run that have no prediction, and merges them into the same run.
+"""Score only the images of a finished run that have no prediction, and merges them into the same run.
 
 A level above the stages, as `run` is: it ends with postprocess, which writes the outputs and a new
 certificate, and with a report of the run as it is now.
@@ -7,14 +7,20 @@ certificate, and with a report of the run as it is now.
 from __future__ import annotations
 
 import uuid
-from typing import Any
 
 import pyarrow as pa
 
 from imagebatch.contracts.ids import sha256_hex
 from imagebatch.contracts.layout import CERTIFICATE, redrive_done_path, redrive_folder
 from imagebatch.contracts.records import DonePart, RedriveDone, RunDescription
-from imagebatch.contracts.rows import MANIFEST_SCHEMA, SCORES_SCHEMA
+from imagebatch.contracts.rows import (
+    MANIFEST_SCHEMA,
+    SCORES_SCHEMA,
+    AskedRow,
+    ListedRow,
+    ManifestRow,
+    ScoreRow,
+)
 from imagebatch.errors import NothingToDoError, RunHeldError
 from imagebatch.inputs.header import inspect
 from imagebatch.inputs.source import image_source
@@ -25,18 +31,16 @@ from imagebatch.runs.description import read_description
 from imagebatch.runs.finished import open_finished
 from imagebatch.runs.folder import RunFolder, open_run, parquet_bytes
 from imagebatch.runs.redrives import finished_redrives
-from imagebatch.scorer.scorer import Engine
+from imagebatch.scorer.scorer import Scorer
 from imagebatch.settings import PostprocessSettings, RedriveSettings, ReportSettings
 from imagebatch.stages.postprocess import postprocess
 from imagebatch.stages.report import report_if_possible
 
 log = get_logger()
 
-Row = dict[str, Any]
-
 
 def redrive(settings: RedriveSettings) -> Certificate:
-    """Redrives a finished run.
+    """Redrive a finished run.
 
     Files that were rejected are inspected again, and a file that has been repaired is taken as it is now.
     If a redrive was interrupted after its rows counted, doing it again first writes the outputs that it
@@ -72,8 +76,8 @@ def _up_to_date(run: RunFolder, redrives: int, outputs: PostprocessSettings) -> 
     return certificate if len(certificate.redrives) == redrives else postprocess(outputs)
 
 
-def _without_prediction(run: RunFolder, reasons: set[str]) -> list[Row]:
-    found: list[Row] = []
+def _without_prediction(run: RunFolder, reasons: set[str]) -> list[ListedRow]:
+    found: list[ListedRow] = []
     with open_finished(run) as finished:
         for ledger in finished.ledgers():
             columns = (ledger.manifest[name].to_pylist() for name in ("image_id", "uri"))
@@ -87,24 +91,30 @@ def _without_prediction(run: RunFolder, reasons: set[str]) -> list[Row]:
     return sorted(found, key=lambda row: str(row["image_id"]))
 
 
-def _inspected(targets: list[Row], description: RunDescription) -> list[Row]:
+def _inspected(targets: list[ListedRow], description: RunDescription) -> list[ManifestRow]:
     source = image_source(description)
     return [inspect(row, source, description.max_image_pixels) for row in targets]
 
 
-def _scored(manifest: list[Row], description: RunDescription, settings: RedriveSettings) -> list[Row]:
-    accepted = [row for row in manifest if "reason" not in row]
-    rows: list[Row] = []
+def _scored(
+    manifest: list[ManifestRow], description: RunDescription, settings: RedriveSettings
+) -> list[ScoreRow]:
+    accepted = [
+        AskedRow(image_id=row["image_id"], uri=row["uri"], size=row["size"], sha256=row["sha256"])
+        for row in manifest
+        if "reason" not in row
+    ]
+    rows: list[ScoreRow] = []
     if accepted:
-        engine = Engine(description, settings)
+        scorer = Scorer.connect(description, settings)
         with Progress("redrive", len(accepted), settings.deadline) as progress:
-            for _, piece in engine.scored([(0, accepted)]):
+            for _, piece in scorer.scored([(0, accepted)]):
                 rows += piece
                 progress.advance(len(piece), failed=sum(row["reason"] is not None for row in piece))
     return rows
 
 
-def _record(run: RunFolder, number: int, manifest: list[Row], scores: list[Row]) -> None:
+def _record(run: RunFolder, number: int, manifest: list[ManifestRow], scores: list[ScoreRow]) -> None:
     attempt = uuid.uuid4().hex[:8]
     previous = run.read(CERTIFICATE)
     run.write(f"{redrive_folder(number)}/previous-certificate.json", previous)

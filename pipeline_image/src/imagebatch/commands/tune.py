@@ -21,7 +21,7 @@ from imagebatch.measure.search import Candidate, Search, decide, grid
 from imagebatch.measure.tune_table import table
 from imagebatch.measure.workers import Workers, counts, reachable_workers
 from imagebatch.model_apis.local.pool import cores
-from imagebatch.scorer.scorer import Engine
+from imagebatch.scorer.scorer import Scorer
 from imagebatch.settings import TuneSettings
 
 log = get_logger()
@@ -101,12 +101,12 @@ class _Trial:
         asked = score_settings(self._settings, self._run.folder, "none").model_copy(
             update={"pack_size": candidate.pack_size, "in_flight": candidate.in_flight}
         )
-        engine = Engine(self._run.description, asked)
+        scorer = Scorer.connect(self._run.description, asked)
         begun = time.perf_counter()
-        done = sum(len(rows) for _, rows in engine.scored([(0, self._run.rows)]))
+        done = sum(len(rows) for _, rows in scorer.scored([(0, self._run.rows)]))
         rate = done / (time.perf_counter() - begun)
         failed = {
-            name: count for name, count in engine.telemetry.counts().items() if name.startswith("fault")
+            name: count for name, count in scorer.telemetry.counts().items() if name.startswith("fault")
         }
         if failed and sum(failed.values()) > done / candidate.pack_size:
             raise ModelApiUnavailableError(f"more requests failed than were answered: {failed}; see its log")

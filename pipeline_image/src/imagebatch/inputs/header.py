@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
 from imagebatch.contracts.ids import sha256_hex
 from imagebatch.contracts.records import Reason
+from imagebatch.contracts.rows import ListedRow, ManifestRow
 from imagebatch.inputs.formats import FORMATS
 from imagebatch.inputs.source import ImageSource
 from imagebatch.inputs.unavailable import ImageUnavailableError
@@ -27,22 +27,22 @@ class Header:
     height: int
 
 
-def inspect(row: dict[str, Any], source: ImageSource, max_pixels: int) -> dict[str, Any]:
-    """One row of MANIFEST_SCHEMA; a refused image's row has a reason.
+def inspect(row: ListedRow, source: ImageSource, max_pixels: int) -> ManifestRow:
+    """Make an image's manifest row; a refused image's row has a reason.
 
     Args:
-        row: `image_id` and `uri`.
+        row: The image as it was listed.
         source: Reads the image.
         max_pixels: Largest width times height taken.
     """
-    found: dict[str, Any] = {"image_id": row["image_id"], "uri": row["uri"]}
+    found = ManifestRow(image_id=row["image_id"], uri=row["uri"])
     try:
         data = source.read(row["uri"])
         found |= {"size": len(data), "sha256": sha256_hex(data)}
         header = read_header(data, max_pixels)
     except ImageUnavailableError as refused:
-        return found | {"reason": refused.reason.value, "detail": refused.detail}
-    return found | {"format": header.format, "width": header.width, "height": header.height}
+        return {**found, "reason": refused.reason.value, "detail": refused.detail}
+    return {**found, "format": header.format, "width": header.width, "height": header.height}
 
 
 def read_header(data: bytes, max_pixels: int) -> Header:

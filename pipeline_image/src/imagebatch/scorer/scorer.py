@@ -1,4 +1,4 @@
-"""Rows in, rows out: reads images ahead, packs them, asks the model, keeps few requests in flight."""
+"""Rows in, rows out: read images ahead, pack them, ask the model, keep few requests in flight."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 
 from imagebatch.contracts.ids import sha256_hex
 from imagebatch.contracts.records import Reason, RunDescription
-from imagebatch.errors import ModelChangedError
+from imagebatch.contracts.rows import AskedRow, ScoreRow
+from imagebatch.errors import ModelChangedError, one_line
 from imagebatch.inputs.source import image_source
 from imagebatch.inputs.unavailable import ImageUnavailableError
 from imagebatch.model_apis import open_backend
-from imagebatch.model_apis.base import Answer, Fault, ImagePayload
+from imagebatch.model_apis.base import Answer, Fault, ImagePayload, ModelApi
 from imagebatch.model_apis.retry import Patience, patiently
 from imagebatch.observe.metrics import Telemetry
 from imagebatch.observe.stage_metrics import current
@@ -27,11 +28,12 @@ from imagebatch.scorer.packs import PackScorer
 from imagebatch.scorer.projection import project
 from imagebatch.settings import ScoringSettings
 
-Row = dict[str, Any]
 K = TypeVar("K")
 T = TypeVar("T")
 R = TypeVar("R")
-Keep = Callable[[K, list[Row]], None]
+Keep = Callable[[K, list[ScoreRow]], None]
+
+_REASONS = frozenset(reason.value for reason in Reason)
 
 # Images of the first request; each one after it has twice as many. All threads read at once in the beginning,
 # and the server would stand idle until a whole pack is there.
@@ -43,7 +45,7 @@ SMALLEST_SHARE = 4
 # Rows known ahead: so many before the end, packs begin to become smaller.
 _TAIL = 1024
 
-# Packs handed out per thread; those that wait are rows without their files.
+# Queue this many packs per thread. A queued pack holds rows only; files are read when a thread takes it.
 _AHEAD = 3
 
 # Bytes beyond which a request takes no more images: so many files of any size are held in memory, times the
@@ -51,27 +53,26 @@ _AHEAD = 3
 LARGEST_PACK = 16 << 20
 
 
-class Engine:
-    """Scores rows of a run's manifest with the run's model.
+class Scorer:
+    """Scores rows of a run's manifest with the run's model. Make one with `connect`.
 
     Args:
         description: run.json.
-        settings: Where the model API is and how hard to drive it.
+        settings: How hard to drive the model API.
+        api: The model API; not asked here.
 
     Attributes:
-        gives_embeddings: Whether the served model gives embeddings.
-
-    Raises:
-        ModelChangedError: The served model is not the one that the run was started with.
-        ModelApiUnavailableError: The model API did not answer.
+        gives_embeddings: Whether the served model gives embeddings; known from `require_model` on.
+        telemetry: What scoring counts.
     """
 
-    def __init__(self, description: RunDescription, settings: ScoringSettings) -> None:
+    def __init__(self, description: RunDescription, settings: ScoringSettings, api: ModelApi) -> None:
         pin = description.model
+        self.gives_embeddings = False
         self._description = description
         self._most_in_flight = settings.in_flight
         self._source = image_source(description)
-        self._api = open_backend(description.backend, settings, pin.name, pin.version)
+        self._api = api
         self._retry_seconds = settings.retry_seconds
         self.telemetry = Telemetry()
         self._patience = Patience(self._api.ready, settings.retry_seconds, self.telemetry)
@@ -84,13 +85,31 @@ class Engine:
             patience=self._patience,
             telemetry=self.telemetry,
         )
-        current().watch_scoring(self.telemetry, self._limits, Fault)
-        self.require_model()
+
+    @classmethod
+    def connect(cls, description: RunDescription, settings: ScoringSettings) -> Self:
+        """Open the run's model API, and make sure that it serves the run's model.
+
+        Args:
+            description: run.json.
+            settings: Where the model API is and how hard to drive it.
+
+        Raises:
+            ModelChangedError: The served model is not the one that the run was started with.
+            ModelApiUnavailableError: The model API did not answer.
+        """
+        pin = description.model
+        scorer = cls(
+            description, settings, open_backend(description.backend, settings, pin.name, pin.version)
+        )
+        current().watch_scoring(scorer.telemetry, scorer.limits, Fault)
+        scorer.require_model()
         if golden := golden_uri(settings.golden, pin):
-            probe(golden, self._packs, pin)
+            probe(golden, scorer._packs, pin)
+        return scorer
 
     def require_model(self) -> None:
-        """Raises ModelChangedError unless the served model is the run's."""
+        """Raise ModelChangedError unless the served model is the run's."""
         pin = self._description.model
         found = patiently(self._api.describe, self._retry_seconds, self.telemetry)
         if found.digest != pin.digest:
@@ -101,9 +120,9 @@ class Engine:
         self.gives_embeddings = found.embedding > 0
 
     def scored(
-        self, chunks: Iterable[tuple[K, Sequence[Row]]], keep: Keep[K] | None = None
-    ) -> Iterator[tuple[K, list[Row]]]:
-        """Scores chunks of manifest rows (`ASKED_COLUMNS`), each under a key of the caller.
+        self, chunks: Iterable[tuple[K, Sequence[AskedRow]]], keep: Keep[K] | None = None
+    ) -> Iterator[tuple[K, list[ScoreRow]]]:
+        """Score chunks of rows, each under a key of the caller.
 
         A row with `embed` true is asked for its embedding too; only where `gives_embeddings`.
 
@@ -113,11 +132,11 @@ class Engine:
                 takes its place: what it has kept need never be asked again.
 
         Yields:
-            (key, rows of SCORES_SCHEMA), in order; a chunk comes in one or more pieces.
+            (key, score rows), in order; a chunk comes in one or more pieces.
         """
         packs = self._packs_of(_knowing_what_follows(chunks))
 
-        def score_pack(item: tuple[K, Sequence[Row]]) -> tuple[K, list[Row]]:
+        def score_pack(item: tuple[K, Sequence[AskedRow]]) -> tuple[K, list[ScoreRow]]:
             key, rows = item
             try:
                 return key, self._answered(rows, (lambda kept: keep(key, kept)) if keep else _forget)
@@ -127,12 +146,15 @@ class Engine:
 
         return _bounded_map(score_pack, packs, threads=self._most_in_flight + 1)
 
-    def _limits(self) -> tuple[int, int]:
+    def limits(self) -> tuple[int, int]:
+        """Tell how many requests may be in flight now, and how many images may be in each."""
         limits = self._pace.limits
         return limits.in_flight, limits.pack_size
 
-    def _packs_of(self, chunks: Iterable[tuple[K, Sequence[Row], int]]) -> Iterator[tuple[K, Sequence[Row]]]:
-        """Cuts chunks into packs of the size that suits the server when each is begun.
+    def _packs_of(
+        self, chunks: Iterable[tuple[K, Sequence[AskedRow], int]]
+    ) -> Iterator[tuple[K, Sequence[AskedRow]]]:
+        """Cut chunks into packs of the size that suits the server when each is begun.
 
         The last rows of all go in ever smaller packs (guided self-scheduling: Polychronopoulos and Kuck,
         1987): with equal ones the workers would wait for the one that was given the last. Each worker has
@@ -149,9 +171,9 @@ class Engine:
                 start += len(pack)
                 ramp *= 2
 
-    def _answered(self, rows: Sequence[Row], keep: Callable[[list[Row]], None]) -> list[Row]:
+    def _answered(self, rows: Sequence[AskedRow], keep: Callable[[list[ScoreRow]], None]) -> list[ScoreRow]:
         digest = self._description.model.digest
-        answered: dict[int, Row] = {}
+        answered: dict[int, ScoreRow] = {}
         images: list[ImagePayload] = []
         positions: list[int] = []
         for position, row in enumerate(rows):
@@ -172,7 +194,7 @@ class Engine:
             answered |= zip(places, piece, strict=True)
         return [answered[position] for position in range(len(rows))]
 
-    def _read(self, row: Row) -> bytes:
+    def _read(self, row: AskedRow) -> bytes:
         data = self._source.read(row["uri"])
         if sha256_hex(data) != row["sha256"]:
             raise ImageUnavailableError(Reason.CONTENT_CHANGED, "the file is not the one that preprocess saw")
@@ -180,10 +202,10 @@ class Engine:
 
 
 def _knowing_what_follows(
-    chunks: Iterable[tuple[K, Sequence[Row]]],
-) -> Iterator[tuple[K, Sequence[Row], int]]:
-    """Tells of each chunk how many rows follow it, as far as `_TAIL` shows: reads that many ahead."""
-    waiting: deque[tuple[K, Sequence[Row]]] = deque()
+    chunks: Iterable[tuple[K, Sequence[AskedRow]]],
+) -> Iterator[tuple[K, Sequence[AskedRow], int]]:
+    """Yield each chunk with the number of rows still to come, looking at most `_TAIL` rows ahead."""
+    waiting: deque[tuple[K, Sequence[AskedRow]]] = deque()
     following = 0
     for chunk in chunks:
         waiting.append(chunk)
@@ -197,37 +219,43 @@ def _knowing_what_follows(
         yield key, rows, following
 
 
-def _within_bytes(rows: Sequence[Row]) -> Sequence[Row]:
-    """As many of the rows as the largest pack holds, at least one."""
+def _within_bytes(rows: Sequence[AskedRow]) -> Sequence[AskedRow]:
+    """Take as many of the rows as the largest pack holds, at least one."""
     ends = itertools.accumulate(row["size"] for row in rows)
     return rows[: max(1, sum(end <= LARGEST_PACK for end in ends))]
 
 
-def _forget(_: list[Row]) -> None:
-    """Keeps nothing."""
+def _forget(_: list[ScoreRow]) -> None:
+    """Keep nothing."""
 
 
-def _score_row(row: Row, answer: Answer, digest: str) -> Row:
-    """One row of SCORES_SCHEMA."""
-    known = {reason.value for reason in Reason}
-    reason = answer.reason if answer.reason in known else Reason.DECODE_FAILED.value
+def _score_row(row: AskedRow, answer: Answer, digest: str) -> ScoreRow:
+    """Make a score row of an answer.
+
+    Reasons are a fixed list. One that only the server knows counts as `decode_failed`, and its own word
+    stands in the detail.
+    """
+    reason, detail = answer.reason, answer.detail
+    if reason and reason not in _REASONS:
+        detail = one_line(f"the model API gives the reason {reason!r}: {detail}", 200)
+        reason = Reason.DECODE_FAILED
     return {
         "image_id": row["image_id"],
         "sha256": row["sha256"],
         "model_digest": digest,
         "labels": list(answer.labels) or None,
         "probabilities": list(answer.probabilities) or None,
-        "reason": str(reason) if answer.reason else None,
-        "detail": answer.detail if answer.reason else None,
+        "reason": str(reason) if reason else None,
+        "detail": detail if reason else None,
         "embedding": project(np.frombuffer(answer.embedding, "<f4")) if answer.embedding else None,
     }
 
 
 def _bounded_map(call: Callable[[T], R], items: Iterable[T], *, threads: int) -> Iterator[R]:
-    """Like `Executor.map`, in order, but never more than a few items ahead of the consumer.
+    """Yield the calls' results in order, as `Executor.map` does, but stay only a few items ahead.
 
-    Some wait beside those under way, for a consumer that is busy itself: at the end of a shard it asks the
-    server, behind all requests under way, whether the model is still the same.
+    A few results are kept ready, because the consumer blocks at the end of a shard while it asks the server
+    for its model's digest.
     """
     waiting: deque[Future[R]] = deque()
     with ThreadPoolExecutor(threads) as executor:

@@ -18,13 +18,13 @@ import pyarrow as pa
 from imagebatch.contracts.rows import LISTING_SCHEMA
 from imagebatch.errors import DataRefusedError
 
-Row = tuple[str, str]
+Entry = tuple[str, str]  # image_id, uri
 
 # Each chunk is an open file while they are merged: 10 million rows are 500.
 CHUNK_ROWS = 20_000
 
 
-def sorted_rows(rows: Iterable[Row], chunk_rows: int = CHUNK_ROWS) -> Iterator[Row]:
+def sorted_rows(rows: Iterable[Entry], chunk_rows: int = CHUNK_ROWS) -> Iterator[Entry]:
     """Sorts (image_id, uri) rows by the bytes of the id, spilling to a temporary folder.
 
     Args:
@@ -47,12 +47,12 @@ def sorted_rows(rows: Iterable[Row], chunk_rows: int = CHUNK_ROWS) -> Iterator[R
         yield from _unique(heapq.merge(*map(_read_back, chunks)))
 
 
-def limited(rows: Iterator[Row], limit: int) -> Iterator[Row]:
+def limited(rows: Iterator[Entry], limit: int) -> Iterator[Entry]:
     """The first `limit` rows; all of them if it is 0."""
     return itertools.islice(rows, limit) if limit else rows
 
 
-def shards_of(rows: Iterable[Row], shard_size: int) -> Iterator[pa.RecordBatch]:
+def shards_of(rows: Iterable[Entry], shard_size: int) -> Iterator[pa.RecordBatch]:
     """Cuts sorted rows into shards: each a record batch of LISTING_SCHEMA with at most `shard_size` rows."""
     source = iter(rows)
     while shard := list(itertools.islice(source, shard_size)):
@@ -60,19 +60,19 @@ def shards_of(rows: Iterable[Row], shard_size: int) -> Iterator[pa.RecordBatch]:
         yield pa.RecordBatch.from_arrays(columns, schema=LISTING_SCHEMA)
 
 
-def _spill(path: Path, chunk: list[Row]) -> None:
+def _spill(path: Path, chunk: list[Entry]) -> None:
     # Lines of JSON: a file is read back through one small buffer, however many there are.
     with path.open("w", encoding="ascii") as sink:
         sink.writelines(json.dumps(row) + "\n" for row in chunk)
 
 
-def _read_back(lines: Iterable[str]) -> Iterator[Row]:
+def _read_back(lines: Iterable[str]) -> Iterator[Entry]:
     for line in lines:
         image_id, uri = json.loads(line)
         yield image_id, uri
 
 
-def _unique(rows: Iterable[Row]) -> Iterator[Row]:
+def _unique(rows: Iterable[Entry]) -> Iterator[Entry]:
     previous = None
     for row in rows:
         if row[0] == previous:

@@ -6,20 +6,18 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from imagebatch.contracts.layout import manifest_path, rejects_path
-from imagebatch.contracts.rows import MANIFEST_SCHEMA, REJECTS_SCHEMA
+from imagebatch.contracts.rows import MANIFEST_SCHEMA, REJECTS_SCHEMA, ListedRow, ManifestRow
 from imagebatch.inputs.header import inspect
 from imagebatch.inputs.source import ImageSource
 from imagebatch.runs.folder import RunFolder, parquet_bytes
 
-Row = dict[str, Any]
-Inspected = list[Future[list[Row]]]
+Inspected = list[Future[list[ManifestRow]]]
 
 # Rows per task: one at a time, starting tasks would cost as much as the work.
 _ROWS = 32
@@ -44,7 +42,7 @@ def write_manifests(
     waiting: deque[tuple[int, Inspected | None]] = deque()
     with ThreadPoolExecutor(_readers(listing)) as readers:
 
-        def inspected(rows: list[Row]) -> list[Row]:
+        def inspected(rows: list[ListedRow]) -> list[ManifestRow]:
             return [inspect(row, source, max_pixels) for row in rows]
 
         def begin(shard: int) -> Inspected | None:

@@ -14,7 +14,7 @@ from imagebatch.contracts.ids import encode_id
 from imagebatch.errors import ConfigurationError, DataRefusedError, InputNotFoundError, StorageError
 from imagebatch.inputs.source import ImageSource, InputListing, is_web, to_uri
 from imagebatch.settings import InputSettings
-from imagebatch.stages.preprocess.listing import Row
+from imagebatch.stages.preprocess.listing import Entry
 
 _CSV_BLOCK_BYTES = 1 << 18
 
@@ -43,7 +43,7 @@ class Asked:
         self._manifest = settings.manifest
         self._listing = InputListing(settings.input, settings.include.split(","), source)
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[Entry]:
         """Yields (image_id, uri) in no particular order."""
         if self._manifest:
             return _manifest_rows(self._manifest)
@@ -55,7 +55,7 @@ class Asked:
         return self._listing.ignored
 
 
-def _manifest_rows(manifest: str) -> Iterator[Row]:
+def _manifest_rows(manifest: str) -> Iterator[Entry]:
     base = to_uri(manifest)
     try:
         with fsspec.open(base, "rb") as stream:
@@ -82,7 +82,7 @@ def _batches(uri: str, stream: IO[bytes]) -> Iterator[pa.RecordBatch]:
     )
 
 
-def _rows_of(batch: pa.RecordBatch, base: str, manifest: str) -> Iterator[Row]:
+def _rows_of(batch: pa.RecordBatch, base: str, manifest: str) -> Iterator[Entry]:
     if "uri" not in batch.schema.names:
         raise DataRefusedError(
             f"--manifest {manifest}: no column uri; it has {', '.join(batch.schema.names)}"

@@ -13,6 +13,7 @@ import os
 import re
 import socket
 import uuid
+from typing import Self
 
 import pyarrow as pa
 
@@ -30,29 +31,37 @@ _PART = re.compile(r"part-(\d{5})-attempt-\d{5}\.parquet$")
 
 
 class Attempt:
-    """This process's attempt at one shard.
+    """This process's attempt at one shard. Make one with `claim`.
 
     Args:
         run: The run's files.
         shard: Number of the shard.
+        number: 1 for the first attempt.
 
     Attributes:
+        shard: Number of the shard.
         number: 1 for the first attempt.
     """
 
-    def __init__(self, run: RunFolder, shard: int) -> None:
+    def __init__(self, run: RunFolder, shard: int, number: int) -> None:
         self._run = run
-        self._shard = shard
+        self.shard = shard
         self._folder = scores_folder(shard)
+        self.number = number
+
+    @classmethod
+    def claim(cls, run: RunFolder, shard: int) -> Self:
+        """Take the next number at a shard, and so supersede every earlier attempt at it."""
         # No two records are alike: that is how a store's lost reply is told from another attempt's record.
         who = {"host": socket.gethostname(), "pid": os.getpid(), "token": uuid.uuid4().hex}
         record = json.dumps(who).encode()
-        self.number = self._newest() + 1
-        while not run.create(self._record(self.number), record):
-            self.number += 1
+        attempt = cls(run, shard, _newest(run, scores_folder(shard)) + 1)
+        while not run.create(attempt._record(attempt.number), record):
+            attempt.number += 1
+        return attempt
 
     def earlier_parts(self) -> dict[int, list[str]]:
-        """Part files that earlier attempts left, by number; read them before trusting them."""
+        """List the part files that earlier attempts left, by number; read them before trusting them."""
         found: dict[int, list[str]] = {}
         for path in self._run.list(self._folder):
             if match := _PART.search(path):
@@ -60,7 +69,7 @@ class Attempt:
         return found
 
     def write_part(self, part: int, table: pa.Table) -> DonePart:
-        """Publishes a part of this attempt.
+        """Publish a part of this attempt.
 
         Raises:
             RunHeldError: A newer attempt has taken over.
@@ -72,25 +81,26 @@ class Attempt:
         return DonePart(path=path, sha256=sha256_hex(data), rows=table.num_rows)
 
     def finish(self, done: ShardDone) -> None:
-        """Makes this attempt's parts the shard's result.
+        """Make this attempt's parts the shard's result.
 
         Raises:
             RunHeldError: A newer attempt has taken over, or has finished already.
         """
         self.require_newest()
-        if not self._run.create(done_path(self._shard), (done.model_dump_json(indent=1) + "\n").encode()):
-            raise RunHeldError(f"shard {self._shard} was finished by another attempt; nothing is to be done")
+        if not self._run.create(done_path(self.shard), (done.model_dump_json(indent=1) + "\n").encode()):
+            raise RunHeldError(f"shard {self.shard} was finished by another attempt; nothing is to be done")
 
     def require_newest(self) -> None:
-        """Raises RunHeldError if this attempt has been superseded."""
+        """Raise RunHeldError if this attempt has been superseded."""
         if self._run.exists(self._record(self.number + 1)):
             raise RunHeldError(
-                f"attempt {self.number} at shard {self._shard} was superseded; the newer one goes on alone"
+                f"attempt {self.number} at shard {self.shard} was superseded; the newer one goes on alone"
             )
-
-    def _newest(self) -> int:
-        numbers = [int(match[1]) for path in self._run.list(self._folder) if (match := _ATTEMPT.search(path))]
-        return max(numbers, default=0)
 
     def _record(self, number: int) -> str:
         return f"{self._folder}/attempt-{number:05d}.json"
+
+
+def _newest(run: RunFolder, folder: str) -> int:
+    numbers = [int(match[1]) for path in run.list(folder) if (match := _ATTEMPT.search(path))]
+    return max(numbers, default=0)

@@ -14,17 +14,15 @@ import json
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from imagebatch.contracts.ids import sha256_hex
 from imagebatch.contracts.records import ModelPin
+from imagebatch.contracts.rows import AskedRow, ScoreRow
 from imagebatch.log import get_logger
 
 log = get_logger()
-
-Row = dict[str, Any]
 
 _VERSION = 1
 _LOCKED_SECONDS = 10.0
@@ -66,12 +64,12 @@ class PredictionCache:
         except (OSError, sqlite3.Error) as error:
             self._give_up(error)
 
-    def find(self, rows: Sequence[Row]) -> list[Row]:
-        """Score rows (SCORES_SCHEMA) of those manifest rows whose images are known.
+    def find(self, rows: Sequence[AskedRow]) -> list[ScoreRow]:
+        """Return the score rows of those images that are known.
 
         Args:
-            rows: `image_id` and `sha256`; at most a part of them, so that one query does. With `embed` true,
-                a prediction that was kept without its embedding counts as unknown.
+            rows: At most a part of them, so that one query does. With `embed` true, a prediction that was
+                kept without its embedding counts as unknown.
         """
         if self._database is None or not rows:
             return []
@@ -87,15 +85,11 @@ class PredictionCache:
         known = [(row, entry) for row in rows if (entry := entries.get(row["sha256"]))]
         return [self._row(row, entry) for row, entry in known if entry.embedding or not row.get("embed")]
 
-    def add(self, rows: Sequence[Row]) -> None:
-        """Keeps the predictions among score rows; what failed may not fail the next time."""
+    def add(self, rows: Sequence[ScoreRow]) -> None:
+        """Keep the predictions among score rows; what failed may not fail the next time."""
         if self._database is None:
             return
-        answers = [
-            (row["sha256"], json.dumps({name: row[name] for name in _Entry.model_fields if row[name]}))
-            for row in rows
-            if not row["reason"]
-        ]
+        answers = [(row["sha256"], _answer_of(row)) for row in rows if not row["reason"]]
         kept = [(digest, answer, _checksum(digest, answer)) for digest, answer in answers]
         try:
             self._database.execute("BEGIN IMMEDIATE")
@@ -105,7 +99,7 @@ class PredictionCache:
             self._give_up(error)
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
         if self._database is not None:
             self._database.close()
             self._database = None
@@ -127,7 +121,7 @@ class PredictionCache:
         complete = len(values) == len(entry.labels) == self._top_k
         return entry if falling and in_range and known and complete else None
 
-    def _row(self, row: Row, entry: _Entry) -> Row:
+    def _row(self, row: AskedRow, entry: _Entry) -> ScoreRow:
         return {
             "image_id": row["image_id"],
             "sha256": row["sha256"],
@@ -142,6 +136,12 @@ class PredictionCache:
     def _give_up(self, error: Exception) -> None:
         log.warning("the cache is not used", file=str(self._path), reason=str(error))
         self.close()
+
+
+def _answer_of(row: ScoreRow) -> str:
+    """Write what `_Entry` reads; what a row does not have is left out."""
+    answer = {"labels": row["labels"], "probabilities": row["probabilities"], "embedding": row["embedding"]}
+    return json.dumps({name: value for name, value in answer.items() if value})
 
 
 def _checksum(digest: str, answer: str) -> str:

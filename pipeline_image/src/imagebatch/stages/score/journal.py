@@ -12,12 +12,10 @@ import json
 import re
 import zlib
 from collections.abc import Iterator
-from typing import Any
 
 from imagebatch.contracts.layout import scores_folder
+from imagebatch.contracts.rows import ScoreRow
 from imagebatch.runs.folder import RunFolder
-
-Row = dict[str, Any]
 
 _JOURNAL = re.compile(r"journal-(\d{5})-attempt-\d{5}\.jsonl$")
 
@@ -38,14 +36,14 @@ class Journal:
         self._kept: set[int] = set()
         self._earlier = self._found()
 
-    def keep(self, part: int, rows: list[Row]) -> None:
-        """Keeps rows of SCORES_SCHEMA until `drop`, whatever happens to this process."""
+    def keep(self, part: int, rows: list[ScoreRow]) -> None:
+        """Keep rows until `drop`, whatever happens to this process."""
         text = json.dumps(rows).encode()
         if self._run.append(self._path(part), b"%08x %s\n" % (zlib.crc32(text), text)):
             self._kept.add(part)
 
-    def earlier(self) -> Iterator[tuple[int, Row]]:
-        """Yields (part, row) of what earlier attempts kept; compare it with the manifest before using it."""
+    def earlier(self) -> Iterator[tuple[int, ScoreRow]]:
+        """Yield (part, row) of what earlier attempts kept; compare it with the manifest before using it."""
         for part, paths in self._earlier.items():
             for path in paths:
                 with contextlib.suppress(FileNotFoundError):  # its part has been written meanwhile
@@ -53,14 +51,14 @@ class Journal:
                         yield from ((part, row) for row in _rows(line))
 
     def drop(self, part: int) -> None:
-        """Removes what this attempt and earlier ones kept of a part that is written."""
+        """Remove what this attempt and earlier ones kept of a part that is written."""
         own = [self._path(part)] if part in self._kept else []
         for path in self._earlier.pop(part, []) + own:
             self._run.remove(path)
         self._kept.discard(part)
 
     def clear(self) -> None:
-        """Removes all journals of a shard that is finished, those of attempts that it has overtaken too."""
+        """Remove all journals of a shard that is finished, those of attempts that it has overtaken too."""
         for path in itertools.chain(*self._found().values()):
             self._run.remove(path)
 
@@ -75,7 +73,7 @@ class Journal:
         return f"{self._folder}/journal-{part:05d}-attempt-{self._attempt:05d}.jsonl"
 
 
-def _rows(line: bytes) -> list[Row]:
+def _rows(line: bytes) -> list[ScoreRow]:
     checksum, _, text = line.partition(b" ")
-    rows: list[Row] = json.loads(text) if checksum == b"%08x" % zlib.crc32(text) else []
+    rows: list[ScoreRow] = json.loads(text) if checksum == b"%08x" % zlib.crc32(text) else []
     return rows

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import Any
+from typing import Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from imagebatch.contracts.ids import sha256_hex
 from imagebatch.contracts.records import DonePart, ShardDone
-from imagebatch.contracts.rows import ASKED_COLUMNS, SCORES_SCHEMA
+from imagebatch.contracts.rows import ASKED_COLUMNS, SCORES_SCHEMA, AskedRow, ScoreRow
 from imagebatch.log import get_logger
 from imagebatch.runs.folder import RunFolder, parquet_rows
 from imagebatch.stages.score.attempts import Attempt
@@ -21,8 +21,6 @@ from imagebatch.stages.score.threshold import Threshold
 
 log = get_logger()
 
-Row = dict[str, Any]
-
 # Fixed: an attempt can adopt the parts and journals of an earlier one only if both cut a shard alike.
 PART_ROWS = 256
 # Under this key a part's file says how many of its rows came out of the cache.
@@ -30,12 +28,13 @@ _CACHED = b"imagebatch.cached"
 
 
 class ShardInProgress:
-    """This process's attempt at one shard, begun when it is made.
+    """This process's attempt at one shard. Make one with `begin`.
 
     Args:
         run: The run's files.
-        number: Of the shard.
-        manifest: Its images.
+        attempt: This attempt.
+        journal: Its journals, and those of earlier attempts.
+        manifest: The shard's images.
         digest: The model that all its rows must be of.
         threshold: Counts its failures.
         cache: Predictions of other runs.
@@ -52,7 +51,8 @@ class ShardInProgress:
     def __init__(
         self,
         run: RunFolder,
-        number: int,
+        attempt: Attempt,
+        journal: Journal,
         manifest: pa.Table,
         *,
         digest: str,
@@ -65,33 +65,61 @@ class ShardInProgress:
         self._threshold = threshold
         self._cache = cache
         self._embed = embed
-        self.cached = 0
-        self._files = Attempt(run, number)
-        self.number, self.attempt = number, self._files.number
-        self._journal = Journal(run, number, self.attempt)
+        self.cached = self.resumed = 0
+        self._files = attempt
+        self.number, self.attempt = attempt.shard, attempt.number
+        self._journal = journal
         accepted = manifest.filter(pc.is_null(manifest["reason"])).select(ASKED_COLUMNS)
         self._images = accepted.num_rows
         self.rejected = manifest.num_rows - self._images
         self._parts = [accepted.slice(start, PART_ROWS) for start in range(0, self._images, PART_ROWS)]
         self._written: dict[int, tuple[DonePart, int]] = {}
-        self._rows: dict[int, dict[str, Row]] = {}
+        self._rows: dict[int, dict[str, ScoreRow]] = {}
         self._from_cache: dict[int, int] = {}
-        self._adopt()
-        self.resumed = sum(part.rows for part, _ in self._written.values())
-        self.resumed += sum(map(len, self._rows.values()))
-        if self.resumed:
-            log.info("earlier attempts go on", shard=number, attempt=self.attempt, images=self.resumed)
 
-    def left(self) -> Iterator[tuple[int, list[Row]]]:
-        """Yields (part, manifest rows) of all images without an answer."""
+    @classmethod
+    def begin(
+        cls,
+        run: RunFolder,
+        number: int,
+        manifest: pa.Table,
+        *,
+        digest: str,
+        threshold: Threshold,
+        cache: PredictionCache | None = None,
+        embed: frozenset[str] = frozenset(),
+    ) -> Self:
+        """Claim a shard, and take over what earlier attempts left of it.
+
+        Args:
+            run: The run's files.
+            number: Of the shard.
+            manifest: Its images.
+            digest: The model that all its rows must be of.
+            threshold: Counts its failures.
+            cache: Predictions of other runs.
+            embed: Ids of the images whose embeddings are wanted.
+        """
+        attempt = Attempt.claim(run, number)
+        journal = Journal(run, number, attempt.number)
+        shard = cls(
+            run, attempt, journal, manifest, digest=digest, threshold=threshold, cache=cache, embed=embed
+        )
+        shard._adopt()
+        shard.resumed = sum(part.rows for part, _ in shard._written.values())
+        shard.resumed += sum(map(len, shard._rows.values()))
+        if shard.resumed:
+            log.info("earlier attempts go on", shard=number, attempt=attempt.number, images=shard.resumed)
+        return shard
+
+    def left(self) -> Iterator[tuple[int, list[AskedRow]]]:
+        """Yield (part, rows to ask) of all images without an answer."""
         for number, part in enumerate(self._parts):
             if number not in self._written:
                 known = self._rows.setdefault(number, {})
-                rows = [
-                    row | {"embed": row["image_id"] in self._embed}
-                    for row in part.to_pylist()
-                    if row["image_id"] not in known
-                ]
+                rows: list[AskedRow] = [row for row in part.to_pylist() if row["image_id"] not in known]
+                for row in rows:
+                    row["embed"] = row["image_id"] in self._embed
                 if self._cache:
                     found = {row["image_id"]: row for row in self._cache.find(rows)}
                     self._from_cache[number] = len(found)
@@ -103,12 +131,12 @@ class ShardInProgress:
                 else:
                     self.add(number, [])
 
-    def keep(self, part: int, rows: list[Row]) -> None:
-        """Keeps what one request brought, whatever happens to this process; from any thread."""
+    def keep(self, part: int, rows: list[ScoreRow]) -> None:
+        """Keep what one request brought, whatever happens to this process; from any thread."""
         self._journal.keep(part, rows)
 
-    def add(self, part: int, rows: list[Row]) -> None:
-        """Takes rows of a part, and writes it when they are all there.
+    def add(self, part: int, rows: list[ScoreRow]) -> None:
+        """Take rows of a part, and write it when they are all there.
 
         Raises:
             RunHeldError: A newer attempt has taken over.
@@ -128,7 +156,7 @@ class ShardInProgress:
             self._threshold.add(table["reason"].to_pylist())
 
     def require_newest(self) -> None:
-        """Raises RunHeldError if a newer attempt has taken the shard over."""
+        """Raise RunHeldError if a newer attempt has taken the shard over."""
         self._files.require_newest()
 
     @property
@@ -137,7 +165,7 @@ class ShardInProgress:
         return len(self._written) == len(self._parts)
 
     def finish(self) -> ShardDone:
-        """Makes the written parts the shard's result.
+        """Make the written parts the shard's result.
 
         Raises:
             RunHeldError: A newer attempt has taken over, or has finished already.
@@ -156,7 +184,7 @@ class ShardInProgress:
         return done
 
     def _adopt(self) -> None:
-        """Takes over what earlier attempts left, where it is of the images and the model that it must be."""
+        """Take over what earlier attempts left, where it is of the images and the model that it must be."""
         tables: dict[int, pa.Table] = {}
         for number, paths in self._files.earlier_parts().items():
             for path in paths if number < len(self._parts) else []:
@@ -176,7 +204,7 @@ class ShardInProgress:
             self._journal.drop(number)
 
     def _forget_failures(self, tables: dict[int, pa.Table]) -> None:
-        """Leaves the predictions only: these failures ended an attempt, and their cause may be gone."""
+        """Leave the predictions only: these failures ended an attempt, and their cause may be gone."""
         log.info("images that failed are scored again", shard=self.number, attempt=self.attempt)
         for number, table in tables.items():
             if self._written[number][1]:
@@ -208,7 +236,7 @@ def _failures_in(table: pa.Table) -> int:
 
 
 def _trusted_part(data: bytes, expected: pa.Table, digest: str) -> pa.Table | None:
-    """An earlier attempt's part, if it is whole, holds the expected images and is of this model."""
+    """Return an earlier attempt's part, or None unless it is whole, of this model and of these images."""
     try:
         table = parquet_rows(data)
     except (pa.ArrowInvalid, OSError):
