@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 from conftest import Call
-from imagebatch.cli import COMMANDS
 from imagebatch.observe import metrics, push
 from model_server import ModelServer, Wrong
 from prometheus_client.parser import text_string_to_metric_families
@@ -195,6 +194,26 @@ def test_every_name_stands_in_the_reference() -> None:
         assert f"| `{family.name}` | {', '.join(family.labels)} | {family.meaning} |" in page
 
 
-def test_stages_that_push_are_commands() -> None:
-    """A renamed command would silently push nothing."""
-    assert set(push.STAGES) < set(COMMANDS)
+def test_a_redrive_is_one_stage_and_its_postprocess_a_part_of_it(
+    gateway: Gateway, call: Call, images: Path, runs: Path, server: ModelServer
+) -> None:
+    """Its end counts for the redrive alone, while the run's records name both stages' own times."""
+    server.faults = lambda _number, pack: Wrong(500, b"Worker died.") if len(pack) == 1 else None
+    (images / "empty.jpg").write_bytes(b"")
+    assert call("run", "--run-id", "a", "--input", images).code == 0
+    server.faults = lambda _number, _images: None
+    gateway.groups.clear()
+    (images / "empty.jpg").write_bytes((images / "001.jpg").read_bytes())
+    assert call("redrive", "--run-id", "a").code == 0
+    stages = {path.partition("/stage/")[2] for path in gateway.groups if "/stage/" in path}
+    assert stages == {"redrive"}
+    assert gateway.value("pipeline/nightly", "imagebatch_run_images", outcome="predicted") == 41
+    records = [json.loads(path.read_bytes())["stage"] for path in (runs / "a/telemetry/stages").iterdir()]
+    assert records.count("postprocess") == 2
+    assert "redrive" not in records
+
+
+def test_a_measurement_is_no_run_of_a_pipeline(gateway: Gateway, call: Call, images: Path) -> None:
+    """`bench` and `tune` preprocess and score copies of a run: none of it reaches the gateway."""
+    assert call("bench", "--input", images, "--rounds", "1").code == 0
+    assert gateway.pushes == []

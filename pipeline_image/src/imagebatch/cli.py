@@ -17,7 +17,6 @@ from imagebatch import __version__, log, settings
 from imagebatch.contracts.layout import CERTIFICATE, PREDICTIONS_CSV
 from imagebatch.contracts.records import PROTOCOL_VERSION
 from imagebatch.errors import ExitCode, ImagebatchError, UsageError, one_line
-from imagebatch.observe.push import measured
 
 _LONGEST_LINE = 2000
 
@@ -145,11 +144,8 @@ def _execute(name: str, asked: settings.CommonSettings) -> None:
     command = COMMANDS[name]
     log.configure(asked.log_level)
     function = getattr(importlib.import_module(command.module), command.function)
-    if isinstance(asked, settings.RunSettings):
-        known, result = {"run_id": asked.run_id}, measured(name, asked, function)
-    else:
-        known, result = {}, function(asked)
-    result = command.summarize(asked, result)
+    known = {"run_id": asked.run_id} if isinstance(asked, settings.RunSettings) else {}
+    result = command.summarize(asked, function(asked))
     print(_last_line(known | {"stage": name} | result))  # noqa: T201 (the protocol's last line)
 
 

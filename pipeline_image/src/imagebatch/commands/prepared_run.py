@@ -60,7 +60,12 @@ def prepared_run(settings: MeasuringSettings) -> Iterator[PreparedRun]:
     """
     with tempfile.TemporaryDirectory(prefix="imagebatch-bench-") as folder:
         asked = settings.model_dump(include=set(PreprocessSettings.model_fields))
-        preprocess(PreprocessSettings(**asked | {"run_id": _RUN, "runs_uri": folder}))
+        own = {
+            "run_id": _RUN,
+            "runs_uri": folder,
+            "metrics_url": "",
+        }  # no run of a pipeline: nothing is pushed
+        preprocess(PreprocessSettings(**asked | own))
         run = open_run(folder, _RUN)
         rows: list[AskedRow] = []
         with open_listing(run) as listing:
@@ -76,5 +81,5 @@ def prepared_run(settings: MeasuringSettings) -> Iterator[PreparedRun]:
 def score_settings(settings: MeasuringSettings, folder: Path, run_id: str) -> ScoreSettings:
     """How a copy is scored: as asked, without the golden images, which are no part of the rate."""
     asked = settings.model_dump(include=set(ScoreSettings.model_fields))
-    own = {"run_id": run_id, "runs_uri": str(folder), "golden": "", "bench": False, "shard": -1}
-    return ScoreSettings(**asked | own)
+    own = {"run_id": run_id, "runs_uri": str(folder), "metrics_url": "", "golden": "", "bench": False}
+    return ScoreSettings(**asked | own | {"shard": -1})

@@ -26,6 +26,7 @@ from imagebatch.inputs.header import inspect
 from imagebatch.inputs.source import image_source
 from imagebatch.log import get_logger
 from imagebatch.observe.progress import Progress
+from imagebatch.observe.stage import observed
 from imagebatch.runs.certificate import Certificate, recorded_certificate
 from imagebatch.runs.description import read_description
 from imagebatch.runs.finished import open_finished
@@ -39,6 +40,7 @@ from imagebatch.stages.report import report_if_possible
 log = get_logger()
 
 
+@observed("redrive", recorded=False)
 def redrive(settings: RedriveSettings) -> Certificate:
     """Redrive a finished run.
 

@@ -10,7 +10,6 @@ from pydantic import BaseModel
 
 from imagebatch.images.decoders import Decoders
 from imagebatch.images.sample import image_sample
-from imagebatch.observe.push import measured
 from imagebatch.runs.certificate import Certificate
 from imagebatch.runs.description import read_description
 from imagebatch.runs.folder import open_run
@@ -40,17 +39,17 @@ def run(settings: WholeRunSettings) -> Certificate:
 def _run(settings: WholeRunSettings, stack: ExitStack) -> Certificate:
     looking: Future[Decoders] | None = None
     with CheckProcess(settings.log_level) as checks:
-        measured("preprocess", _part(settings, PreprocessSettings), preprocess)
+        preprocess(_part(settings, PreprocessSettings))
         checks.check(_part(settings, CheckSettings, suite="manifest"))
         # Embeddings are for the report alone.
         wanted = {} if settings.report else {"embeddings": 0}
-        measured("score", _part(settings, ScoreSettings, shard=-1, **wanted), score)
+        score(_part(settings, ScoreSettings, shard=-1, **wanted))
         # The check keeps one core busy: images are looked at on the others meanwhile.
         with ThreadPoolExecutor(1) as beside:
             if settings.report:
                 looking = beside.submit(_look, _part(settings, ReportSettings), stack)
             checks.check(_part(settings, CheckSettings, suite="predictions"))
-    certificate = measured("postprocess", _part(settings, PostprocessSettings), postprocess)
+    certificate = postprocess(_part(settings, PostprocessSettings))
     if looking:
         from imagebatch.stages.report import report_if_possible  # noqa: PLC0415 (a fifth of a second, and not for all)
 

@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from imagebatch.contracts.layout import HISTORY, TRENDS
 from imagebatch.log import get_logger
-from imagebatch.observe.timeline import StageRecord
 from imagebatch.runs.folder import RunFolder, open_run
 
 log = get_logger()
@@ -77,17 +76,6 @@ class RunSummary(BaseModel):
     def share(self, label: str) -> float:
         """Share of one class among the predictions."""
         return self.classes.get(label, 0) / self.predicted if self.predicted else 0.0
-
-
-def busy_seconds(records: list[StageRecord]) -> float:
-    """Wall clock during which at least one of these stages was at work."""
-    total, end = 0.0, float("-inf")
-    for record in sorted(records, key=lambda one: one.started):
-        begun = record.started.timestamp()
-        finished = begun + record.seconds
-        total += max(0.0, finished - max(begun, end))
-        end = max(end, finished)
-    return total
 
 
 def keep_summary(runs_uri: str, summary: RunSummary) -> None:

@@ -1,4 +1,4 @@
-"""Pushes what a stage shows to a Pushgateway: when it begins, every few seconds, and when it ends.
+"""Push what a stage shows to a Pushgateway: when it begins, every few seconds, and when it ends.
 
 Off unless an address is set. A push never fails or delays a stage: all of them are made in a thread of their
 own, the stage's end waits for the last one for `LONGEST_WAIT` at most, and a gateway that does not take them
@@ -9,68 +9,29 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Iterable, Iterator
 from urllib.error import URLError
 
 from prometheus_client import CollectorRegistry, push_to_gateway, pushadd_to_gateway
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from imagebatch.errors import ImagebatchError, one_line
+from imagebatch.errors import one_line
 from imagebatch.log import get_logger
-from imagebatch.observe import metrics, stage_metrics
+from imagebatch.observe import metrics
 from imagebatch.observe.metrics import Family
 from imagebatch.observe.stage_metrics import Sample, StageMetrics
 from imagebatch.settings import RunSettings
 
 log = get_logger()
 
-S = TypeVar("S", bound=RunSettings)
-R = TypeVar("R")
-
 JOB = "imagebatch"
 TIMEOUT = 3.0  # seconds for one answer of the gateway
 LONGEST_WAIT = 4.0  # seconds that the end of a stage may wait for the last push
-STAGES = ("preprocess", "check", "score", "postprocess", "redrive")
 
 
-def measured(stage: str, settings: S, work: Callable[[S], R]) -> R:
-    """Does a stage's work, and pushes what it shows if a gateway is set.
-
-    Args:
-        stage: Its name, one of `STAGES`; the work of any other command is only done.
-        settings: Its settings.
-        work: Called with them.
-
-    Returns:
-        What the work returns; what it raises is raised.
-    """
-    if stage not in STAGES:
-        return work(settings)
-    shown = stage_metrics.begin()
-    shown.due(metrics.NEXT_RUN, settings.next_run)
-    shown.due(metrics.RUN_DEADLINE, getattr(settings, "deadline", None))
-    if stage == "preprocess":
-        shown.show(metrics.RUN_START, _value(shown, metrics.STAGE_START))
-    if not settings.metrics_url:
-        return work(settings)
-    pusher = Pusher(stage, settings, shown)
-    code = 1
-    try:
-        result = work(settings)
-        code = 0
-    except ImagebatchError as error:
-        code = int(error.exit_code)
-        raise
-    finally:
-        shown.ended(code)
-        pusher.finish()
-    return result
-
-
-class Pusher:
-    """A thread that pushes until `finish`.
+class Pushing:
+    """A thread that pushes what a stage shows, until the stage ends.
 
     Args:
         stage: Name of the stage.
@@ -91,8 +52,14 @@ class Pusher:
         self._thread = threading.Thread(target=self._push_until_the_end, name="metrics", daemon=True)
         self._thread.start()
 
-    def finish(self) -> None:
-        """Pushes for the last time, and waits for that a little."""
+    def expect(self, images: int) -> None:
+        """Leave it to the values that are pushed."""
+
+    def advance(self, images: int, failed: int, *, earlier: bool) -> None:
+        """Leave it to the values that are pushed."""
+
+    def end(self, error: BaseException | None) -> None:  # noqa: ARG002 (the values that are pushed tell of it)
+        """Push for the last time, and wait for that a little."""
         self._ending.set()
         self._thread.join(LONGEST_WAIT)
         if self._thread.is_alive():
@@ -150,14 +117,10 @@ def _registry(samples: Iterable[Sample]) -> CollectorRegistry:
 
 
 def _disk(runs_uri: str) -> Iterator[Sample]:
-    """Size and free bytes of the disk of the runs; nothing for a bucket, or a folder still to be made."""
+    """Yield size and free bytes of the runs' disk; nothing for a bucket, or a folder still to be made."""
     try:
         usage = shutil.disk_usage(runs_uri.removeprefix("file://"))
     except OSError:
         return
     yield metrics.DISK_FREE, (), usage.free
     yield metrics.DISK_SIZE, (), usage.total
-
-
-def _value(shown: StageMetrics, wanted: Family) -> float:
-    return next(value for family, _, value in shown.samples() if family is wanted)

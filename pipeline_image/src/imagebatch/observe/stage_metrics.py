@@ -1,7 +1,7 @@
-"""What the stage at work shows to Prometheus; `push` sends it.
+"""The values that one attempt at a stage shows to Prometheus; `push` sends them.
 
-There is one such stage per process and moment. Who has something to show asks for it with `current()`; where
-nothing is pushed, what they show is kept and forgotten.
+A process works at one stage at a time. Report a value with `current().metrics.show(...)`, see
+`observe/stage.py`. Without a Pushgateway the values are collected and thrown away.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 
 from imagebatch.contracts.records import ModelPin, Plan, Reason
+from imagebatch.errors import ImagebatchError
 from imagebatch.observe import metrics
 from imagebatch.observe.cpu import cpu_seconds
 from imagebatch.observe.metrics import Family, Telemetry
@@ -21,27 +22,32 @@ Sample = tuple[Family, tuple[str, ...], float]
 
 
 class StageMetrics:
-    """Values of one attempt at a stage. Safe to use from several threads."""
+    """Values of one attempt at a stage. Safe to use from several threads.
+
+    Attributes:
+        started: When the attempt began, in seconds since 1970.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._values: dict[tuple[Family, tuple[str, ...]], float] = {}
         self._sources: list[Callable[[], Iterator[Sample]]] = []
         self._cpu_before = cpu_seconds()
-        self.show(metrics.STAGE_START, time.time())
+        self.started = time.time()
+        self.show(metrics.STAGE_START, self.started)
 
     def show(self, family: Family, value: float, *labels: str) -> None:
-        """Sets a value; `labels` are those of the family, in its order."""
+        """Set a value; `labels` are those of the family, in its order."""
         with self._lock:
             self._values[family, labels] = value
 
     def add(self, family: Family, amount: float, *labels: str) -> None:
-        """Adds to a value that begins at 0."""
+        """Add to a value that begins at 0."""
         with self._lock:
             self._values[family, labels] = self._values.get((family, labels), 0.0) + amount
 
     def expect(self, images: int) -> None:
-        """Notes that the stage has `images` more to do with."""
+        """Note that the stage has `images` more to do with."""
         self.add(metrics.STAGE_EXPECTED, images)
         for outcome in ("ok", "failed", "earlier"):
             self.add(metrics.STAGE_IMAGES, 0, outcome)
@@ -49,7 +55,7 @@ class StageMetrics:
     def watch_scoring(
         self, telemetry: Telemetry, limits: Callable[[], tuple[int, int]], faults: Iterable[str]
     ) -> None:
-        """Shows what scoring counts, and its limits: requests in flight, images per request.
+        """Show what scoring counts, and its limits: requests in flight, images per request.
 
         Each kind of fault is shown from the beginning: Prometheus sees no increase in a count whose first
         value is not 0.
@@ -69,13 +75,13 @@ class StageMetrics:
             self._sources.append(samples)
 
     def planned(self, plan: Plan, model: ModelPin, backend: str) -> None:
-        """Shows what preprocess found."""
+        """Show what preprocess found."""
         for outcome in ("listed", "accepted", "rejected"):
             self.show(metrics.RUN_IMAGES, getattr(plan, outcome), outcome)
         self.show(metrics.RUN_MODEL, 1, model.name, model.version, model.digest, backend, model.engine)
 
     def certified(self, counts: dict[str, int], reasons: dict[str, int]) -> None:
-        """Shows that the run has its certificate: images by outcome, and by reason where there is none."""
+        """Show that the run has its certificate: images by outcome, and by reason where there is none."""
         for outcome, images in {**counts, "accepted": counts["listed"] - counts["rejected"]}.items():
             self.show(metrics.RUN_IMAGES, images, outcome)
         for reason in Reason:  # all of them, so that a reason of the run before goes back to 0
@@ -83,17 +89,23 @@ class StageMetrics:
         self.show(metrics.LAST_SUCCESS, time.time())
 
     def due(self, family: Family, when: datetime | None) -> None:
-        """Shows a time to come, if there is one."""
+        """Show a time to come, if there is one."""
         if when is not None:
             self.show(family, when.timestamp())
 
-    def ended(self, exit_code: int) -> None:
-        """Shows the end of the stage."""
+    def advance(self, images: int, failed: int, *, earlier: bool) -> None:
+        """Note that `images` more are done; those of an `earlier` attempt are counted apart."""
+        self.add(metrics.STAGE_IMAGES, images - failed, "earlier" if earlier else "ok")
+        self.add(metrics.STAGE_IMAGES, failed, "failed")
+
+    def end(self, error: BaseException | None) -> None:
+        """Show the end of the stage, and the exit code that its error has."""
+        known = int(error.exit_code) if isinstance(error, ImagebatchError) else 1
         self.show(metrics.STAGE_END, time.time())
-        self.show(metrics.STAGE_EXIT_CODE, exit_code)
+        self.show(metrics.STAGE_EXIT_CODE, known if error else 0)
 
     def samples(self) -> list[Sample]:
-        """Everything to show at this moment."""
+        """Return everything to show at this moment."""
         with self._lock:
             values, sources = dict(self._values), list(self._sources)
         found = {(family, labels): value for source in sources for family, labels, value in source()}
@@ -101,18 +113,3 @@ class StageMetrics:
         found[metrics.STAGE_CPU, ()] = cpu_seconds() - self._cpu_before
         found[metrics.STAGE_MEMORY, ()] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         return [(family, labels, value) for (family, labels), value in found.items()]
-
-
-def current() -> StageMetrics:
-    """The stage at work in this process."""
-    return _current
-
-
-def begin() -> StageMetrics:
-    """Begins a stage: from now on it is the current one."""
-    global _current  # noqa: PLW0603 - a process works at one stage at a time
-    _current = StageMetrics()
-    return _current
-
-
-_current = StageMetrics()

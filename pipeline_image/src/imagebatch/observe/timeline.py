@@ -6,13 +6,9 @@ covers them. A record that cannot be written is worth a warning, never a failed 
 
 from __future__ import annotations
 
-import functools
 import time
 import uuid
-from collections.abc import Callable
-from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Concatenate, ParamSpec, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -24,10 +20,6 @@ from imagebatch.runs.folder import RunFolder, open_run
 from imagebatch.settings import RunSettings
 
 log = get_logger()
-
-S = TypeVar("S", bound=RunSettings)
-R = TypeVar("R")
-P = ParamSpec("P")
 
 # A stage's series never grows beyond this: then its buckets are made twice as wide.
 MOST_BUCKETS = 240
@@ -62,7 +54,7 @@ class StageRecord(BaseModel):
 
 
 class Recorder:
-    """Notes what one stage does. `advance` may be called from several threads only under a lock."""
+    """Notes what one stage does. One call at a time."""
 
     def __init__(self, stage: str) -> None:
         self._stage = stage
@@ -72,8 +64,11 @@ class Recorder:
         self._series: list[int] = []
         self._images = self._failed = 0
 
-    def advance(self, images: int, failed: int) -> None:
-        """Notes that images are done, now."""
+    def expect(self, images: int) -> None:
+        """Note nothing: a record tells what was done, not what was to come."""
+
+    def advance(self, images: int, failed: int, *, earlier: bool = False) -> None:  # noqa: ARG002 (done is done)
+        """Note that images are done, now."""
         self._images += images
         self._failed += failed
         elapsed = time.monotonic() - self._clock
@@ -86,7 +81,7 @@ class Recorder:
         self._series[bucket] += images
 
     def record(self, outcome: str) -> StageRecord:
-        """What was noted."""
+        """Return what was noted."""
         return StageRecord(
             stage=self._stage,
             started=self._started,
@@ -100,46 +95,25 @@ class Recorder:
         )
 
 
-_current: ContextVar[Recorder | None] = ContextVar("imagebatch_stage", default=None)
-
-
-def note(images: int, failed: int) -> None:
-    """Notes images of the stage that this context records, if it records one."""
-    if recorder := _current.get():
-        recorder.advance(images, failed)
-
-
-def recorded(
-    name: Callable[[S], str],
-) -> Callable[[Callable[Concatenate[S, P], R]], Callable[Concatenate[S, P], R]]:
-    """Decorates a stage's function, so that every attempt leaves a record in the run.
+class Recording(Recorder):
+    """Records one attempt at a stage, and writes the record into its run.
 
     Args:
-        name: Names the stage, from its settings.
+        stage: Names the attempt.
+        settings: Where the run is.
     """
 
-    def decorate(stage: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
-        @functools.wraps(stage)
-        def call(settings: S, /, *more: P.args, **named: P.kwargs) -> R:
-            recorder = Recorder(name(settings))
-            token = _current.set(recorder)
-            outcome = "done"
-            try:
-                return stage(settings, *more, **named)
-            except BaseException as error:
-                outcome = type(error).__name__
-                raise
-            finally:
-                _current.reset(token)
-                _write(settings, recorder.record(outcome))
+    def __init__(self, stage: str, settings: RunSettings) -> None:
+        super().__init__(stage)
+        self._settings = settings
 
-        return call
-
-    return decorate
+    def end(self, error: BaseException | None) -> None:
+        """Write the record; the outcome is `done` or the name of the error."""
+        _write(self._settings, self.record(type(error).__name__ if error else "done"))
 
 
 def read_timeline(run: RunFolder) -> list[StageRecord]:
-    """Every recorded attempt, in the order of their beginnings; what cannot be read is left out."""
+    """Read every recorded attempt, in the order of their beginnings; what cannot be read is left out."""
     records = []
     for path in run.list(STAGES):
         try:
@@ -147,6 +121,17 @@ def read_timeline(run: RunFolder) -> list[StageRecord]:
         except (ValidationError, FileNotFoundError) as error:
             log.warning("a stage's record is left out", path=path, error=type(error).__name__)
     return sorted(records, key=lambda record: record.started)
+
+
+def busy_seconds(records: list[StageRecord]) -> float:
+    """Return the wall clock during which at least one of these stages was at work, in seconds."""
+    total, end = 0.0, float("-inf")
+    for record in sorted(records, key=lambda one: one.started):
+        begun = record.started.timestamp()
+        finished = begun + record.seconds
+        total += max(0.0, finished - max(begun, end))
+        end = max(end, finished)
+    return total
 
 
 def _write(settings: RunSettings, record: StageRecord) -> None:

@@ -21,7 +21,7 @@ from imagebatch.model_apis import open_backend
 from imagebatch.model_apis.base import Answer, Fault, ImagePayload, ModelApi
 from imagebatch.model_apis.retry import Patience, patiently
 from imagebatch.observe.metrics import Telemetry
-from imagebatch.observe.stage_metrics import current
+from imagebatch.observe.stage import current
 from imagebatch.scorer.golden import golden_uri, probe
 from imagebatch.scorer.pace import Pace
 from imagebatch.scorer.packs import PackScorer
@@ -102,7 +102,7 @@ class Scorer:
         scorer = cls(
             description, settings, open_backend(description.backend, settings, pin.name, pin.version)
         )
-        current().watch_scoring(scorer.telemetry, scorer.limits, Fault)
+        current().metrics.watch_scoring(scorer.telemetry, scorer.limits, Fault)
         scorer.require_model()
         if golden := golden_uri(settings.golden, pin):
             probe(golden, scorer._packs, pin)

@@ -25,8 +25,7 @@ from imagebatch.contracts.rows import EMBEDDINGS_SCHEMA
 from imagebatch.errors import RunHeldError
 from imagebatch.log import get_logger
 from imagebatch.observe.progress import Progress
-from imagebatch.observe.stage_metrics import current
-from imagebatch.observe.timeline import recorded
+from imagebatch.observe.stage import current, observed
 from imagebatch.runs.certificate import Audit, Certificate
 from imagebatch.runs.finished import FinishedRun, open_finished
 from imagebatch.runs.folder import open_run, parquet_bytes
@@ -46,7 +45,7 @@ log = get_logger()
 ROW_GROUP_ROWS = 10_000
 
 
-@recorded(lambda _: "postprocess")
+@observed("postprocess")
 def postprocess(settings: PostprocessSettings) -> Certificate:
     """Write a run's outputs. The same run gives the same bytes, so that doing it again changes nothing.
 
@@ -65,7 +64,7 @@ def postprocess(settings: PostprocessSettings) -> Certificate:
     data = (certificate.model_dump_json(indent=1) + "\n").encode()
     run.write(CERTIFICATE, data)
     run.write(SUCCESS, f"{sha256_hex(data)}\n".encode())
-    current().certified(certificate.counts.model_dump(), certificate.reasons)
+    current().metrics.certified(certificate.counts.model_dump(), certificate.reasons)
     log.info("run certified", **certificate.counts.model_dump(), predictions=f"{run.uri}/{PREDICTIONS_CSV}")
     return certificate
 

@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import Self
 
 from imagebatch import log
-from imagebatch.observe.push import measured
 from imagebatch.settings import CheckSettings
 from imagebatch.stages.check.stage import CheckResult, check
 
@@ -43,13 +42,13 @@ class CheckProcess:
     def check(self, settings: CheckSettings) -> CheckResult:
         """What `quality.check` does, returns and raises."""
         if self._loaded:
-            return measured("check", settings, check)
+            return check(settings)
         try:
             self._connection.send(settings)
             outcome = self._connection.recv()
         except (EOFError, OSError):
             _log.warning("the process of the checks died: checking in this one", suite=settings.suite)
-            return measured("check", settings, check)
+            return check(settings)
         if isinstance(outcome, BaseException):
             raise outcome
         result: CheckResult = outcome
@@ -81,7 +80,7 @@ def _serve(connection: Connection, log_level: str) -> None:
         except EOFError:  # the parent has ended
             return
         try:
-            outcome: CheckResult | Exception = measured("check", settings, check)
+            outcome: CheckResult | Exception = check(settings)
         except Exception as error:  # noqa: BLE001 (raised again where the check was asked for)
             outcome = error
         connection.send(outcome)

@@ -13,7 +13,7 @@ from imagebatch.contracts.layout import quality_path
 from imagebatch.contracts.records import Plan, RunDescription
 from imagebatch.errors import DataRefusedError
 from imagebatch.log import get_logger
-from imagebatch.observe.timeline import recorded
+from imagebatch.observe.stage import observed
 from imagebatch.runs.description import read_description, read_plan
 from imagebatch.runs.folder import RunFolder, open_run
 from imagebatch.settings import CheckSettings
@@ -38,11 +38,11 @@ class CheckResult:
     result: str
 
 
-def _name(settings: CheckSettings) -> str:
+def _title(settings: CheckSettings) -> str:
     return f"check {settings.suite}"
 
 
-@recorded(_name)
+@observed("check", title=_title)
 def check(settings: CheckSettings) -> CheckResult:
     """Runs a suite and keeps its results in the run, whether it passes or not.
 

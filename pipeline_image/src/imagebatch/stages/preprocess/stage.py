@@ -14,8 +14,7 @@ from imagebatch.log import get_logger
 from imagebatch.model_apis import open_backend
 from imagebatch.model_apis.retry import patiently
 from imagebatch.observe.progress import Progress
-from imagebatch.observe.stage_metrics import current
-from imagebatch.observe.timeline import recorded
+from imagebatch.observe.stage import current, observed
 from imagebatch.runs.folder import RunFolder, open_run
 from imagebatch.settings import PreprocessSettings
 from imagebatch.stages.preprocess.listing import limited, shards_of, sorted_rows
@@ -25,7 +24,7 @@ from imagebatch.stages.preprocess.sources import Asked
 log = get_logger()
 
 
-@recorded(lambda _: "preprocess")
+@observed("preprocess")
 def preprocess(settings: PreprocessSettings) -> Plan:
     """Lists, hashes and plans a run, or continues where an earlier attempt stopped.
 
@@ -115,5 +114,5 @@ def _inspect_all(run: RunFolder, description: RunDescription, source: ImageSourc
                 progress.advance(images, failed=rejects)
     plan = Plan(listed=listed, accepted=listed - rejected, rejected=rejected, shards=shards)
     run.create(PLAN, (plan.model_dump_json(indent=1) + "\n").encode())
-    current().planned(plan, description.model, description.backend)
+    current().metrics.planned(plan, description.model, description.backend)
     return plan

@@ -21,12 +21,13 @@ from imagebatch.drift.baseline import as_text, read_baseline
 from imagebatch.drift.observations import observe
 from imagebatch.errors import ImagebatchError
 from imagebatch.history.mlflow_runs import log_run
-from imagebatch.history.summary import RunSummary, busy_seconds, keep_summary, read_history
+from imagebatch.history.summary import RunSummary, keep_summary, read_history
 from imagebatch.images.checks import findings, findings_json, suspects
 from imagebatch.images.decoders import Decoders
 from imagebatch.images.sample import image_sample
 from imagebatch.log import get_logger
-from imagebatch.observe.timeline import StageRecord, read_timeline, recorded
+from imagebatch.observe.stage import observed
+from imagebatch.observe.timeline import StageRecord, busy_seconds, read_timeline
 from imagebatch.runs.certificate import Certificate, recorded_certificate
 from imagebatch.runs.description import read_description
 from imagebatch.runs.folder import RunFolder, open_run
@@ -58,7 +59,7 @@ def load(settings: ReportSettings) -> None:
         importlib.import_module("imagebatch.drift.judge")
 
 
-@recorded(lambda _: "report")
+@observed("report", shown=False)
 def report(settings: ReportSettings, decoders: Decoders | None = None) -> ReportResult:
     """Writes report.html and quality/drift.json of a finished run, its figures, and history.html.
 

@@ -11,7 +11,7 @@ from imagebatch.contracts.layout import done_path
 from imagebatch.contracts.records import Plan, RunDescription, ShardDone
 from imagebatch.errors import ConfigurationError
 from imagebatch.log import get_logger
-from imagebatch.observe.timeline import recorded
+from imagebatch.observe.stage import observed
 from imagebatch.runs.description import read_description, read_plan
 from imagebatch.runs.folder import RunFolder, open_run
 from imagebatch.runs.listing import Listing, open_listing
@@ -25,11 +25,11 @@ from imagebatch.stages.score.threshold import Threshold
 log = get_logger()
 
 
-def _name(settings: ScoreSettings) -> str:
+def _title(settings: ScoreSettings) -> str:
     return "score" if settings.shard < 0 else f"score shard {settings.shard}"
 
 
-@recorded(_name)
+@observed("score", title=_title)
 def score(settings: ScoreSettings) -> list[ShardScore]:
     """Score one shard, or all of them; finished ones are left as they are.
 
