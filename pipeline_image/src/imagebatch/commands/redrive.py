@@ -1,4 +1,4 @@
-"""Score only the images of a finished run that have no prediction, and merges them into the same run.
+"""Score only the images of a finished run that have no prediction, and merge them into the same run.
 
 A level above the stages, as `run` is: it ends with postprocess, which writes the outputs and a new
 certificate, and with a report of the run as it is now.

@@ -1,4 +1,4 @@
-"""Proves a finished run again: every digest, every count, and the CSV from the parts that it was made of."""
+"""Prove a finished run again: every digest, every count, and the CSV from the parts that it was made of."""
 
 from __future__ import annotations
 

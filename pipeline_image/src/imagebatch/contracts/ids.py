@@ -13,7 +13,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9 _./,;()\[\]+=@-]*")
 
 
 def encode_id(name: bytes) -> str:
-    """Turns a file's name into an image id that is safe in CSV, HTML, logs and paths, and can be turned back.
+    """Turn a file's name into an image id that is safe in CSV, HTML, logs and paths, and can be turned back.
 
     `%`, bytes that are not valid UTF-8, control, format, separator and unassigned characters become `%XX`,
     and so does a first character that a spreadsheet would take for a formula.
@@ -39,10 +39,10 @@ def encode_id(name: bytes) -> str:
 
 
 def decode_id(image_id: str) -> bytes:
-    """Gives back the bytes that `encode_id` was given."""
+    """Give back the bytes that `encode_id` was given."""
     return unquote_to_bytes(image_id)
 
 
 def sha256_hex(data: bytes | bytearray | memoryview) -> str:
-    """SHA-256 of `data` as 64 hex digits."""
+    """Return the SHA-256 of `data` as 64 hex digits."""
     return hashlib.sha256(data).hexdigest()

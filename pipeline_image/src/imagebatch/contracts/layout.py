@@ -23,40 +23,40 @@ TRENDS = "_trends.json"  # no run's name either
 
 
 def manifest_path(shard: int) -> str:
-    """Path of a shard's manifest inside the run."""
+    """Return the path of a shard's manifest inside the run."""
     return f"manifest/shard-{shard:05d}.parquet"
 
 
 def rejects_path(shard: int) -> str:
-    """Path of a shard's rejects inside the run."""
+    """Return the path of a shard's rejects inside the run."""
     return f"rejects/shard-{shard:05d}.parquet"
 
 
 def scores_folder(shard: int) -> str:
-    """Folder of a shard's score parts inside the run."""
+    """Return the folder of a shard's score parts inside the run."""
     return f"scores/shard-{shard:05d}"
 
 
 def done_path(shard: int) -> str:
-    """Path of the file that says which of a shard's score parts count."""
+    """Return the path of the file that says which of a shard's score parts count."""
     return f"{scores_folder(shard)}/_DONE.json"
 
 
 def redrive_folder(number: int) -> str:
-    """Folder of a redrive inside the run."""
+    """Return the folder of a redrive inside the run."""
     return f"redrives/{number:05d}"
 
 
 def redrive_done_path(number: int) -> str:
-    """Path of the file that makes a redrive count."""
+    """Return the path of the file that makes a redrive count."""
     return f"{redrive_folder(number)}/_DONE.json"
 
 
 def telemetry_path(shard: int, attempt: int) -> str:
-    """Path of what an attempt at a shard counted."""
+    """Return the path of what an attempt at a shard counted."""
     return f"telemetry/score-shard-{shard:05d}-attempt-{attempt:05d}.json"
 
 
 def quality_path(suite: str) -> str:
-    """Path of a suite's JSON result inside the run."""
+    """Return the path of a suite's JSON result inside the run."""
     return f"quality/{suite}.json"

@@ -67,7 +67,7 @@ class Clock:
 
     def __init__(self) -> None:
         self._begun = time.perf_counter()
-        self._cpu = cpu_seconds()
+        self._cpu = machine_cpu_seconds()
 
     @property
     def seconds(self) -> float:
@@ -76,11 +76,11 @@ class Clock:
 
     def reading(self, images: int, *, rate: float | None = None) -> Reading:
         """The measurement of `images` done since; `rate` where it is known better than images / seconds."""
-        busy = 1000 * (cpu_seconds() - self._cpu) / max(1, images)
+        busy = 1000 * (machine_cpu_seconds() - self._cpu) / max(1, images)
         return Reading(images / self.seconds if rate is None else rate, busy)
 
 
-def cpu_seconds() -> float:
+def machine_cpu_seconds() -> float:
     """CPU seconds that the machine has spent; where it does not tell, this process and its ended children.
 
     The server's processes are not this command's children, so only the machine's own count holds them.

@@ -1,4 +1,4 @@
-"""Processor time of a stage: its own and that of every process that it has started, ended or not."""
+"""CPU time of a stage: its own and that of every process that it has started, ended or not."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _PROC = Path("/proc")
 _TIMES = slice(11, 15)
 
 
-def cpu_seconds() -> float:
-    """User and system time of this process and its descendants, as far as Linux shows those that live."""
+def tree_cpu_seconds() -> float:
+    """Return user and system seconds of this process and its descendants, as far as Linux shows them."""
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in usages) + _of_living(os.getpid())
 
 
 def _of_living(pid: int) -> float:
-    """Of the living descendants of a process, which its own figures leave out; 0 where it has ended."""
+    """Return the CPU time of child processes that still run: getrusage counts only those that have ended."""
     total = 0.0
     with contextlib.suppress(OSError):
         for thread in (_PROC / str(pid) / "task").iterdir():

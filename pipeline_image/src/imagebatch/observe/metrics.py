@@ -138,12 +138,12 @@ class Telemetry:
         self._counts: Counter[str] = Counter()
 
     def add(self, metric: Metric, amount: float = 1) -> None:
-        """Adds to a count."""
+        """Add to a count."""
         with self._lock:
             self._counts[metric.value] += amount  # type: ignore[assignment]  # typeshed: Counter holds int only
 
     def fault(self, kind: str) -> None:
-        """Counts a request that failed, by kind of fault."""
+        """Count a request that failed, by kind of fault."""
         with self._lock:
             self._counts[f"fault_{kind}"] += 1
 

@@ -15,7 +15,7 @@ from datetime import datetime
 from imagebatch.contracts.records import ModelPin, Plan, Reason
 from imagebatch.errors import ImagebatchError
 from imagebatch.observe import metrics
-from imagebatch.observe.cpu import cpu_seconds
+from imagebatch.observe.cpu import tree_cpu_seconds
 from imagebatch.observe.metrics import Family, Telemetry
 
 Sample = tuple[Family, tuple[str, ...], float]
@@ -32,7 +32,7 @@ class StageMetrics:
         self._lock = threading.Lock()
         self._values: dict[tuple[Family, tuple[str, ...]], float] = {}
         self._sources: list[Callable[[], Iterator[Sample]]] = []
-        self._cpu_before = cpu_seconds()
+        self._cpu_before = tree_cpu_seconds()
         self.started = time.time()
         self.show(metrics.STAGE_START, self.started)
 
@@ -110,6 +110,6 @@ class StageMetrics:
             values, sources = dict(self._values), list(self._sources)
         found = {(family, labels): value for source in sources for family, labels, value in source()}
         found |= values
-        found[metrics.STAGE_CPU, ()] = cpu_seconds() - self._cpu_before
+        found[metrics.STAGE_CPU, ()] = tree_cpu_seconds() - self._cpu_before
         found[metrics.STAGE_MEMORY, ()] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         return [(family, labels, value) for (family, labels), value in found.items()]

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from imagebatch.contracts.layout import STAGES
 from imagebatch.errors import ImagebatchError
 from imagebatch.log import get_logger
-from imagebatch.observe.cpu import cpu_seconds
+from imagebatch.observe.cpu import tree_cpu_seconds
 from imagebatch.runs.folder import RunFolder, open_run
 from imagebatch.settings import RunSettings
 
@@ -59,7 +59,7 @@ class Recorder:
     def __init__(self, stage: str) -> None:
         self._stage = stage
         self._started = datetime.now(UTC)
-        self._clock, self._cpu = time.monotonic(), cpu_seconds()
+        self._clock, self._cpu = time.monotonic(), tree_cpu_seconds()
         self._width = 1.0
         self._series: list[int] = []
         self._images = self._failed = 0
@@ -86,7 +86,7 @@ class Recorder:
             stage=self._stage,
             started=self._started,
             seconds=round(time.monotonic() - self._clock, 3),
-            cpu_seconds=round(cpu_seconds() - self._cpu, 3),
+            cpu_seconds=round(tree_cpu_seconds() - self._cpu, 3),
             outcome=outcome,
             images=self._images,
             failed=self._failed,

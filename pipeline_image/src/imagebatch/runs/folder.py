@@ -34,7 +34,7 @@ class RunFolder(ABC):
 
     @abstractmethod
     def read(self, path: str) -> bytes:
-        """Content of a file.
+        """Return the content of a file.
 
         Raises:
             FileNotFoundError: There is no such file.
@@ -44,7 +44,7 @@ class RunFolder(ABC):
     @abstractmethod
     @contextlib.contextmanager
     def publishing(self, path: str, *, exclusive: bool = False) -> Iterator[IO[bytes]]:
-        """A file to write piece by piece, published whole when the block ends without an error.
+        """Open a file to write piece by piece, published whole when the block ends without an error.
 
         Args:
             path: Replaced as a whole if it exists.
@@ -57,28 +57,28 @@ class RunFolder(ABC):
 
     @abstractmethod
     def exists(self, path: str) -> bool:
-        """Whether there is such a file."""
+        """Tell whether there is such a file."""
 
     @abstractmethod
     def remove(self, path: str) -> None:
-        """Removes a file, if there is one."""
+        """Remove a file, if there is one."""
 
     @abstractmethod
     def list(self, folder: str) -> list[str]:
-        """Paths of the files below a folder, sorted; empty if there is no such folder."""
+        """List the files below a folder by path, sorted; empty if there is no such folder."""
 
     @abstractmethod
     @contextlib.contextmanager
     def reading(self, path: str) -> Iterator[IO[bytes]]:
-        """A file to read piece by piece, seekable."""
+        """Open a file to read piece by piece, seekable."""
 
     def write(self, path: str, data: bytes) -> None:
-        """Publishes a file, replacing one of the same name as a whole."""
+        """Publish a file, replacing one of the same name as a whole."""
         with self.publishing(path) as stream:
             stream.write(data)
 
     def create(self, path: str, data: bytes) -> bool:
-        """Publishes a file unless there is one; false if there was."""
+        """Publish a file unless there is one; false if there was."""
         try:
             with self.publishing(path, exclusive=True) as stream:
                 stream.write(data)
@@ -87,7 +87,7 @@ class RunFolder(ABC):
         return True
 
     def append(self, path: str, data: bytes) -> bool:  # noqa: ARG002 (what an object store does not keep)
-        """Adds to the end of a file, making it if there is none; not flushed to the disk.
+        """Add to the end of a file, making it if there is none; not flushed to the disk.
 
         What is appended survives the death of the process, not that of the machine.
 
@@ -101,25 +101,25 @@ class RunFolder(ABC):
         return self.create(path, parquet_bytes(table))
 
     def read_table(self, path: str) -> pa.Table:
-        """The Parquet file at `path`, whole."""
+        """Read the Parquet file at `path`, whole."""
         return parquet_rows(self.read(path))
 
     def publish_folder(self, folder: str, source: Path) -> None:
-        """Copies a local folder's files below `folder`."""
+        """Copy a local folder's files below `folder`."""
         for file in sorted(source.rglob("*")):
             if file.is_file():
                 self.write(f"{folder}/{file.relative_to(source).as_posix()}", file.read_bytes())
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
-    """A table as the bytes of a Parquet file."""
+    """Return a table as the bytes of a Parquet file."""
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
     return sink.getvalue()
 
 
 def parquet_rows(data: bytes) -> pa.Table:
-    """The table that `parquet_bytes` was given.
+    """Return the table that `parquet_bytes` was given.
 
     Raises:
         pyarrow.ArrowInvalid, OSError: The bytes are not a readable Parquet file.
@@ -130,7 +130,7 @@ def parquet_rows(data: bytes) -> pa.Table:
 
 
 def open_run(runs_uri: str, run_id: str) -> RunFolder:
-    """The folder of a run.
+    """Open the folder of a run.
 
     Args:
         runs_uri: A local path, `file://` URI or any fsspec URI.
@@ -283,7 +283,7 @@ class FsspecRunFolder(RunFolder):
                     self._fs.put_file(stream.name, self._path(path), mode="overwrite")
 
     def _create(self, source: Path, target: str) -> None:
-        """Puts an object unless there is one.
+        """Put an object unless there is one.
 
         Raises:
             FileExistsError: There is one, with other content.
@@ -306,7 +306,7 @@ class FsspecRunFolder(RunFolder):
 
 
 def _already_there(error: BaseException | None) -> bool:
-    """Whether a conditional write was refused by its condition; s3fs knows only the way AWS says it."""
+    """Tell whether a conditional write was refused by its condition; s3fs knows only the way AWS says it."""
     while error is not None:
         reply = getattr(error, "response", None) or {}
         if isinstance(error, FileExistsError) or reply.get("Error", {}).get("Code") == "PreconditionFailed":

@@ -55,13 +55,13 @@ class StoredRun:
 
 
 class RunsRoot(ABC):
-    """The runs below one URI."""
+    """Open the runs below one URI."""
 
     uri: str
 
     @abstractmethod
     def runs(self) -> Iterator[StoredRun]:
-        """Every run, in no order.
+        """Yield every run, in no order.
 
         Raises:
             ConfigurationError: There is no such folder.
@@ -70,11 +70,11 @@ class RunsRoot(ABC):
 
     @abstractmethod
     def description(self, name: str) -> bytes:
-        """A run's run.json."""
+        """Return a run's run.json."""
 
     @abstractmethod
     def remove(self, run: StoredRun) -> None:
-        """Removes a run as a whole.
+        """Remove a run as a whole.
 
         Raises:
             StorageError: Something of it cannot be removed.
@@ -82,11 +82,11 @@ class RunsRoot(ABC):
 
     @abstractmethod
     def remove_temporary(self, path: str) -> None:
-        """Removes one of a run's `temporary` files."""
+        """Remove one of a run's `temporary` files."""
 
 
 def open_runs(runs_uri: str) -> RunsRoot:
-    """The runs below a local path, `file://` URI or any fsspec URI.
+    """Open the runs below a local path, `file://` URI or any fsspec URI.
 
     Raises:
         ConfigurationError: The kind of URI is not known, or needs a package that is not installed.

@@ -16,14 +16,14 @@ _FIXED = pa.decimal128(_DECIMALS + 2, _DECIMALS)
 
 
 def prediction_columns(top_k: int) -> list[str]:
-    """Names of the CSV's columns, in order."""
+    """Name the CSV's columns, in order."""
     ranks = range(1, top_k + 1)
     labels, probabilities = [f"label_{k}" for k in ranks], [f"probability_{k}" for k in ranks]
     return ["image_id", "sha256", *labels, *probabilities, "model", "model_version", "model_digest"]
 
 
 def predictions(ledger: ShardLedger, top_k: int, model: ModelPin) -> pa.Table:
-    """A shard's predicted images: text columns, and probabilities as float32 in [0, 1]."""
+    """Return a shard's predicted images: text columns, and probabilities as float32 in [0, 1]."""
     rows = ledger.predicted
     size = rows.num_rows
     columns = [
@@ -37,7 +37,7 @@ def predictions(ledger: ShardLedger, top_k: int, model: ModelPin) -> pa.Table:
 
 
 def failures(ledger: ShardLedger) -> pa.Table:
-    """A shard's images without a prediction: FAILURE_COLUMNS, sorted by id."""
+    """Return a shard's images without a prediction: FAILURE_COLUMNS, sorted by id."""
     uris = dict(zip(ledger.manifest["image_id"].to_pylist(), ledger.manifest["uri"].to_pylist(), strict=True))
     rows = [
         {"image_id": row["image_id"], "uri": uris[row["image_id"]], "stage": stage}
@@ -50,12 +50,12 @@ def failures(ledger: ShardLedger) -> pa.Table:
 
 
 def csv_header(columns: list[str] | tuple[str, ...]) -> bytes:
-    """The header line of RFC 4180."""
+    """Return the header line of RFC 4180."""
     return (",".join(columns) + "\r\n").encode()
 
 
 def csv_lines(table: pa.Table) -> bytes:
-    """A table's rows as lines of RFC 4180: CRLF, quotes where needed, UTF-8, six decimals."""
+    """Return a table's rows as lines of RFC 4180: CRLF, quotes where needed, UTF-8, six decimals."""
     if not table.num_rows:
         return b""
     columns = [_text(column.combine_chunks()) for column in table.columns]
@@ -64,7 +64,7 @@ def csv_lines(table: pa.Table) -> bytes:
 
 
 def ranked(lists: pa.ChunkedArray, rank: int) -> pa.ChunkedArray:
-    """Element `rank` (from 0) of each list; null where a list is null or shorter."""
+    """Return element `rank` (from 0) of each list; null where a list is null or shorter."""
     # Flattening drops null lists, so they are made empty first: every row must keep its place.
     whole = pc.coalesce(lists, pa.scalar([], lists.type))
     return pc.list_flatten(pc.list_slice(whole, rank, rank + 1, return_fixed_size_list=True))

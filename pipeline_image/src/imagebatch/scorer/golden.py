@@ -43,7 +43,7 @@ class GoldenSet(BaseModel):
 
 
 def golden_uri(template: str, pin: ModelPin) -> str:
-    """The file for a model, `{model}` in the setting replaced; empty where such a file does not exist."""
+    """Return the file for a model, `{model}` in the setting replaced; empty where there is none."""
     if "{model}" not in template:
         return template
     uri = template.replace("{model}", pin.name)

@@ -70,7 +70,7 @@ class Pace:
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
-        """Waits until one more request may be under way, and holds its place; first come, first served.
+        """Wait until one more request may be under way, and hold its place; first come, first served.
 
         A large request that small ones overtake would be the last of all, with one worker busy.
         """
@@ -92,7 +92,7 @@ class Pace:
                 self._changed.notify_all()
 
     def answered(self, images: int, seconds: float) -> None:
-        """Notes a good answer to `images` that took `seconds`."""
+        """Note a good answer to `images` that took `seconds`."""
         each = seconds / images
         with self._changed:
             self._best = min(each, self._best * FORGETTING)
@@ -107,18 +107,18 @@ class Pace:
             self._changed.notify_all()
 
     def overloaded(self) -> None:
-        """Notes that the server asked to come back later."""
+        """Note that the server asked to come back later."""
         with self._changed:
             self._cut(0.5)
 
     def too_large(self, images: Sequence[ImagePayload]) -> None:
-        """Notes that a request was refused for its size: from now on requests stay below half of it."""
+        """Note that a request was refused for its size: from now on requests stay below half of it."""
         size = sum(len(image.data) for image in images)
         with self._changed:
             self._request_bytes = max(1, size // 2)
 
     def fits(self, images: Sequence[ImagePayload]) -> bool:
-        """Whether a request of these images is not known to be too large."""
+        """Tell whether a request of these images is not known to be too large."""
         limit = self.limits.request_bytes
         return len(images) == 1 or not limit or sum(len(image.data) for image in images) <= limit
 

@@ -58,11 +58,11 @@ class PackScorer:
         self._telemetry = telemetry
 
     def score(self, images: Sequence[ImagePayload]) -> Iterator[list[Answer]]:
-        """Asks about images until every one has its answer.
+        """Ask about images until every one has its answer.
 
         Yields:
             Answers in order, one piece per request. A request counts as under way until the next piece is
-            asked for, so that a caller who keeps each piece at once never has more to lose than that.
+            asked for, so a caller that stores each piece at once can lose at most the requests in flight.
 
         Raises:
             ModelApiUnavailableError: The API did not answer for too long.
@@ -96,7 +96,7 @@ class PackScorer:
                 return
 
     def _asked(self, images: Sequence[ImagePayload]) -> Iterator[list[Answer]]:
-        """One request, under way until its answers are taken care of."""
+        """Send one request, under way until its answers are taken care of."""
         with self._pace.turn():
             started = time.monotonic()
             reply = self._api.predict(images, self._top_k)
@@ -123,7 +123,7 @@ class PackScorer:
             )
 
     def _isolated(self, images: Sequence[ImagePayload], history: list[str]) -> Iterator[list[Answer]]:
-        """Narrows down which image makes a request fail."""
+        """Narrow down which image makes a request fail."""
         if len(images) > 1:
             log.info("pack halved", images=len(images), fault=history[-1])
             yield from self._in_halves(images)
@@ -133,7 +133,7 @@ class PackScorer:
             yield from self._judged(images, history)
 
     def _judged(self, images: Sequence[ImagePayload], history: list[str]) -> Iterator[list[Answer]]:
-        """Quarantines an image that fails once more right after the server has answered without it."""
+        """Quarantine an image that fails once more right after the server has answered without it."""
         for tries in itertools.count():
             self._require_healthy()
             try:
@@ -157,7 +157,7 @@ class PackScorer:
         yield from self.score(images[half:])
 
     def _require_healthy(self) -> None:
-        """Makes sure that the image is at fault and not the server: the server must answer without it."""
+        """Make sure that the image is at fault and not the server: the server must answer without it."""
         waits = 0
         while True:
             try:
@@ -171,5 +171,5 @@ class PackScorer:
 
 
 def _told(history: list[str]) -> str:
-    """An image's attempts as one line."""
+    """Tell an image's attempts as one line."""
     return one_line(f"failed alone in {len(history)} requests: {'; '.join(history)}", 400)

@@ -105,7 +105,7 @@ class PredictionCache:
             self._database = None
 
     def _entry(self, digest: object, answer: object, checksum: object) -> _Entry | None:
-        """An entry that this module wrote for this image, and that the model can have given; else None."""
+        """Return an entry that this module wrote for this image and the model can have given, or None."""
         if not (
             isinstance(digest, str) and isinstance(answer, str) and checksum == _checksum(digest, answer)
         ):

@@ -26,7 +26,7 @@ class Threshold:
         self._reasons: Counter[str] = Counter()
 
     def add(self, reasons: Iterable[str | None]) -> None:
-        """Counts images; None stands for a prediction.
+        """Count images; None stands for a prediction.
 
         Raises:
             DataRefusedError: A threshold is passed. What is scored is kept.
@@ -48,7 +48,7 @@ class Threshold:
             )
 
     def tolerates(self, reasons: Iterable[str | None]) -> bool:
-        """Whether `add` would go on; counts nothing."""
+        """Tell whether `add` would go on; counts nothing."""
         try:
             copy.deepcopy(self).add(reasons)
         except DataRefusedError:
