@@ -67,11 +67,17 @@ def test_different_names_have_different_ids(names: list[bytes]) -> None:
 
 @pytest.mark.parametrize(
     ("allowance", "total", "allowed"),
-    [("5%", 100, 5), ("5%", 19, 0), ("20", 7, 20), ("0", 9, 0), ("100%", 3, 3)],
+    [("5%", 100, 5), ("5%", 19, 0), ("20", 7, 20), ("0", 9, 0), ("100%", 3, 3), ("0.1%", 2999, 2)],
 )
 def test_allowed_failures(allowance: str, total: int, allowed: int) -> None:
     """A count stays a count; a share is rounded down."""
     assert allowed_failures(allowance, total) == allowed
+
+
+@given(st.integers(0, 1000), st.integers(0, 10**7))
+def test_a_share_of_failures_is_exact(tenths: int, total: int) -> None:
+    """Every share with one decimal is what whole numbers give, also 29 % of 100."""
+    assert allowed_failures(f"{tenths / 10}%", total) == tenths * total // 1000
 
 
 def test_public_surface_is_pinned() -> None:
