@@ -89,3 +89,22 @@ def test_file_uri_is_a_path(tmp_path: Path) -> None:
     """`file://` and a plain path mean the same folder."""
     open_run(f"file://{tmp_path}", "r").write("x", b"1")
     assert open_run(os.fspath(tmp_path), "r").read("x") == b"1"
+
+
+def test_a_published_name_survives_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is flushed under its temporary name, then every folder that got a new name, lowest first."""
+    flushed: list[str] = []
+    flush = os.fsync
+
+    def watched(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        flushed.append(str(path.relative_to(tmp_path)) if path.suffix != ".tmp" else "the file")
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    run = LocalRunFolder(tmp_path / "r")
+    run.write("a/b.txt", b"1")
+    assert flushed == ["the file", "r/a", "r", "."]
+    flushed.clear()
+    assert run.create("a/c.txt", b"2")
+    assert flushed == ["the file", "r/a"]

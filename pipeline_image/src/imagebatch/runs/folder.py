@@ -176,7 +176,7 @@ class LocalRunFolder(RunFolder):
         target = self._path(path)
         temporary = target.parent / f".{target.name}.{uuid.uuid4().hex}.tmp"
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            changed = _made(target.parent)
             try:
                 with temporary.open("xb") as stream:
                     yield stream
@@ -188,6 +188,8 @@ class LocalRunFolder(RunFolder):
                     temporary.replace(target)
             finally:
                 temporary.unlink(missing_ok=True)
+            for folder in changed:
+                _flush_names(folder)
         except OSError as error:
             if exclusive and isinstance(error, FileExistsError) and target.exists():
                 raise
@@ -233,6 +235,25 @@ class LocalRunFolder(RunFolder):
             raise _storage_error("read", self._path(path), error) from error
         with stream:
             yield stream
+
+
+def _made(folder: Path) -> list[Path]:
+    """Make a folder and those above it; return every folder that gets a new name in it, lowest first."""
+    changed = [folder]
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+        changed.append(folder)
+    changed[0].mkdir(parents=True, exist_ok=True)
+    return changed
+
+
+def _flush_names(folder: Path) -> None:
+    """Make the names in a folder survive a power cut; a file that is flushed may still lack its name."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class FsspecRunFolder(RunFolder):
