@@ -8,18 +8,8 @@ import io
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from imagebatch.contracts import ids, layout, records
+from imagebatch.contracts import ids, layout, records, rows
 from imagebatch.contracts.allowance import allowed_failures
-from imagebatch.contracts.rows import (
-    ASKED_COLUMNS,
-    LISTING_SCHEMA,
-    MANIFEST_SCHEMA,
-    SCORES_SCHEMA,
-    AskedRow,
-    ListedRow,
-    ManifestRow,
-    ScoreRow,
-)
 from imagebatch.errors import ExitCode
 from imagebatch.runs import tables
 
@@ -113,7 +103,7 @@ def test_public_surface_is_pinned() -> None:
 
 def test_typed_rows_have_the_columns_of_their_tables() -> None:
     """A column that is added or renamed on one side only would be a typo that no tool finds."""
-    assert list(ListedRow.__annotations__) == LISTING_SCHEMA.names
-    assert list(ManifestRow.__annotations__) == MANIFEST_SCHEMA.names
-    assert list(AskedRow.__annotations__) == [*ASKED_COLUMNS, "embed"]
-    assert list(ScoreRow.__annotations__) == SCORES_SCHEMA.names
+    assert list(rows.ListedRow.__annotations__) == rows.LISTING_SCHEMA.names
+    assert list(rows.ManifestRow.__annotations__) == rows.MANIFEST_SCHEMA.names
+    assert list(rows.AskedRow.__annotations__) == [*rows.ASKED_COLUMNS, "embed"]
+    assert list(rows.ScoreRow.__annotations__) == rows.SCORES_SCHEMA.names
