@@ -16,7 +16,7 @@ COUNTING = """
 import collections, json, os, sys
 opened = collections.Counter()
 def count(event, arguments):
-    if event == "open" and not isinstance(arguments[0], int) and "r" in (arguments[1] or "r"):
+    if event == "open" and not isinstance(arguments[0], int) and "r" in (arguments[1] or ""):
         path = os.fsdecode(arguments[0])
         if path.startswith(sys.argv[1] + "/"):
             opened[path.removeprefix(sys.argv[1] + "/")] += 1
