@@ -20,9 +20,9 @@ e2e: setup ## the demo's path end to end, on the real services
 lint: setup ## ruff, mypy, import-linter, deptry
 	@$(PYTHON) -m tools.dev.lint
 chaos: setup ## everything that can go wrong, done to runs on a real TorchServe
-	@$(PYTHON) tests/chaos/run.py
+	@$(PYTHON) -m tests.system.chaos
 monitoring-test: setup ## break the platform, and see the right alert arrive; ONLY="late killed": these faults
-	@$(UV) run --quiet --frozen --project monitoring python tests/monitoring/live/run.py $(if $(ONLY),--only $(ONLY))
+	@PYTHONPATH=monitoring $(UV) run --quiet --frozen --project monitoring python -m tests.system.faults $(if $(ONLY),--only $(ONLY))
 bench: setup ## every published figure, measured again
 	@$(PYTHON) benchmarks/run.py
 bench-quick: setup ## ours beside the in-process ceiling and stock TorchServe, under five minutes
@@ -32,9 +32,9 @@ env: ## .env for docker compose, with random secrets
 images: ## build the container images
 	@$(PYTHON) -m tools.compose.images
 compose-test: setup ## the compose stack from nothing to a proven table, and down again
-	@$(PYTHON) tests/compose/run.py
+	@$(PYTHON) -m tests.system.compose
 operations-test: setup ## the compose stack's UI, kills of its pieces, the how-to pages; PARTS="ui pages": these
-	@$(PYTHON) tests/operations/run.py $(PARTS)
+	@$(PYTHON) -m tests.system.operations $(PARTS)
 docs: setup ## regenerate the generated pages of docs/
 	@$(PYTHON) -m tools.dev.docs
 .PHONY: help setup demo up down test e2e lint chaos monitoring-test bench bench-quick docs env images compose-test operations-test

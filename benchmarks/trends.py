@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import published
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "pipeline_image"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
 
 from imagebatch.history.findings import findings
 from nights import nights

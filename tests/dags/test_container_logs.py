@@ -7,8 +7,9 @@ from contextlib import contextmanager, suppress
 
 import docker
 import pytest
-from engine import IMAGE, MISSING, build, connect, installation
 from imagebatch_dags.container_logs import ContainerLogs
+
+from tests.dags.engine import IMAGE, MISSING, build, connect, installation
 
 CLIENT = connect()
 pytestmark = pytest.mark.skipif(CLIENT is None, reason=MISSING)

@@ -9,9 +9,10 @@ import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 from airflow.sdk.execution_time.timeout import timeout
 from docker.errors import NotFound
-from engine import IMAGE, MISSING, build, connect, installation
 from imagebatch_dags.container import stage_container
 from imagebatch_dags.docker_operator import DockerStageOperator
+
+from tests.dags.engine import IMAGE, MISSING, build, connect, installation
 
 CLIENT = connect()
 pytestmark = pytest.mark.skipif(CLIENT is None, reason=MISSING)

@@ -9,9 +9,10 @@ from uuid import uuid4
 import docker
 import pytest
 from docker.errors import NotFound
-from engine import IMAGE, MISSING, build, connect, installation
 from imagebatch_dags.container import NAME
 from imagebatch_dags.orphans import end, orphans, stage_containers
+
+from tests.dags.engine import IMAGE, MISSING, build, connect, installation
 
 CLIENT = connect()
 pytestmark = pytest.mark.skipif(CLIENT is None, reason=MISSING)

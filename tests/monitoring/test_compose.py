@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import MONITORING, ROOT
+
+from tests.monitoring.conftest import MONITORING, ROOT
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yaml").read_text("utf-8"))
 WATCHERS = {name: one for name, one in COMPOSE["services"].items() if "monitoring" in one.get("profiles", [])}

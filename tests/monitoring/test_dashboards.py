@@ -9,8 +9,9 @@ from typing import Any
 
 import dashboards
 import pytest
-from conftest import MONITORING, ROOT, rules
 from grafana_foundation_sdk.models.dashboard import Dashboard
+
+from tests.monitoring.conftest import MONITORING, ROOT, rules
 
 # `npm ci --ignore-scripts` there; `.ci/run` does it.
 TYPES = ROOT / "tests" / "monitoring" / "grafana" / "node_modules"

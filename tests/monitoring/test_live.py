@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from children import end_all
-from conftest import program
-from loopback import free_ports
-from model_server import ModelServer
-from sinks import mail_text
-from steps import ended
-from watchers import WATCHING, Watchers
+
+from tests.monitoring.conftest import program
+from tests.support.model_server import ModelServer
+from tests.system.chaos.children import end_all
+from tests.system.chaos.loopback import free_ports
+from tests.system.faults.sinks import mail_text
+from tests.system.faults.steps import ended
+from tests.system.faults.watchers import WATCHING, Watchers
 
 PIPELINE = "refusing"
 ALERT = "ImagebatchRunRefused"

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import MONITORING, ROOT, program, rules
+
+from tests.monitoring.conftest import MONITORING, ROOT, program, rules
 
 ALERTS = rules("alerts.yml")
 CASES = ROOT / "tests/monitoring/rules/alerts_test.yml"

@@ -167,7 +167,8 @@ def third_party(wanted: Mapping[str, tuple[str, str]] = THIRD_PARTY) -> dict[str
             chosen[variable] = os.environ[variable]
         elif not present(name) and not pulled(name):
             tag = f"imagebatch-standin-{stand_in}:latest"
-            run(["docker", "build", "--quiet", "-t", tag, f"tests/e2e/standins/{stand_in}"], quiet=True)
+            folder = f"tests/system/compose/standins/{stand_in}"
+            run(["docker", "build", "--quiet", "-t", tag, folder], quiet=True)
             chosen[variable] = tag
     return chosen
 

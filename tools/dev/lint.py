@@ -18,7 +18,7 @@ TYPED = (
     ("airflow", "containers", "containers"),
 )
 DOCKERFILES = sorted(
-    path for part in ("*", "tests/e2e/standins/*") for path in ROOT.glob(f"{part}/Dockerfile")
+    path for part in ("*", "tests/system/compose/standins/*") for path in ROOT.glob(f"{part}/Dockerfile")
 )
 PARTS = {"pipeline_image": ".", "handlers": ".", "training": ".", "airflow": "../dags", "monitoring": "."}
 

@@ -16,17 +16,16 @@ from tools.paths import ROOT, UV, Argv, say
 
 # Part whose environment runs it, and the folder below tests/.
 UNIT = (
-    ("pipeline_image", "pipeline_image"),
-    ("pipeline_image", "chaos"),
+    ("pipeline_image", "imagebatch"),
+    ("pipeline_image", "system/chaos"),
     ("pipeline_image", "benchmarks"),
     ("handlers", "handlers"),
     ("training", "training"),
     ("airflow", "dags"),
-    ("airflow", "embedded"),
-    ("airflow", "containers"),
+    ("airflow", "tools"),
     ("monitoring", "monitoring"),
 )
-E2E = (("pipeline_image", "endurance"), ("airflow", "e2e"))
+E2E = (("pipeline_image", "system/endurance"), ("airflow", "system/demo"))
 LANES = 2
 LARGE = 20  # files of tests in a folder beyond which it is shared out between the lanes
 

@@ -1,0 +1,55 @@
+"""One image before scoring."""
+
+from __future__ import annotations
+
+import io
+import tracemalloc
+
+import pytest
+from imagebatch.contracts.records import Reason
+from imagebatch.inputs.header import read_header
+from imagebatch.inputs.unavailable import ImageUnavailableError
+from PIL import Image
+
+from tests.support.images import png_bomb
+
+
+def encoded(kind: str, mode: str = "RGB") -> bytes:
+    stream = io.BytesIO()
+    Image.new(mode, (7, 5)).save(stream, kind)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
+def test_known_formats(kind: str) -> None:
+    """Format and size of every format that the handler decodes."""
+    header = read_header(encoded(kind), 100)
+    assert (header.format, header.width, header.height) == (kind, 7, 5)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", Reason.EMPTY),
+        (b"hello, I am a text\n", Reason.NOT_AN_IMAGE),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", Reason.NOT_AN_IMAGE),
+        (encoded("JPEG")[:10], Reason.TRUNCATED),
+        (png_bomb(), Reason.TOO_MANY_PIXELS),
+    ],
+)
+def test_refusals(data: bytes, reason: Reason) -> None:
+    """What is no image of a known format, or too large, has a reason; PostScript starts no program."""
+    with pytest.raises(ImageUnavailableError) as caught:
+        read_header(data, 100_000_000)
+    assert caught.value.reason is reason
+
+
+def test_a_bomb_costs_no_memory() -> None:
+    """50,000 x 50,000 pixels would be 7.5 GB; refusing them takes less than a megabyte."""
+    data = png_bomb()
+    tracemalloc.start()
+    with pytest.raises(ImageUnavailableError):
+        read_header(data, 100_000_000)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1_000_000
