@@ -2,6 +2,8 @@
 PYTHON ?= python3.11
 UV := var/uv/bin/uv
 export UV_PYTHON_PREFERENCE := only-system
+# What is tested: PART= a part or several, K= names as for pytest's -k.
+CHOICE = $(if $(PART),--part "$(PART)") $(if $(K),-k "$(K)")
 
 help: ## list the verbs
 	@grep -hE '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -13,10 +15,10 @@ up: setup ## start TorchServe, Airflow and MLflow on loopback
 	@$(PYTHON) -m tools.local.stack up
 down: ## stop everything that `make up` started
 	@$(PYTHON) -m tools.local.stack down
-test: setup ## unit tests of every part, each in its own environment
-	@$(PYTHON) -m tools.dev.tests unit
-e2e: setup ## the demo's path end to end, on the real services
-	@$(PYTHON) -m tools.dev.tests e2e
+test: setup ## unit tests of every part, each in its own environment; PART=dags K=orphans: these
+	@$(PYTHON) -m tools.dev.tests unit $(CHOICE)
+e2e: setup ## the demo's path end to end, on the real services; PART=system/demo K=down: these
+	@$(PYTHON) -m tools.dev.tests e2e $(CHOICE)
 lint: setup ## ruff, mypy, import-linter, deptry
 	@$(PYTHON) -m tools.dev.lint
 chaos: setup ## everything that can go wrong, done to runs on a real TorchServe

@@ -3,6 +3,7 @@
 Unit tests run in as many lanes as there are cores, at most two: what is printed of each comes in one piece.
 """
 
+import argparse
 import os
 import subprocess
 import sys
@@ -12,45 +13,61 @@ import xml.etree.ElementTree as ET
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tools.paths import ROOT, UV, Argv, say
+from tools.paths import ROOT, UV, Argv, fail, say
 
-# Part whose environment runs it, and the folder below tests/.
-UNIT = (
-    ("pipeline_image", "imagebatch"),
-    ("pipeline_image", "system/chaos"),
-    ("pipeline_image", "benchmarks"),
-    ("handlers", "handlers"),
-    ("training", "training"),
-    ("airflow", "dags"),
-    ("airflow", "tools"),
-    ("monitoring", "monitoring"),
-)
-E2E = (("pipeline_image", "system/endurance"), ("airflow", "system/demo"))
+# Folder or file below tests/, and the part whose environment runs it.
+SUITES = {
+    "unit": {
+        "imagebatch": "pipeline_image",
+        "system/chaos": "pipeline_image",
+        "benchmarks": "pipeline_image",
+        "handlers": "handlers",
+        "training": "training",
+        "dags": "airflow",
+        "tools": "airflow",
+        "monitoring": "monitoring",
+    },
+    "e2e": {
+        "system/endurance": "pipeline_image",
+        "system/demo": "airflow",
+    },
+}
 LANES = 2
 LARGE = 20  # files of tests in a folder beyond which it is shared out between the lanes
+USAGE = 2  # exit code of a command that was not understood
+NOTHING_COLLECTED = 5  # exit code of pytest
 
 
 def main(argv: list[str]) -> int:
-    """Run one suite.
+    """Run one suite, or what is chosen of it.
 
     Args:
-        argv: `unit` or `e2e`.
+        argv: `unit` or `e2e`, and the choice; see `--help`.
 
     Returns:
-        0 if everything passed; 1 if not, or if no test ran; 2 for another suite.
+        0 if everything passed; 1 if not, or if no test ran.
+
+    Raises:
+        SystemExit: with 2, there is no such suite or part.
     """
-    suites = {"unit": UNIT, "e2e": E2E}
-    if len(argv) != 1 or argv[0] not in suites:
-        say(f"usage: python3.11 -m tools.dev.tests {'|'.join(suites)}")
-        return 2
+    parser = argparse.ArgumentParser(prog="python3.11 -m tools.dev.tests", description=__doc__)
+    parser.add_argument("suite", choices=SUITES)
+    parser.add_argument("--part", default="", help="these tests only: a folder or file below tests/")
+    parser.add_argument("-k", default="", metavar="NAMES", help="these tests only: as pytest's -k")
+    asked = parser.parse_args(argv)
     begun = time.monotonic()
     totals = {"passed": 0, "failed": 0, "skipped": 0}
     failed: list[str] = []
-    lanes = min(LANES, len(os.sched_getaffinity(0))) if argv[0] == "unit" else 1
+    lanes = min(LANES, len(os.sched_getaffinity(0))) if asked.suite == "unit" else 1
+    wanted = pieces(chosen(SUITES[asked.suite], asked.part), lanes)
+    several = lanes > 1 and len(wanted) > 1
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(lanes) as executor:
         started = [
-            (report := Path(folder, f"{number}.xml"), executor.submit(_run, part, paths, report, lanes > 1))
-            for number, (part, paths) in enumerate(pieces(suites[argv[0]], lanes))
+            (
+                report := Path(folder, f"{number}.xml"),
+                executor.submit(_run, part, paths, report, asked.k, kept=several),
+            )
+            for number, (part, paths) in enumerate(wanted)
         ]
         for report, ended in started:
             failed += add(totals, report, ended.result())
@@ -63,18 +80,43 @@ def main(argv: list[str]) -> int:
     return 0 if totals["passed"] and not totals["failed"] else 1
 
 
-def pieces(suite: tuple[tuple[str, str], ...], lanes: int) -> list[tuple[str, list[str]]]:
+def chosen(suite: dict[str, str], part: str) -> dict[str, str]:
+    """Choose from a suite.
+
+    Args:
+        suite: environment of each folder below tests/.
+        part: one of its folders, or what lies in one; several where they share a folder; empty = all.
+
+    Returns:
+        Environment of each folder or file to run.
+
+    Raises:
+        SystemExit: with 2, there is no such part.
+    """
+    part = part.strip("/")
+    if not part:
+        return suite
+    inside = {name: suite[name] for name in suite if f"{name}/".startswith(f"{part}/")}
+    around = next((name for name in suite if part.startswith(f"{name}/")), None)
+    if inside:
+        return inside
+    if around is None or not (ROOT / "tests" / part).exists():
+        fail(f"there is no part {part}; the parts are {', '.join(suite)}, and what lies in them", USAGE)
+    return {part: suite[around]}
+
+
+def pieces(suite: dict[str, str], lanes: int) -> list[tuple[str, list[str]]]:
     """Share the tests out: one pytest per folder, of a large one as many as there are lanes.
 
     Args:
-        suite: part and folder below tests/ of each.
+        suite: environment of each folder or file below tests/.
         lanes: how many run at once.
 
     Returns:
-        Part and paths of each pytest.
+        Environment and paths of each pytest.
     """
     pieces = []
-    for part, folder in suite:
+    for folder, part in suite.items():
         files = sorted(
             path.relative_to(ROOT).as_posix() for path in ROOT.glob(f"tests/{folder}/**/test_*.py")
         )
@@ -85,26 +127,30 @@ def pieces(suite: tuple[tuple[str, str], ...], lanes: int) -> list[tuple[str, li
     return pieces
 
 
-def _run(part: str, paths: list[str], report: Path, kept: bool) -> int:  # noqa: FBT001 - private
-    """Run one pytest; what it prints is `kept` until its end, so that two do not mix. Gives its exit code."""
+def _run(part: str, paths: list[str], report: Path, names: str, *, kept: bool) -> int:
+    """Run one pytest; what it prints is `kept` until its end, where another runs at the same time.
+
+    Returns:
+        Its exit code; 0 where none of its tests has such a name.
+    """
     what = paths[0] if len(paths) == 1 else f"{len(paths)} files from {paths[0]} on"
     say(f"== {what} in the environment of {part}/")
     python: Argv = [UV, "run", "--project", part, "--frozen", "--quiet", "python", "-Im", "pytest"]
     argv = [*python, "-c", f"{part}/pyproject.toml", "--rootdir", ".", f"--junitxml={report}", *paths]
-    if not kept:
-        return subprocess.run(argv, cwd=ROOT, check=False).returncode
+    argv += ["-k", names] if names else []
     begun = time.monotonic()
     done = subprocess.run(
         argv,
         cwd=ROOT,
         check=False,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stdout=subprocess.PIPE if kept else None,
+        stderr=subprocess.STDOUT if kept else None,
         text=True,
         errors="replace",
     )
-    say(f"== {what}: {time.monotonic() - begun:.0f} s\n{done.stdout}")
-    return done.returncode
+    if kept:
+        say(f"== {what}: {time.monotonic() - begun:.0f} s\n{done.stdout}")
+    return 0 if names and done.returncode == NOTHING_COLLECTED else done.returncode
 
 
 def add(totals: dict[str, int], report: Path, code: int) -> list[str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tools.dev import tests as runner
+from tools.paths import ROOT
 
 
 @pytest.mark.parametrize(
@@ -36,9 +37,54 @@ def test_a_pytest_that_does_not_start_is_a_failure(tmp_path: Path) -> None:
 
 def test_every_file_is_run_once_whatever_the_lanes() -> None:
     """A large folder is shared out; nothing of it is lost or run twice."""
-    (whole,), shared = (runner.pieces((("pipeline_image", "imagebatch"),), lanes) for lanes in (1, 2))
+    (whole,), shared = (runner.pieces({"imagebatch": "pipeline_image"}, lanes) for lanes in (1, 2))
     assert whole == ("pipeline_image", ["tests/imagebatch"])
     files = [file for _, paths in shared for file in paths]
-    there = (runner.ROOT / "tests" / "imagebatch").rglob("test_*.py")
-    assert sorted(files) == sorted(path.relative_to(runner.ROOT).as_posix() for path in there)
+    there = (ROOT / "tests" / "imagebatch").rglob("test_*.py")
+    assert sorted(files) == sorted(path.relative_to(ROOT).as_posix() for path in there)
     assert len(shared) == 2
+
+
+def test_every_test_belongs_to_a_suite() -> None:
+    """No file of tests is forgotten: each is run by `make test`, `make e2e` or `make compose-test`."""
+    folders = [ROOT / "tests" / name for suite in runner.SUITES.values() for name in suite]
+    folders.append(ROOT / "tests" / "system" / "compose")
+    files = list((ROOT / "tests").rglob("test_*.py"))
+    assert files
+    assert [file for file in files if not any(file.is_relative_to(folder) for folder in folders)] == []
+
+
+@pytest.mark.parametrize(
+    ("part", "chosen"),
+    [
+        ("", ["imagebatch", "handlers", "system/chaos"]),
+        ("handlers", ["handlers"]),
+        ("imagebatch/scorer/", ["imagebatch/scorer"]),
+        ("imagebatch/test_cli.py", ["imagebatch/test_cli.py"]),
+        ("system", ["system/chaos"]),
+    ],
+)
+def test_a_part_is_a_folder_or_what_lies_in_it(part: str, chosen: list[str]) -> None:
+    """PART= names a folder below tests/, and its tests run in the environment of its part."""
+    suite = {"imagebatch": "pipeline_image", "handlers": "handlers", "system/chaos": "pipeline_image"}
+    found = runner.chosen(suite, part)
+    assert list(found) == chosen
+    assert set(found.values()) <= set(suite.values())
+
+
+@pytest.mark.parametrize("part", ["nope", "imagebatch/nope", "../tests", "image"])
+def test_an_unknown_part_is_refused(part: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line names the parts that there are, and the exit code is 2."""
+    with pytest.raises(SystemExit) as ended:
+        runner.main(["unit", "--part", part])
+    assert ended.value.code == 2
+    assert f"no part {part}; the parts are imagebatch, " in capsys.readouterr().err
+
+
+def test_names_choose_tests(capsys: pytest.CaptureFixture[str]) -> None:
+    """K= runs the tests of that name alone; where there is none, that is no success."""
+    here = ["unit", "--part", "tools/dev/test_tests.py", "-k"]
+    assert runner.main([*here, "does_not_start"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("1 passed, 0 failed in ")
+    assert runner.main([*here, "no_such_test"]) == 1
+    assert capsys.readouterr().out.splitlines()[-1].startswith("0 passed, 0 failed in ")
