@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.monitoring.conftest import program
+from tests.support.children import end_all
+from tests.support.loopback import free_ports
 from tests.support.model_server import ModelServer
-from tests.system.chaos.children import end_all
-from tests.system.chaos.loopback import free_ports
 from tests.system.faults.sinks import mail_text
 from tests.system.faults.steps import ended
 from tests.system.faults.watchers import WATCHING, Watchers

@@ -19,6 +19,7 @@ from tools.paths import ROOT, UV, Argv, fail, say
 SUITES = {
     "unit": {
         "imagebatch": "pipeline_image",
+        "support": "pipeline_image",
         "system/chaos": "pipeline_image",
         "benchmarks": "pipeline_image",
         "handlers": "handlers",

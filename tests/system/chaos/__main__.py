@@ -9,7 +9,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.system.chaos import children, scenario
+from tests.support import children
+from tests.system.chaos import scenario
 from tests.system.chaos.ground import Ground
 from tests.system.chaos.table import Outcome, Table, write_page
 from tools.paths import say

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.children import Child
+from tests.support.loopback import ask, free_ports
 from tests.support.model_server import Wrong
-from tests.system.chaos.children import Child
+from tests.support.relay import Asked, Relay
 from tests.system.chaos.ground import Ground
-from tests.system.chaos.loopback import ask, free_ports
-from tests.system.chaos.relay import Asked, Relay
 from tests.system.chaos.runs import Run
 from tests.system.chaos.scenario import RefutedError, Result, require, scenario
 from tools.paths import program

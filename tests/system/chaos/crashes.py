@@ -6,8 +6,8 @@ import signal
 import time
 
 from tests.support.model_server import Wrong
+from tests.support.relay import After, Asked, Relay
 from tests.system.chaos.ground import Ground
-from tests.system.chaos.relay import After, Asked, Relay
 from tests.system.chaos.runs import Folder
 from tests.system.chaos.scenario import RefutedError, Result, require, scenario
 from tools.paths import ROOT

@@ -3,7 +3,7 @@
 import json
 import math
 
-from tests.system.chaos.children import Child
+from tests.support.children import Child
 from tests.system.chaos.ground import Ground
 from tests.system.chaos.runs import Run
 from tests.system.chaos.scenario import Result, scenario

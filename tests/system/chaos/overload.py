@@ -4,8 +4,8 @@ import threading
 import time
 
 from tests.support.model_server import Wrong
+from tests.support.relay import Asked, Relay
 from tests.system.chaos.ground import Ground
-from tests.system.chaos.relay import Asked, Relay
 from tests.system.chaos.scenario import Result, require, scenario
 from tests.system.chaos.torchserve import TorchServe
 

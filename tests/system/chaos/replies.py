@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.support.model_server import Wrong
+from tests.support.relay import Asked, Relay
 from tests.system.chaos.ground import Ground
-from tests.system.chaos.relay import Asked, Relay
 from tests.system.chaos.scenario import Result, require, scenario
 
 _HTML = Wrong(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from tests.system.chaos.children import Child, last_line
+from tests.support.children import Child, last_line
 from tests.system.chaos.scenario import RefutedError, Result, require
 from tools.paths import program
 

@@ -6,11 +6,11 @@ import signal
 import threading
 import time
 
+from tests.support.children import Child, last_line
 from tests.support.model_server import Wrong
+from tests.support.relay import Asked, Relay
 from tests.system.chaos import archives
-from tests.system.chaos.children import Child, last_line
 from tests.system.chaos.ground import POISONABLE, Ground
-from tests.system.chaos.relay import Asked, Relay
 from tests.system.chaos.runs import as_model
 from tests.system.chaos.scenario import Result, require, scenario
 

@@ -7,10 +7,10 @@ from imagebatch.runs.folder import RunFolder, open_run
 from imagebatch.stages.score.attempts import Attempt
 from s3fs import S3FileSystem  # type: ignore[import-untyped]  # it ships no types
 
+from tests.support import children
 from tests.support.model_server import Wrong
-from tests.system.chaos import children
+from tests.support.relay import Asked, Relay
 from tests.system.chaos.bucket import CREDENTIALS, Store
-from tests.system.chaos.relay import Asked, Relay
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.chaos.children import Child, end_all
+from tests.support.children import Child, end_all
 from tests.system.chaos.runs import Folder, Run, as_model, ids_of, only
 from tests.system.chaos.scenario import RefutedError
 

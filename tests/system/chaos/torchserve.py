@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from tests.system.chaos.children import Child, last_line
-from tests.system.chaos.loopback import ask, free_ports
+from tests.support.children import Child, last_line
+from tests.support.loopback import ask, free_ports
 from tools.local import java
 from tools.local.services import base_environment
 from tools.paths import ROOT, fail, program

@@ -21,11 +21,11 @@ with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     os.environ["IMAGEBATCH_PORT_AIRFLOW"] = str(free.getsockname()[1])
 
-from tests.system.chaos import children  # noqa: E402 - reads the variables above
+from tests.support import children  # noqa: E402 - reads the variables above
 from tests.system.faults import (  # noqa: E402 - reads the variables above
-    airflow_at_fault,
-    runs_at_fault,
-    servers_at_fault,
+    airflow,
+    runs,
+    servers,
 )
 from tests.system.faults.fault import ALL, Fault, Seen, play  # noqa: E402 - reads the variables above
 from tests.system.faults.panels import silent_panels  # noqa: E402 - reads the variables above
@@ -64,9 +64,9 @@ def main(argv: list[str]) -> int:
         begun = time.time()
         seen = _play(platform, wanted)
         complaints = []
-        airflow = [one for one in wanted if one.breaking.__module__ == airflow_at_fault.__name__]
+        airflow = [one for one in wanted if one.breaking.__module__ == airflow.__name__]
         if airflow:
-            complaints += airflow_at_fault.deadlines_and_lineage(platform)
+            complaints += airflow.deadlines_and_lineage(platform)
             say(f"a DAG's deadlines and lineage: {complaints or 'all told, once'}")
             seen += [_told(one, play(platform, one)) for one in airflow]
         complaints += [f"{one.fault.name}: {one.error}" for one in seen if one.error]
@@ -101,8 +101,8 @@ def _play(platform: Platform, wanted: list[Fault]) -> list[Seen]:
         with lock:
             return _told(one, seen)
 
-    own = [one for one in wanted if one.breaking.__module__ == runs_at_fault.__name__]
-    shared = [one for one in wanted if one.breaking.__module__ == servers_at_fault.__name__]
+    own = [one for one in wanted if one.breaking.__module__ == runs.__name__]
+    shared = [one for one in wanted if one.breaking.__module__ == servers.__name__]
     with ThreadPoolExecutor(AT_ONCE) as threads:
         return [*threads.map(one_of, own), *map(one_of, shared)]
 

@@ -5,7 +5,7 @@ import json
 import time
 from pathlib import Path
 
-from tests.system.chaos.children import Child, last_line
+from tests.support.children import Child, last_line
 from tests.system.faults.platform_under_watch import Platform
 from tools import airflow_api
 from tools.airflow_api import AirflowApi

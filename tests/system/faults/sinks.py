@@ -11,7 +11,7 @@ from typing import Any
 
 from aiosmtpd.controller import Controller
 
-from tests.system.chaos.loopback import free_ports
+from tests.support.loopback import free_ports
 
 
 @dataclass(frozen=True)

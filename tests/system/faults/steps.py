@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from tests.support.children import Child, last_line
 from tests.support.model_server import Wrong
-from tests.system.chaos.children import Child, last_line
-from tests.system.chaos.relay import Asked, Relay
+from tests.support.relay import Asked, Relay
 from tests.system.faults.platform_under_watch import Platform
 
 

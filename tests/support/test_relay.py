@@ -6,7 +6,7 @@ import pytest
 import requests
 
 from tests.support.model_server import ModelServer, Wrong
-from tests.system.chaos.relay import Asked, Relay
+from tests.support.relay import Asked, Relay
 
 FILES = [("a", ("a", b"first", "image/png")), ("b", ("b", b"second", "image/png"))]
 

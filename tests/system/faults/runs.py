@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from tests.support.loopback import free_ports
 from tests.support.model_server import Wrong
-from tests.system.chaos.loopback import free_ports
-from tests.system.chaos.relay import Asked
+from tests.support.relay import Asked
 from tests.system.faults.fault import fault
 from tests.system.faults.platform_under_watch import Platform
 from tests.system.faults.steps import ended, finish, prepare, score, slow_run, whole, within

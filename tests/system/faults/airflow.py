@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from tests.system.chaos.relay import Relay
+from tests.support.relay import Relay
 from tests.system.faults.airflow_under_watch import DAG, WatchedAirflow
 from tests.system.faults.fault import PATIENCE, fault
 from tests.system.faults.platform_under_watch import Platform
