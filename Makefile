@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 UV := var/uv/bin/uv
 export UV_PYTHON_PREFERENCE := only-system
-# What is tested: PART= a part or several, K= names as for pytest's -k.
+# What is tested: PART= names a part, K= pieces of names, as for pytest's -k.
 CHOICE = $(if $(PART),--part "$(PART)") $(if $(K),-k "$(K)")
 
 help: ## list the verbs
@@ -21,10 +21,10 @@ e2e: setup ## the demo's path end to end, on the real services; PART=system/demo
 	@$(PYTHON) -m tools.dev.tests e2e $(CHOICE)
 lint: setup ## ruff, mypy, import-linter, deptry
 	@$(PYTHON) -m tools.dev.lint
-chaos: setup ## everything that can go wrong, done to runs on a real TorchServe
-	@$(PYTHON) -m tests.system.chaos
-monitoring-test: setup ## break the platform, and see the right alert arrive; ONLY="late killed": these faults
-	@PYTHONPATH=monitoring $(UV) run --quiet --frozen --project monitoring python -m tests.system.faults $(if $(ONLY),--only $(ONLY))
+chaos: setup ## everything that can go wrong, done to runs on a real TorchServe; PART=disks, K=scorer-killed: these
+	@$(PYTHON) -m tests.system.chaos $(CHOICE)
+monitoring-test: setup ## break the platform, and see the right alert arrive; PART=runs, K="late or killed": these
+	@PYTHONPATH=monitoring $(UV) run --quiet --frozen --project monitoring python -m tests.system.faults $(CHOICE)
 bench: setup ## every published figure, measured again
 	@$(PYTHON) benchmarks/run.py
 bench-quick: setup ## ours beside the in-process ceiling and stock TorchServe, under five minutes
@@ -33,10 +33,10 @@ env: ## .env for docker compose, with random secrets
 	@$(PYTHON) -m tools.compose.env
 images: ## build the container images
 	@$(PYTHON) -m tools.compose.images
-compose-test: setup ## the compose stack from nothing to a proven table, and down again
-	@$(PYTHON) -m tests.system.compose
-operations-test: setup ## the compose stack's UI, kills of its pieces, the how-to pages; PARTS="ui pages": these
-	@$(PYTHON) -m tests.system.operations $(PARTS)
+compose-test: setup ## the compose stack from nothing to a proven table, and down again; K=login: of its tests these
+	@$(PYTHON) -m tests.system.compose $(if $(K),-k "$(K)")
+operations-test: setup ## the compose stack's UI, kills of its pieces, the how-to pages; PART="ui pages", K=backup: these
+	@$(PYTHON) -m tests.system.operations $(CHOICE)
 docs: setup ## regenerate the generated pages of docs/
 	@$(PYTHON) -m tools.dev.docs
 .PHONY: help setup demo up down test e2e lint chaos monitoring-test bench bench-quick docs env images compose-test operations-test

@@ -20,6 +20,7 @@ SUITES = {
     "unit": {
         "imagebatch": "pipeline_image",
         "support": "pipeline_image",
+        "system/kit": "pipeline_image",
         "system/chaos": "pipeline_image",
         "benchmarks": "pipeline_image",
         "handlers": "handlers",

@@ -14,9 +14,9 @@ from tests.support.children import Child
 from tests.support.loopback import ask, free_ports
 from tests.support.model_server import Wrong
 from tests.support.relay import Asked, Relay
-from tests.system.chaos.ground import Ground
-from tests.system.chaos.runs import Run
-from tests.system.chaos.scenario import RefutedError, Result, require, scenario
+from tests.system.chaos.ground import Ground, scenario
+from tests.system.chaos.runs import Result, Run
+from tests.system.kit.verdict import RefutedError, require
 from tools.paths import program
 
 # Of a server that lives for one scenario and listens on loopback only.

@@ -7,9 +7,9 @@ import time
 
 from tests.support.model_server import Wrong
 from tests.support.relay import After, Asked, Relay
-from tests.system.chaos.ground import Ground
-from tests.system.chaos.runs import Folder
-from tests.system.chaos.scenario import RefutedError, Result, require, scenario
+from tests.system.chaos.ground import Ground, scenario
+from tests.system.chaos.runs import Folder, Result
+from tests.system.kit.verdict import RefutedError, require
 from tools.paths import ROOT
 
 _KILLS = 20

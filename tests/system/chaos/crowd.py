@@ -4,9 +4,8 @@ import json
 import math
 
 from tests.support.children import Child
-from tests.system.chaos.ground import Ground
-from tests.system.chaos.runs import Run
-from tests.system.chaos.scenario import Result, scenario
+from tests.system.chaos.ground import Ground, scenario
+from tests.system.chaos.runs import Result, Run
 from tools.paths import program
 
 _RUNS = 100

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.system.chaos.ground import Ground
-from tests.system.chaos.scenario import RefutedError, Result, require, scenario
+from tests.system.chaos.ground import Ground, scenario
+from tests.system.chaos.runs import Result
+from tests.system.kit.verdict import RefutedError, require
 
 _ROOM = 48 * 2**20
 

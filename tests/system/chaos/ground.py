@@ -2,17 +2,26 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.system.chaos import archives
-from tests.system.chaos.runs import Folder, Run, ids_of, only
+from tests.system.chaos.runs import Folder, Result, Run, ids_of, only
 from tests.system.chaos.torchserve import MODEL, TorchServe
+from tests.system.kit.scenario import Scenario, described
 from tools.local.services import base_environment
 from tools.paths import ROOT, VAR, fail
 
 PHOTOGRAPHS = VAR / "data" / "solar-cells" / "images"
 ARCHIVE = ROOT / "model_store" / f"{MODEL}.mar"
 POISONABLE = "2.0"
+ALL: list[Scenario] = []
+
+
+def scenario(act: Callable[["Ground"], Result]) -> Callable[["Ground"], Result]:
+    """Put a function into the list of scenarios."""
+    ALL.append(Scenario(act=act, **described(act)))
+    return act
 
 
 class Ground:

@@ -5,9 +5,10 @@ import time
 
 from tests.support.model_server import Wrong
 from tests.support.relay import Asked, Relay
-from tests.system.chaos.ground import Ground
-from tests.system.chaos.scenario import Result, require, scenario
+from tests.system.chaos.ground import Ground, scenario
+from tests.system.chaos.runs import Result
 from tests.system.chaos.torchserve import TorchServe
+from tests.system.kit.verdict import require
 
 _BUSY = Wrong(503, b'{"code": 503, "type": "ServiceUnavailableException", "message": "no worker is free"}')
 

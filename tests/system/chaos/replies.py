@@ -9,8 +9,9 @@ from typing import Any
 
 from tests.support.model_server import Wrong
 from tests.support.relay import Asked, Relay
-from tests.system.chaos.ground import Ground
-from tests.system.chaos.scenario import Result, require, scenario
+from tests.system.chaos.ground import Ground, scenario
+from tests.system.chaos.runs import Result
+from tests.system.kit.verdict import require
 
 _HTML = Wrong(
     200, b"<!DOCTYPE html><title>Sorry</title><p>We are back in a moment.", {"Content-Type": "text/html"}

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import re
 import time
 from collections import Counter
@@ -11,13 +12,42 @@ from pathlib import Path
 from typing import Protocol
 
 from tests.support.children import Child, last_line
-from tests.system.chaos.scenario import RefutedError, Result, require
+from tests.system.kit.verdict import RefutedError, require
 from tools.paths import program
 
 IMAGEBATCH = str(program("pipeline_image", "imagebatch"))
 # Small packs and shards: many requests and many places to be interrupted in. They never change a result.
 PREPROCESS = ("--shard-size", "60", "--max-failures", "5%")
 SCORE = ("--pack-size", "8", "--in-flight", "4")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a scenario's run, or runs.
+
+    Attributes:
+        images: Images listed, in all runs together.
+        lost: Listed images that are neither predicted nor accounted for as failed.
+        doubled: Images that stand more than once in the results.
+        extra_seconds: Wall time of the disturbed scoring beyond that of the undisturbed one.
+        seen: What happened on the way, in a few words.
+    """
+
+    images: int
+    lost: int
+    doubled: int
+    extra_seconds: float
+    seen: str
+
+    @property
+    def figures(self) -> str:
+        """Its figures for the terminal."""
+        return f"{self.images:>7}{self.lost:>6}{self.doubled:>8}{self.extra:>9}"
+
+    @property
+    def extra(self) -> str:
+        """The extra seconds, none of them negative; a dash where they mean nothing."""
+        return "-" if math.isnan(self.extra_seconds) else f"{max(0.0, self.extra_seconds):.1f}"
 
 
 class Files(Protocol):

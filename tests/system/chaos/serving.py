@@ -10,9 +10,9 @@ from tests.support.children import Child, last_line
 from tests.support.model_server import Wrong
 from tests.support.relay import Asked, Relay
 from tests.system.chaos import archives
-from tests.system.chaos.ground import POISONABLE, Ground
-from tests.system.chaos.runs import as_model
-from tests.system.chaos.scenario import Result, require, scenario
+from tests.system.chaos.ground import POISONABLE, Ground, scenario
+from tests.system.chaos.runs import Result, as_model
+from tests.system.kit.verdict import require
 
 _KEY_SECONDS = 20.0
 _REFUSED = Wrong(

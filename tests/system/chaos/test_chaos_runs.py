@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.children import Child, end_all
 from tests.system.chaos.runs import Folder, Run, as_model, ids_of, only
-from tests.system.chaos.scenario import RefutedError
+from tests.system.kit.verdict import RefutedError
 
 CSV = b"image_id,sha256,model,model_version,model_digest\r\n" + b"".join(
     f"{name},{name},m,1.0,sha256:{'ab' * 32}\r\n".encode() for name in ("a.png", "b.png", "c.png")

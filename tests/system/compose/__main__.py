@@ -48,6 +48,7 @@ def main() -> int:
     options.add_argument("--keep", action="store_true", help="leave the stack running")
     options.add_argument("--no-cache", action="store_true", help="build the images from their bases")
     options.add_argument("--no-build", action="store_true", help="take the images that are there")
+    options.add_argument("-k", default="", metavar="NAMES", help="of tests/system/compose these only")
     chosen = options.parse_args()
     begun = time.monotonic()
     stack = Stack(chosen.project)
@@ -68,7 +69,7 @@ def main() -> int:
         with step("the DAG, a process per stage"):
             compare(product, reference())
         with step("tests/system/compose"):
-            attack(stack, run_id)
+            attack(stack, run_id, chosen.k)
     finally:
         if not chosen.keep:
             with step("docker compose down"):
@@ -143,7 +144,7 @@ def compare(containers: bytes, processes: bytes) -> None:
     say(f"predictions.csv, {len(containers)} bytes from both: sha256 {digests[0]}")
 
 
-def attack(stack: Stack, run_id: str) -> None:
+def attack(stack: Stack, run_id: str, names: str) -> None:
     """Run the tests that look at the running stack and attack it from inside; their counts are printed."""
     python: Argv = [program("airflow", "python"), "-Im", "pytest", "-c", "airflow/pyproject.toml"]
     told = {"IMAGEBATCH_COMPOSE_PROJECT": stack.project, "IMAGEBATCH_COMPOSE_RUN": run_id}
@@ -151,6 +152,7 @@ def attack(stack: Stack, run_id: str) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         report = Path(temporary, "report.xml")
         command = [*python, "--rootdir", ".", f"--junitxml={report}", "tests/system/compose"]
+        command += ["-k", names] if names else []
         code = subprocess.run(command, cwd=ROOT, env=os.environ | told, check=False).returncode
         failed = tests.add(totals, report, code)
     say(f"{totals['passed']} passed, {totals['failed']} failed in tests/system/compose")

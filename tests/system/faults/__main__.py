@@ -2,115 +2,82 @@
 
 import argparse
 import os
-import shutil
-import signal
-import socket
 import sys
-import tempfile
-import threading
 import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from contextlib import contextmanager
 
-ROOT = Path(__file__).resolve().parents[3]
-# An Airflow of its own, beside the embedded stack's: `environment` reads these when it is imported.
-PHOTOGRAPHS = Path(os.environ.get("IMAGEBATCH_VAR") or ROOT / "var") / "data/solar-cells/images"
-FOLDER = Path(tempfile.mkdtemp(prefix="imagebatch-monitoring-"))
-os.environ["IMAGEBATCH_VAR"] = str(FOLDER / "var")
-with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    os.environ["IMAGEBATCH_PORT_AIRFLOW"] = str(free.getsockname()[1])
+# First of all: what is imported below reads the folder and the port that this chooses.
+from tests.system.faults.place import FOLDER, PHOTOGRAPHS
 
-from tests.support import children  # noqa: E402 - reads the variables above
-from tests.system.faults import (  # noqa: E402 - reads the variables above
-    airflow,
-    runs,
-    servers,
-)
-from tests.system.faults.fault import ALL, Fault, Seen, play  # noqa: E402 - reads the variables above
-from tests.system.faults.panels import silent_panels  # noqa: E402 - reads the variables above
-from tests.system.faults.platform_under_watch import Platform  # noqa: E402 - reads the variables above
-from tests.system.faults.sinks import mail_text  # noqa: E402 - reads the variables above
-from tests.system.faults.table import write_page  # noqa: E402 - reads the variables above
-from tools.paths import say  # noqa: E402 - reads the variables above
+# isort: split
+from tests.support import children
+from tests.system.faults import airflow, runs, servers
+from tests.system.faults.fault import ALL, Fault, Told, play
+from tests.system.faults.page import write_page
+from tests.system.faults.panels import silent_panels
+from tests.system.faults.platform_under_watch import Platform
+from tests.system.faults.sinks import mail_text
+from tests.system.kit.suite import Judge, Suite, run
+from tests.system.kit.verdict import Verdict
+from tools.paths import say
 
 AT_ONCE = 6  # runs that share two cores without becoming late by that alone
+PARTS = [module.__name__.rpartition(".")[2] for module in (runs, servers, airflow)]
 
 
-def main(argv: list[str]) -> int:
-    """Make every fault.
+class Faults(Suite[Fault, Told]):
+    """Faults, each of which must bring its alert and no other."""
 
-    Args:
-        argv: As after the program's name; see `--help`.
+    verb = "monitoring-test"
+    text = str(__doc__)
+    scenarios = sorted(ALL, key=lambda one: PARTS.index(one.part))
+    folder = FOLDER
 
-    Returns:
-        0 if each alert arrived and no other, every receiver heard of it, and every panel has data.
-    """
-    parser = argparse.ArgumentParser(prog="make monitoring-test")
-    names = sorted(one.name for one in ALL)
-    only = f"make these faults only, of {', '.join(names)}"
-    parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=only)
-    try:
-        asked = parser.parse_args(argv)
-    except SystemExit:
-        shutil.rmtree(FOLDER)
-        raise
-    signal.signal(signal.SIGTERM, _stop)
-    wanted = [one for one in ALL if not asked.only or one.name in asked.only]
-    begun = time.time()
-    try:
-        platform = Platform(FOLDER, PHOTOGRAPHS)
-        say(f"all programs are up after {time.time() - begun:.0f} s")
-        begun = time.time()
-        seen = _play(platform, wanted)
-        complaints = []
-        airflow = [one for one in wanted if one.breaking.__module__ == airflow.__name__]
-        if airflow:
-            complaints += airflow.deadlines_and_lineage(platform)
-            say(f"a DAG's deadlines and lineage: {complaints or 'all told, once'}")
-            seen += [_told(one, play(platform, one)) for one in airflow]
-        complaints += [f"{one.fault.name}: {one.error}" for one in seen if one.error]
-        if not asked.only:
-            complaints += _receivers(platform) + silent_panels(platform, begun, time.time())
-        platform.close()
-    finally:
+    @contextmanager
+    def system(self, asked: argparse.Namespace) -> Iterator[None]:
+        """Start everything that watches, and what is watched."""
+        del asked
+        self._complaints: list[str] = []
+        FOLDER.mkdir()
+        try:
+            self._platform = Platform(FOLDER, PHOTOGRAPHS)
+            self._begun = time.time()
+            yield
+            self._platform.close()
+        finally:
+            children.end_all()
+
+    def act(self, scenario: Fault) -> Told:
+        """Make a fault, and wait for its alert."""
+        return play(self._platform, scenario)
+
+    def play(self, scenarios: Sequence[Fault], judged: Judge[Fault, Told]) -> list[Verdict[Told]]:
+        """Faults of one run each at the same time, the others one after the other."""
+        of = {part: [one for one in scenarios if one.part == part] for part in PARTS}
+        with ThreadPoolExecutor(AT_ONCE) as threads:
+            verdicts = [*threads.map(judged, of["runs"]), *map(judged, of["servers"])]
+        if of["airflow"]:
+            self._complaints += airflow.deadlines_and_lineage(self._platform)
+            say(f"a DAG's deadlines and lineage: {self._complaints or 'all told, once'}")
+            verdicts += map(judged, of["airflow"])
+        return verdicts
+
+    def finish(self, verdicts: Sequence[Verdict[Told]], *, complete: bool) -> list[str]:
+        """Ask every receiver and every panel, and write docs/reference/alerts.md."""
+        complaints = list(self._complaints)
+        if complete:
+            complaints += _receivers(self._platform)
+            complaints += silent_panels(self._platform, self._begun, time.time())
+            if not complaints and not any(one.error for one in verdicts):
+                write_page(verdicts, time.time() - self._begun)
+        return complaints
+
+    def stop(self, *_: object) -> None:
+        """End at once: the threads that make faults would be waited for."""
         children.end_all()
-    for complaint in complaints:
-        say(f"FAILED {complaint}")
-    if complaints:
-        say(f"{len(complaints)} complaints; logs are in {FOLDER}")
-        return 1
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    if not asked.only:
-        write_page(seen, time.time() - begun)
-    say(f"each of {len(seen)} faults brought its alert and no other, in {time.time() - begun:.0f} s")
-    return 0
-
-
-def _stop(*_: object) -> None:
-    """End at once: the threads that make faults would be waited for."""
-    children.end_all()
-    os._exit(143)
-
-
-def _play(platform: Platform, wanted: list[Fault]) -> list[Seen]:
-    lock = threading.Lock()
-
-    def one_of(one: Fault) -> Seen:
-        seen = play(platform, one)
-        with lock:
-            return _told(one, seen)
-
-    own = [one for one in wanted if one.breaking.__module__ == runs.__name__]
-    shared = [one for one in wanted if one.breaking.__module__ == servers.__name__]
-    with ThreadPoolExecutor(AT_ONCE) as threads:
-        return [*threads.map(one_of, own), *map(one_of, shared)]
-
-
-def _told(one: Fault, seen: Seen) -> Seen:
-    outcome = seen.error or f"after {seen.fired:.1f} s, all clear after {seen.resolved:.1f} s"
-    say(f"{one.name:<18}{one.alert:<30}{outcome}")
-    return seen
+        os._exit(143)
 
 
 def _receivers(platform: Platform) -> list[str]:
@@ -133,4 +100,4 @@ def _receivers(platform: Platform) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run(Faults(), sys.argv[1:]))

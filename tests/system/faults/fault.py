@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from tests.system.faults.platform_under_watch import Platform
+from tests.system.kit.scenario import Scenario, described
+from tests.system.kit.verdict import require
 
 # Breaks something and yields the moment; resumed when the alert has arrived, it repairs and yields once more.
 Breaking = Callable[[Platform, str], Iterator[float]]
@@ -12,34 +14,33 @@ PATIENCE = 120.0  # seconds for an alert to arrive, and to be resolved
 
 
 @dataclass(frozen=True)
-class Fault:
-    """One row of the table.
+class Fault(Scenario):
+    """One row of the table; `act` is a `Breaking`, and the name is also the pipeline's.
 
     Attributes:
-        name: Also the pipeline's name.
-        text: What is done, one sentence.
         alert: What must arrive.
-        breaking: Does it.
         subject: Whom the alert is about; empty: the pipeline.
         also: Alerts that may arrive too, because they are true as well.
     """
 
-    name: str
-    text: str
-    alert: str
-    breaking: Breaking
+    alert: str = ""
     subject: str = ""
     also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What came of a fault: seconds to its notification, and from the repair to the all-clear."""
+class Told:
+    """What came of a fault: its alert, seconds to the notification, and from the repair to the all-clear."""
 
-    fault: Fault
-    fired: float = 0.0
-    resolved: float = 0.0
-    error: str = ""
+    alert: str
+    fired: float
+    resolved: float
+    figures: str = ""
+
+    @property
+    def seen(self) -> str:
+        """In a few words."""
+        return f"{self.alert} after {self.fired:.1f} s, all clear after {self.resolved:.1f} s"
 
 
 ALL: list[Fault] = []
@@ -49,19 +50,18 @@ def fault(alert: str, *, subject: str = "", also: tuple[str, ...] = ()) -> Calla
     """Register a function as a fault; its docstring is the text."""
 
     def register(breaking: Breaking) -> Breaking:
-        text = " ".join(str(breaking.__doc__).split())
-        ALL.append(Fault(breaking.__name__.replace("_", "-"), text, alert, breaking, subject, also))
+        ALL.append(Fault(act=breaking, alert=alert, subject=subject, also=also, **described(breaking)))
         return breaking
 
     return register
 
 
-def play(platform: Platform, one: Fault) -> Seen:
+def play(platform: Platform, one: Fault) -> Told:
     """Make a fault, wait for its alert, repair it, wait for the all-clear; nothing else may be told."""
     subject = one.subject or one.name
     began = time.time()
     try:
-        steps = one.breaking(platform, one.name)
+        steps = one.act(platform, one.name)
         broken = next(steps)
         fired = platform.webhooks.wait(one.alert, subject, "firing", began, PATIENCE)
         repairing = time.time()
@@ -70,10 +70,8 @@ def play(platform: Platform, one: Fault) -> Seen:
         resolved = cleared - repairing
         next(steps, None)
         told = {name for each in {subject, one.name} for name in platform.webhooks.firing(each, began)}
-        if wrong := told - {one.alert} - set(one.also):
-            return Seen(one, fired - broken, resolved, f"also told: {', '.join(sorted(wrong))}")
-        return Seen(one, fired - broken, resolved)
-    except (TimeoutError, AssertionError, OSError, StopIteration) as error:
-        return Seen(one, error=f"{type(error).__name__}: {error}"[:300])
+        wrong = told - {one.alert} - set(one.also)
+        require(not wrong, f"also told: {', '.join(sorted(wrong))}")
+        return Told(one.alert, fired - broken, resolved)
     finally:
         platform.forget(one.name)

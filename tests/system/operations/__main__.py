@@ -1,55 +1,64 @@
 """`make operations-test`: the UI, the kills and the how-to pages, on a compose stack of the test's own.
 
 With ENGINE_START (a shell command that starts the container engine again) the engine is killed, too; that is
-for a machine where nobody else uses it. Names of parts (`ui`, `kills`, `pages`) as arguments run only those.
+for a machine where nobody else uses it.
 """
 
+import argparse
 import os
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from tests.system.operations import kills, pages
-from tests.system.operations.stack import ROOT, Stack, own_stack
-
-PARTS = ("ui", "kills", "pages")
-PYTHON = ROOT / "airflow" / ".venv" / "bin" / "python"
-
-
-def main(argv: list[str]) -> int:
-    """Run the parts on one stack.
-
-    Args:
-        argv: names of parts; none = all.
-
-    Returns:
-        0 if everything held, else the exit code of what did not.
-    """
-    begun = time.monotonic()
-    chosen = [part for part in PARTS if part in argv or not argv]
-    if not chosen or set(argv) - set(PARTS):
-        raise SystemExit(f"error: the parts are {', '.join(PARTS)}")
-    code = 0
-    with own_stack("imagebatch-operations") as stack:
-        if "ui" in chosen and (code := walk(stack)):
-            return code
-        if "kills" in chosen:
-            code = kills.kill_all(stack, kills.possible(kills.SCENARIOS))
-        if "pages" in chosen:
-            pages.follow_pages(stack, list(pages.PAGES))
-    print(f"operations, {', '.join(chosen)}: {time.monotonic() - begun:.0f} s")
-    return code
+from tests.system.kit.scenario import Scenario
+from tests.system.kit.suite import Suite, run
+from tests.system.kit.verdict import Seen, require
+from tests.system.operations.kills import Kills
+from tests.system.operations.pages import PAGES
+from tests.system.operations.stack import Stack, own_stack
+from tools.paths import ROOT, program
 
 
-def walk(stack: Stack) -> int:
-    """Walk through Airflow's UI in a browser, and give its exit code."""
+def walk(stack: Stack) -> Seen:
+    """Walk through Airflow's UI in a browser."""
     walked = subprocess.run(
-        [PYTHON, ROOT / "tests" / "system" / "operations" / "browser.py", f"http://127.0.0.1:{stack.port}"],
+        [
+            program("airflow", "python"),
+            ROOT / "tests" / "system" / "operations" / "browser.py",
+            f"http://127.0.0.1:{stack.port}",
+        ],
         env={**os.environ, "AIRFLOW_PASSWORD": stack.settings["AIRFLOW_ADMIN_PASSWORD"]},
         check=False,
     )
-    return walked.returncode
+    require(walked.returncode == 0, f"the walk ended with {walked.returncode}")
+    return Seen("walked through")
+
+
+class Operations(Suite[Scenario, Seen]):
+    """What a person does to the compose stack, and what befalls it."""
+
+    verb = "operations-test"
+    text = str(__doc__)
+    scenarios = (
+        Scenario("ui", "Airflow's UI is walked through in a browser.", walk, "ui"),
+        *Kills().scenarios(),
+        *PAGES,
+    )
+    goes_on = False  # they share one stack
+
+    @contextmanager
+    def system(self, asked: argparse.Namespace) -> Iterator[None]:
+        """Bring up the stack."""
+        del asked
+        with own_stack("imagebatch-operations") as self._stack:
+            yield
+
+    def act(self, scenario: Scenario) -> Seen:
+        """Play one scenario on the stack."""
+        result: Seen = scenario.act(self._stack)
+        return result
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run(Operations(), sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""`make operations-test`, second part: kill each piece of the compose stack in the middle of a run.
+"""Part `kills` of `make operations-test`: kill each piece of the compose stack in the middle of a run.
 
 A run that nobody disturbs comes first. Then, for each scenario, the same input is scored again, a piece is
 killed with SIGKILL while shards are being scored, and the run must end with the same bytes: by itself, or
@@ -6,23 +6,36 @@ after one clear of its failed tasks. The table goes into docs/reference/reliabil
 """
 
 import os
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
+from tests.system.kit.scenario import Scenario
+from tests.system.kit.table import head_of, row_of
+from tests.system.kit.verdict import Seen, require
 from tests.system.operations.killing import engine, service, stage_container, workers
 from tests.system.operations.orphan import Abandoned
-from tests.system.operations.stack import ROOT, Stack, folder_name, own_stack
+from tests.system.operations.stack import Stack, folder_name
+from tools.paths import ROOT, say
 
 PAGE = ROOT / "docs" / "reference" / "reliability-containers.md"
 ASKED = {"limit": 1024, "shard_size": 128}
 BEFORE_THE_KILL = 1  # shards done; eight in all, four at a time
 PATIENCE = 1500.0  # seconds: the tasks of a dead scheduler are noticed by their heartbeats, after two minutes
+COLUMNS = (
+    "killed",
+    "what happens",
+    "the run ended",
+    "seconds after",
+    "most tries of a task",
+    "same CSV",
+    "containers left",
+)
 
 
 @dataclass(frozen=True)
-class Scenario:
+class Kill:
     """One way to disturb a run.
 
     Attributes:
@@ -45,7 +58,7 @@ class Outcome:
     """What became of a disturbed run.
 
     Attributes:
-        scenario: which.
+        killed: what.
         ended: `by itself` or `after one clear`.
         seconds: from the kill to the end.
         attempts: the most tries that one task took.
@@ -53,7 +66,7 @@ class Outcome:
         orphans: stage containers left at its end.
     """
 
-    scenario: str
+    killed: str
     ended: str
     seconds: float
     attempts: int
@@ -62,66 +75,49 @@ class Outcome:
 
 
 ABANDONED = Abandoned()
-SCENARIOS = [
-    Scenario(
-        "a container that scores a shard", stage_container, "the task is retried, the shard continues", 2
-    ),
-    Scenario(
+KILLS = [
+    Kill("a container that scores a shard", stage_container, "the task is retried, the shard continues", 2),
+    Kill(
         "the processes that run tasks, not their containers",
         workers,
         "the executor notices; the tasks are retried",
         2,
     ),
-    Scenario(
+    Kill(
         "the same processes, while an attempt that Airflow cannot see works on one shard",
         ABANDONED.kill,
         "they are marked as failed; `imagebatch_orphans` stops what they left; that attempt ends with 75",
         2,
         ABANDONED.check,
     ),
-    Scenario(
+    Kill(
         "the scheduler with its executor",
         service("airflow-scheduler"),
         "it restarts and takes its tasks up again",
     ),
-    Scenario("PostgreSQL", service("postgres"), "it recovers from its log; Airflow reconnects"),
-    Scenario("TorchServe", service("torchserve"), "it restarts; the scorer waits for it"),
-    Scenario("the container engine", engine, "everything restarts with it; see below"),
+    Kill("PostgreSQL", service("postgres"), "it recovers from its log; Airflow reconnects"),
+    Kill("TorchServe", service("torchserve"), "it restarts; the scorer waits for it"),
+    Kill("the container engine", engine, "everything restarts with it; see below"),
 ]
 
 
-def main(argv: list[str]) -> int:
-    """Run the scenarios on a stack of their own.
+class Kills:
+    """The scenarios, all compared with one run of the same stack that nobody disturbs."""
 
-    Args:
-        argv: parts of scenario names; none = all.
+    def __init__(self) -> None:
+        self._expected = ""
 
-    Returns:
-        0 if every run ended with the same bytes, else 1.
-    """
-    chosen = [each for each in SCENARIOS if not argv or any(part in each.name for part in argv)]
-    with own_stack("imagebatch-kills") as stack:
-        return kill_all(stack, possible(chosen))
+    def scenarios(self) -> list[Scenario]:
+        """List what is allowed: the engine is killed only where ENGINE_START starts it again."""
+        allowed = [kill for kill in KILLS if kill.kill is not engine or "ENGINE_START" in os.environ]
+        return [Scenario(kill.name, kill.then, partial(self._play, kill), "kills") for kill in allowed]
 
-
-def possible(scenarios: list[Scenario]) -> list[Scenario]:
-    """Leave out what is not allowed: the engine is killed only where ENGINE_START starts it again."""
-    return [each for each in scenarios if each.kill is not engine or "ENGINE_START" in os.environ]
-
-
-def kill_all(stack: Stack, scenarios: list[Scenario]) -> int:
-    """Run scenarios on a running stack, print what became of them, and write it into the page.
-
-    Returns:
-        0 if every run ended with the same bytes, else 1.
-    """
-    expected = undisturbed(stack)
-    outcomes = []
-    for each in scenarios:
-        outcomes.append(disturb(stack, each, expected))
-        write_page(rows(outcomes[-1:]))
-    print(table(rows(outcomes)))
-    return 0 if all(each.same for each in outcomes) else 1
+    def _play(self, kill: Kill, stack: Stack) -> Seen:
+        self._expected = self._expected or undisturbed(stack)
+        outcome = disturb(stack, kill, self._expected)
+        write_page(row_by_name(outcome))
+        require(outcome.same, f"{outcome} has another CSV than the undisturbed run")
+        return Seen(f"{outcome.ended}, {outcome.seconds:.0f} s after; most tries {outcome.attempts}")
 
 
 def undisturbed(stack: Stack) -> str:
@@ -134,16 +130,16 @@ def undisturbed(stack: Stack) -> str:
     run = stack.trigger(**ASKED)
     if stack.wait(run, PATIENCE) != "success":
         raise RuntimeError(f"the undisturbed run did not succeed: {stack.tasks(run)}")
-    print(f"undisturbed: {time.monotonic() - begun:.0f} s", flush=True)
+    say(f"undisturbed: {time.monotonic() - begun:.0f} s")
     return digest(stack, run)
 
 
-def disturb(stack: Stack, scenario: Scenario, expected: str) -> Outcome:
-    """Run one scenario."""
+def disturb(stack: Stack, kill: Kill, expected: str) -> Outcome:
+    """Kill something in the middle of a run, and see the run to its end."""
     run = stack.trigger(**ASKED)
     wait_until_scoring(stack, run)
     begun = time.monotonic()
-    scenario.kill(stack)
+    kill.kill(stack)
     state, ended = stack.wait(run, PATIENCE), "by itself"
     if state != "success":
         failed = {each["task_id"] for each in stack.tasks(run) if each["state"] == "failed"}
@@ -151,16 +147,12 @@ def disturb(stack: Stack, scenario: Scenario, expected: str) -> Outcome:
         stack.clear_failed(run)
         state = stack.wait(run, PATIENCE)
     seconds = time.monotonic() - begun
-    scenario.check(stack)
+    kill.check(stack)
     same = state == "success" and digest(stack, run) == expected
     attempts = max((each["try_number"] for each in stack.tasks(run)), default=0)
-    if attempts < scenario.tries:
-        raise RuntimeError(f"{scenario.name}: the kill hit nothing: no task took {scenario.tries} tries")
-    outcome = Outcome(
-        scenario.name, ended if state == "success" else state, seconds, attempts, same, orphans(stack)
-    )
-    print(outcome, flush=True)
-    return outcome
+    if attempts < kill.tries:
+        raise RuntimeError(f"{kill.name}: the kill hit nothing: no task took {kill.tries} tries")
+    return Outcome(kill.name, ended if state == "success" else state, seconds, attempts, same, orphans(stack))
 
 
 def wait_until_scoring(stack: Stack, run: str) -> None:
@@ -198,35 +190,24 @@ def orphans(stack: Stack) -> int:
     return len(stack.run("docker", "ps", "-aq", "--filter", label).split())
 
 
-def rows(outcomes: list[Outcome]) -> dict[str, str]:
-    """Write each outcome as a line of a Markdown table, by its scenario."""
-    expected = {each.name: each.then for each in SCENARIOS}
-    return {
-        each.scenario: f"| {each.scenario} | {expected[each.scenario]} | {each.ended} | {each.seconds:.0f} "
-        f"| {each.attempts} | {'yes' if each.same else '**no**'} | {each.orphans} |"
-        for each in outcomes
-    }
+def row_by_name(outcome: Outcome) -> dict[str, str]:
+    """Write an outcome as a line of a Markdown table, by what was killed."""
+    expected = {kill.name: kill.then for kill in KILLS}
+    same = "yes" if outcome.same else "**no**"
+    figures = (f"{outcome.seconds:.0f}", str(outcome.attempts), same, str(outcome.orphans))
+    return {outcome.killed: row_of((outcome.killed, expected[outcome.killed], outcome.ended, *figures))}
 
 
 def table(lines: dict[str, str]) -> str:
-    """Put lines together, in the order of the scenarios."""
-    columns = (
-        "killed, what happens, the run ended, seconds after, most tries of a task, same CSV, containers left"
-    )
-    names = columns.split(", ")
-    known = [lines[each.name] for each in SCENARIOS if each.name in lines]
-    return "\n".join([f"| {' | '.join(names)} |", "|---" * len(names) + "|", *known])
+    """Put lines together, in the order of the kills."""
+    return head_of(COLUMNS) + "".join(lines[kill.name] for kill in KILLS if kill.name in lines)
 
 
 def write_page(made: dict[str, str]) -> None:
-    """Put lines into the table between the page's markers; those of other scenarios stay as they are."""
+    """Put lines into the table between the page's markers; those of other kills stay as they are."""
     before, marker, rest = PAGE.read_text(encoding="utf-8").partition("<!-- kills: generated -->\n")
     old, end, after = rest.partition("<!-- end -->")
     if not (marker and end):
         raise SystemExit(f"{PAGE.name} has no place for the table")
-    lines = {line.split(" | ")[0].removeprefix("| "): line for line in old.splitlines()}
-    PAGE.write_text(f"{before}{marker}{table(lines | made)}\n{end}{after}", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    lines = {line.split(" | ")[0].removeprefix("| "): line for line in old.splitlines(keepends=True)}
+    PAGE.write_text(f"{before}{marker}{table(lines | made)}{end}{after}", encoding="utf-8")

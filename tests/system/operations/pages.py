@@ -1,16 +1,19 @@
-"""`make operations-test`, third part: the commands of how-to pages, run as they stand; what they promise.
+"""Part `pages` of `make operations-test`: the commands of how-to pages, run as they stand; what they promise.
 
 A page's commands are its fenced `bash` blocks, by the heading that they stand under. They run in the folder
 of the stack, by bash, and stop at the first that fails.
 """
 
 import re
-import sys
 import time
 import urllib.error
 from collections.abc import Callable
+from functools import partial
 
-from tests.system.operations.stack import DAG, ROOT, Stack, folder_name, own_stack
+from tests.system.kit.scenario import Scenario, described
+from tests.system.kit.verdict import Seen, require
+from tests.system.operations.stack import DAG, Stack, folder_name
+from tools.paths import ROOT, say
 
 HOW_TO = ROOT / "docs" / "how-to"
 ASKED = {"limit": 64, "shard_size": 64}
@@ -54,7 +57,7 @@ def follow(stack: Stack, page: str, heading: str, before: str = "") -> str:
     """
     begun = time.monotonic()
     said = stack.run("bash", "-euo", "pipefail", "-c", f"{before}\n{commands(page)[heading]}")
-    print(f"{page}: {heading}: {time.monotonic() - begun:.0f} s", flush=True)
+    say(f"{page}: {heading}: {time.monotonic() - begun:.0f} s")
     return said
 
 
@@ -145,41 +148,12 @@ def disk_full(stack: Stack) -> None:
     require(newest in left, "the newest success is gone")
 
 
-PAGES: dict[str, Callable[[Stack], None]] = {
-    "operate": operate,
-    "disk-full": disk_full,
-    "backup": backup,
-    "upgrade": upgrade,
-    "secrets": secrets,
-}
+def _play(page: Callable[[Stack], None], stack: Stack) -> Seen:
+    page(stack)
+    return Seen("as it says")
 
 
-def main(argv: list[str]) -> int:
-    """Follow the pages, one after the other, on one stack.
-
-    Args:
-        argv: names of pages; none = all.
-
-    Returns:
-        0; a page whose commands fail, or whose promise does not hold, ends the script with a message.
-    """
-    with own_stack("imagebatch-pages") as stack:
-        follow_pages(stack, argv or list(PAGES))
-    return 0
-
-
-def follow_pages(stack: Stack, pages: list[str]) -> None:
-    """Follow pages on a running stack."""
-    for page in pages:
-        PAGES[page](stack)
-        print(f"{page}: as it says", flush=True)
-
-
-def require(holds: bool, otherwise: str) -> None:  # noqa: FBT001 - it reads as a sentence
-    """End the script with a message unless a promise holds."""
-    if not holds:
-        raise SystemExit(f"error: {otherwise}")
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+PAGES = [
+    Scenario(**described(page) | {"act": partial(_play, page)})
+    for page in (operate, disk_full, backup, upgrade, secrets)
+]
