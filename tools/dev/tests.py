@@ -30,10 +30,13 @@ SUITES = {
         "monitoring": "monitoring",
     },
     "e2e": {
+        "imagebatch/stages/score/test_storms.py": "pipeline_image",
         "system/endurance": "pipeline_image",
         "system/demo": "airflow",
     },
 }
+# How many random examples hypothesis tries (tests/imagebatch/conftest.py).
+PROFILES = {"unit": "steady", "e2e": "thorough"}
 LANES = 2
 LARGE = 20  # files of tests in a folder beyond which it is shared out between the lanes
 USAGE = 2  # exit code of a command that was not understood
@@ -67,7 +70,7 @@ def main(argv: list[str]) -> int:
         started = [
             (
                 report := Path(folder, f"{number}.xml"),
-                executor.submit(_run, part, paths, report, asked.k, kept=several),
+                executor.submit(_run, part, paths, report, asked, kept=several),
             )
             for number, (part, paths) in enumerate(wanted)
         ]
@@ -129,7 +132,7 @@ def pieces(suite: dict[str, str], lanes: int) -> list[tuple[str, list[str]]]:
     return pieces
 
 
-def _run(part: str, paths: list[str], report: Path, names: str, *, kept: bool) -> int:
+def _run(part: str, paths: list[str], report: Path, asked: argparse.Namespace, *, kept: bool) -> int:
     """Run one pytest; what it prints is `kept` until its end, where another runs at the same time.
 
     Returns:
@@ -139,11 +142,12 @@ def _run(part: str, paths: list[str], report: Path, names: str, *, kept: bool) -
     say(f"== {what} in the environment of {part}/")
     python: Argv = [UV, "run", "--project", part, "--frozen", "--quiet", "python", "-Im", "pytest"]
     argv = [*python, "-c", f"{part}/pyproject.toml", "--rootdir", ".", f"--junitxml={report}", *paths]
-    argv += ["-k", names] if names else []
+    argv += ["-k", asked.k] if asked.k else []
     begun = time.monotonic()
     done = subprocess.run(
         argv,
         cwd=ROOT,
+        env={**os.environ, "HYPOTHESIS_PROFILE": PROFILES[asked.suite]},
         check=False,
         stdout=subprocess.PIPE if kept else None,
         stderr=subprocess.STDOUT if kept else None,
@@ -152,7 +156,7 @@ def _run(part: str, paths: list[str], report: Path, names: str, *, kept: bool) -
     )
     if kept:
         say(f"== {what}: {time.monotonic() - begun:.0f} s\n{done.stdout}")
-    return 0 if names and done.returncode == NOTHING_COLLECTED else done.returncode
+    return 0 if asked.k and done.returncode == NOTHING_COLLECTED else done.returncode
 
 
 def add(totals: dict[str, int], report: Path, code: int) -> list[str]:
