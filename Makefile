@@ -26,9 +26,9 @@ chaos: setup ## everything that can go wrong, done to runs on a real TorchServe;
 monitoring-test: setup ## break the platform, and see the right alert arrive; PART=runs, K="late or killed": these
 	@PYTHONPATH=monitoring $(UV) run --quiet --frozen --project monitoring python -m tests.system.faults $(CHOICE)
 bench: setup ## every published figure, measured again
-	@$(PYTHON) benchmarks/run.py
+	@$(PYTHON) -m benchmarks.run
 bench-quick: setup ## ours beside the in-process ceiling and stock TorchServe, under five minutes
-	@$(PYTHON) benchmarks/run.py quick
+	@$(PYTHON) -m benchmarks.run quick
 env: ## .env for docker compose, with random secrets
 	@$(PYTHON) -m tools.compose.env
 images: ## build the container images

@@ -1,6 +1,6 @@
 """`make bench`: every published measurement, in order, into benchmarks/results/ and docs/explanation/.
 
-    python3 benchmarks/run.py [NAME …] [-- FLAGS]
+    python3.11 -m benchmarks.run [NAME …] [-- FLAGS]
 
 Without names: all but the quick one and those that need the running stack. Run by the system's Python; each
 benchmark runs in the environment that is named here, and the peers' environments are installed first.
@@ -10,20 +10,16 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tools.local.services import model_api
-from tools.paths import UV, Argv, program, run, say, step
+from tools.paths import ROOT, UV, Argv, program, run, say, step
 
-HERE = Path(__file__).resolve().parent
-EVERY_PEER = tuple(sorted(path.parent.name for path in HERE.glob("peers/*/pyproject.toml")))
+EVERY_PEER = tuple(sorted(path.parent.name for path in ROOT.glob("benchmarks/peers/*/pyproject.toml")))
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """How one is run: script and flags, in whose environment, with which peers; `alone`: only when named."""
+    """How one is run: case and flags, in whose environment, with which peers; `alone`: only when named."""
 
     argv: list[str]
     part: str = "benchmarks"
@@ -32,23 +28,23 @@ class Benchmark:
 
 
 BENCHMARKS = {
-    "memory": Benchmark(["memory.py", "--publish"], "pipeline_image"),
-    "peers": Benchmark(["peers.py", "--publish", "--fresh"], peers=EVERY_PEER),
+    "memory": Benchmark(["memory", "--publish"], "pipeline_image"),
+    "peers": Benchmark(["peers", "--publish", "--fresh"], peers=EVERY_PEER),
     "night": Benchmark(
-        ["peers.py", "--data", "night", "--publish", "--fresh", "--only", "ours", "ceiling", "fastapi-ours"],
+        ["peers", "--data", "night", "--publish", "--fresh", "--only", "ours", "ceiling", "fastapi-ours"],
         peers=("fastapi",),
     ),
-    "solar-cells": Benchmark(["peers.py", "--data", "solar-cells", "--publish", "--fresh"], peers=EVERY_PEER),
-    "engines": Benchmark(["engines.py", "--publish"], "training"),
-    "wire": Benchmark(["wire.py", "--publish"], "pipeline_image"),
-    "growth": Benchmark(["growth.py", "--publish"]),
-    "drift": Benchmark(["drift.py", "--publish"], "pipeline_image"),
-    "trends": Benchmark(["trends.py", "--publish"], "pipeline_image"),
-    "drift-cost": Benchmark(["drift_cost.py", "--publish"], "pipeline_image"),
-    "whole-run": Benchmark(["whole_run.py", "--publish"], alone=True),
-    "dag-overhead": Benchmark(["dag_overhead.py", "--publish"], alone=True),
-    "quick": Benchmark(["peers.py", "--quick"], peers=("torch",), alone=True),
-    "peers-more": Benchmark(["peers.py"], peers=EVERY_PEER, alone=True),
+    "solar-cells": Benchmark(["peers", "--data", "solar-cells", "--publish", "--fresh"], peers=EVERY_PEER),
+    "engines": Benchmark(["engines", "--publish"], "training"),
+    "wire": Benchmark(["wire", "--publish"], "pipeline_image"),
+    "growth": Benchmark(["growth", "--publish"]),
+    "drift": Benchmark(["drift", "--publish"], "pipeline_image"),
+    "trends": Benchmark(["trends", "--publish"], "pipeline_image"),
+    "drift-cost": Benchmark(["drift_cost", "--publish"], "pipeline_image"),
+    "whole-run": Benchmark(["whole_run", "--publish"], alone=True),
+    "dag-overhead": Benchmark(["dag_overhead", "--publish"], alone=True),
+    "quick": Benchmark(["peers", "--quick"], peers=("torch",), alone=True),
+    "peers-more": Benchmark(["peers"], peers=EVERY_PEER, alone=True),
 }
 
 
@@ -75,7 +71,7 @@ def main(argv: list[str]) -> int:
 def install(parts: list[str]) -> None:
     """Bring the benchmarks' own environments to the state of their locks."""
     for part in parts:
-        sync: Argv = [UV, "sync", "--frozen", "--quiet", "--project", HERE.parent / part]
+        sync: Argv = [UV, "sync", "--frozen", "--quiet", "--project", ROOT / part]
         checked = subprocess.run([*sync, "--check"], capture_output=True, check=False)  # noqa: S603 (a list built here)
         if checked.returncode:
             with step(f"install: {part}"):
@@ -86,8 +82,9 @@ def measure(name: str, flags: list[str]) -> int:
     """Run one benchmark; returns its exit code."""
     say(f"== {name}")
     benchmark = BENCHMARKS[name]
-    script: Argv = [program(benchmark.part, "python"), HERE / benchmark.argv[0], *benchmark.argv[1:], *flags]
-    return subprocess.run(script, env=os.environ | model_api(), check=False).returncode  # noqa: S603 (as above)
+    case, *own = benchmark.argv
+    argv: Argv = [program(benchmark.part, "python"), "-m", f"benchmarks.cases.{case}", *own, *flags]
+    return subprocess.run(argv, cwd=ROOT, env=os.environ | model_api(), check=False).returncode  # noqa: S603 (a list built here)
 
 
 def _parts(benchmark: Benchmark) -> list[str]:

@@ -1,7 +1,8 @@
 """The model as every peer is given it: eager torch as most write it, or our engine and our pixels.
 
 Read from the environment, so that each server stays as short as its documentation shows it:
-`PEER_KIND` (`eager` or `ours`), `PEER_MODEL` (our archive, unpacked) and `PEER_WEIGHTS` (its weights).
+`PEER_KIND` (`eager` or `ours`), `PEER_MODEL` (our archive, unpacked; PYTHONPATH names it too, for
+`ours`) and `PEER_WEIGHTS` (its weights).
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -65,9 +65,8 @@ class Ours:
     """The modules of our archive: OpenVINO, one image at a time, the pixels of training."""
 
     def __init__(self) -> None:
-        sys.path.insert(0, os.environ["PEER_MODEL"])
         import yaml  # noqa: PLC0415 - only where our archive is read
-        from imagebatch_model import ImageModel, Settings  # noqa: PLC0415 - the archive's own, on the path now
+        from imagebatch_model import ImageModel, Settings  # noqa: PLC0415 - of the archive, on their path alone
 
         torch.set_num_threads(1)
         config = yaml.safe_load(Path(os.environ["PEER_MODEL"], "model-config.yaml").read_text("utf-8"))

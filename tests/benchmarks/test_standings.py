@@ -1,11 +1,13 @@
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-import standings
-from contestants import CONTESTANTS, chosen
-from record import Record, check
+
+from benchmarks.lib import standings
+from benchmarks.lib.contestants import CONTESTANTS, chosen
+from benchmarks.lib.record import Record, check
 
 ANSWER = (["a", "b"], [0.75, 0.25])
 
@@ -86,4 +88,6 @@ def test_every_contestant_has_an_environment_and_a_program() -> None:
     for each in CONTESTANTS:
         assert (each.programs.parent.parent / "uv.lock").is_file(), each.name
         scripts = [part for part in each.program if part.endswith(".py")]
+        modules = [name for flag, name in pairwise(each.program) if flag == "-m"]
+        scripts += [f"{name.replace('.', '/')}.py" for name in modules if name.startswith("benchmarks.")]
         assert all((each.folder / script).is_file() for script in scripts), each.name

@@ -3,7 +3,8 @@ import subprocess
 import sys
 
 import pytest
-import stopwatch
+
+from benchmarks.peers import stopwatch
 
 BURN = "import time\nwhile time.process_time() < 0.3: pass\ninput()"
 

@@ -1,7 +1,7 @@
 """Agreement against speed, for every engine and for cascades of several margins.
 
     make up && make down        # once: weights, images, a trained model
-    training/.venv/bin/python benchmarks/engines.py [--rounds 5] [--publish]
+    training/.venv/bin/python -m benchmarks.cases.engines [--rounds 5] [--publish]
 
 Makes the archives that are missing (var/benchmarks/engines/), those too that a release would refuse. In one
 process: images per CPU-second, from file bytes to logits. Served: `imagebatch score` on a TorchServe of its
@@ -17,16 +17,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import engines_process
-import engines_served
-import published
-from engines_plot import plot
 from imagebatch_training.archive import archive_paths, ensure_archive
 from imagebatch_training.cli import CONFIG_DIR
 from imagebatch_training.errors import TrainingError
 from imagebatch_training.settings import ENGINES, load_settings
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks.cases import engines_process, engines_served
+from benchmarks.cases.engines_plot import plot
+from benchmarks.lib import published
+from tools.paths import ROOT
+
 PAGE = ROOT / "docs" / "reference" / "parity.md"
 PLOT = ROOT / "docs" / "img" / "engines.svg"
 BASE = "openvino"

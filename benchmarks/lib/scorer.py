@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 from imagebatch import cli
-from stopwatch import Stopwatch
+
+from benchmarks.peers.stopwatch import Stopwatch
 
 
 def main() -> int:

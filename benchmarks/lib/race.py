@@ -13,12 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from contestants import Contestant
-from ground import Ground
-from servers import end, started, tail, wait
-from serving import command, served
-from torchserve import TorchServe, free_ports
-
+from benchmarks.lib.contestants import Contestant
+from benchmarks.lib.ground import Ground
+from benchmarks.lib.servers import end, started, tail, wait
+from benchmarks.lib.serving import command, served
+from benchmarks.lib.torchserve import TorchServe, free_ports
 from tools.paths import ROOT, program
 
 Answers = dict[str, Any]
@@ -75,7 +74,7 @@ def measure(contestant: Contestant, ground: Ground, images: Sequence[Path]) -> M
 
 
 @contextmanager
-def _patience(script: str | Path) -> Iterator[None]:
+def _patience(script: str) -> Iterator[None]:
     try:
         yield
     except subprocess.TimeoutExpired:
@@ -99,14 +98,15 @@ class _Turn:
             startup = wait(url, who, self.images, begun, self.folder)
             asked = {"url": url, "form": who.form, "in_flight": who.in_flight}
             asked["warm"] = {"loop": 8}.get(who.form, WARM if who.kind == "ours" else 64)
-            found = self._measured(program("benchmarks", "python"), "client.py", variables, asked)
+            client = [str(program("benchmarks", "python")), "-m", "benchmarks.lib.client"]
+            found = self._measured(client, ROOT, variables, asked)
         return replace(found, startup=startup)
 
     def script(self) -> Measurement:
         """A script: its start-up is what it took beside the time that it measured."""
         who = self.contestant
-        program = who.folder / who.program[0]
-        return self._measured(who.programs / "python", program, self.variables, {"warm": 32})
+        argv = [str(who.programs / "python"), *who.program]
+        return self._measured(argv, who.folder, self.variables, {"warm": 32})
 
     def ours(self) -> Measurement:
         """`imagebatch score` on a TorchServe as shipped; the run is prepared outside the measured time."""
@@ -117,7 +117,8 @@ class _Turn:
             flags = ["--run-id", "run", *who.flags]
             warm = ["--run-id", "warm", "--pack-size", "32"]  # as many requests as the others have
             asked = {"flags": flags, "warm": warm, "run": str(self.folder / "runs" / "run")}
-            found = self._measured(who.programs / "python", "scorer.py", api.variables, asked)
+            argv = [str(who.programs / "python"), *who.program]
+            found = self._measured(argv, who.folder, api.variables, asked)
         return replace(found, startup=api.startup)
 
     def _stock(self) -> tuple[list[str], str, dict[str, str]]:
@@ -143,15 +144,16 @@ class _Turn:
         return argv, f"http://127.0.0.1:{ports[0]}{who.path}", more | dict(zip(names, ports, strict=True))
 
     def _measured(
-        self, python: Path, script: str | Path, variables: Mapping[str, str], asked: Mapping[str, Any]
+        self, argv: Sequence[str], where: Path, variables: Mapping[str, str], asked: Mapping[str, Any]
     ) -> Measurement:
+        script = argv[-1]
         answers = self.folder / "answers.json"
         content = {"images": [str(image) for image in self.images], "answers": str(answers), **asked}
         begun = time.monotonic()
         with (self.folder / "client.log").open("wb") as log, _patience(script):
             done = subprocess.run(  # noqa: S603 - a list built here
-                [str(python), str(script)],
-                cwd=ROOT / "benchmarks",
+                argv,
+                cwd=where,
                 env=variables,
                 input=json.dumps(content).encode(),
                 stdout=subprocess.PIPE,

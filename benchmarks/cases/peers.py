@@ -1,7 +1,7 @@
 """imagebatch beside its peers: same images, same weights, two cores for everyone, interleaved rounds.
 
-    python3 benchmarks/run.py peers -- [--rounds 3] [--data photographs] [--only NAME …]
-    python3 benchmarks/run.py night -- [--rounds 5]
+    python3.11 -m benchmarks.run peers -- [--rounds 3] [--data photographs] [--only NAME …]
+    python3.11 -m benchmarks.run night -- [--rounds 5]
 
 Every contestant is started afresh in every round, warmed up, asked about all images, and ended; the order is
 rotated from round to round. Whoever has our engine must answer exactly as the in-process reference does, on
@@ -17,18 +17,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent / "peers"))
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-import photographs
-import standings
-from bars import plot
-from contestants import STOCK_GRID, chosen
-from ground import Ground
-from published import keep, show
-from race import Answers, measure
-from record import Record, check
-
+from benchmarks.lib import photographs, standings
+from benchmarks.lib.bars import plot
+from benchmarks.lib.contestants import STOCK_GRID, chosen
+from benchmarks.lib.ground import Ground
+from benchmarks.lib.published import keep, show
+from benchmarks.lib.race import Answers, measure
+from benchmarks.lib.record import Record, check
 from tools.paths import ROOT, VAR, say
 
 BENCH = VAR / "bench"

@@ -1,6 +1,6 @@
 """A whole night's run against the in-process ceiling: 20,000 photographs, files to `_SUCCESS`.
 
-    make up && python3 benchmarks/run.py whole-run [-- --images 20000 --rounds 2] [--only run dag ceiling]
+    make up && python3.11 -m benchmarks.run whole-run [-- --images 20000 --rounds 2] [--only run dag ceiling]
 
 Three ways on the same stack: `imagebatch run`, the DAG (from the trigger to success), and the archive's
 modules in two processes without any server, which is the ceiling. Interleaved; the run and the DAG must
@@ -18,18 +18,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent / "peers"))
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-import photographs
-from contestants import chosen
-from ground import Ground
-from orchestrated import finished, warm_up
-from published import keep, show
-from race import measure
-from serving import command
-from stopwatch import MARK
-
+from benchmarks.lib import photographs
+from benchmarks.lib.contestants import chosen
+from benchmarks.lib.ground import Ground
+from benchmarks.lib.orchestrated import finished, warm_up
+from benchmarks.lib.published import keep, show
+from benchmarks.lib.race import measure
+from benchmarks.lib.serving import command
+from benchmarks.peers.stopwatch import MARK
 from tools.airflow_api import AirflowApi
 from tools.paths import VAR, fail, say
 

@@ -7,9 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from contestants import Contestant
-from race import Answers, Measurement
-
+from benchmarks.lib.contestants import Contestant
+from benchmarks.lib.race import Answers, Measurement
 from tools.paths import say
 
 AGREEMENT = 0.99  # eager torch and Pillow make other pixels: fewer equal classes than this is another model

@@ -13,10 +13,10 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.request import Request, urlopen
 
-from contestants import Contestant
-from forms import FORMS
-from stopwatch import MARK, marked
-from torchserve import TorchServe
+from benchmarks.lib.contestants import Contestant
+from benchmarks.lib.forms import FORMS
+from benchmarks.lib.torchserve import TorchServe
+from benchmarks.peers.stopwatch import MARK, marked
 
 PATIENCE = 180.0
 

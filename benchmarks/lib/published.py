@@ -8,8 +8,10 @@ import platform
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).with_name("results")
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "explanation" / "performance.md"
+from tools.paths import ROOT
+
+RESULTS = ROOT / "benchmarks" / "results"
+PAGE = ROOT / "docs" / "explanation" / "performance.md"
 
 
 def keep(name: str, result: dict[str, Any]) -> None:

@@ -1,9 +1,10 @@
 """Forms of a request: 32 images as multipart, length-prefixed, JSON, by memory; one image with batching.
 
-    pipeline_image/.venv/bin/python benchmarks/wire.py [--rounds 5] [--publish]
+    pipeline_image/.venv/bin/python -m benchmarks.cases.wire [--rounds 5] [--publish]
 
 All on one TorchServe with the shipped configuration and two workers per model, rounds interleaved, the same
-client. Needs the archives of `benchmarks/engines.py`, and a machine that does nothing else for four minutes.
+client. Needs the archives of `benchmarks.cases.engines`, and a machine that does nothing else for four
+minutes.
 """
 
 from __future__ import annotations
@@ -25,10 +26,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import published
-from engines_served import ROOT, serving
 from imagebatch.model_apis.torchserve.shared_memory import SharedMemory
-from stopwatch import Stopwatch
+
+from benchmarks.cases.engines_served import serving
+from benchmarks.lib import published
+from benchmarks.peers.stopwatch import Stopwatch
+from tools.paths import ROOT
 
 PAGE = ROOT / "docs" / "reference" / "wire.md"
 PACK, LARGE_PACK, PACKS_IN_FLIGHT, SINGLES_IN_FLIGHT = 32, 128, 4, 16
@@ -63,7 +66,7 @@ def main() -> int:
     source = ROOT / "var" / "benchmarks" / "engines" / "solar-cells.mar"
     files = sorted((ROOT / "var" / "data" / "solar-cells" / "images").glob("*.png"))
     if not source.is_file() or not files:
-        print("error: no archive or images: run `make demo`, then benchmarks/engines.py", file=sys.stderr)
+        print("error: no archive or images: run `make demo`, then benchmarks.cases.engines", file=sys.stderr)
         return 78
     images = [path.read_bytes() for path in files[: asked.images]]
     with tempfile.TemporaryDirectory(prefix="imagebatch-wire-") as temporary:

@@ -7,10 +7,9 @@ import shutil
 import zipfile
 from pathlib import Path
 
-from contestants import PEERS, Contestant
-from stopwatch import MARK
-from torchserve import make_stock_archive
-
+from benchmarks.lib.contestants import PEERS, Contestant
+from benchmarks.lib.torchserve import make_stock_archive
+from benchmarks.peers.stopwatch import MARK
 from tools.local.services import base_environment
 from tools.paths import ROOT, VAR
 
@@ -39,12 +38,14 @@ class Ground:
 
     def variables(self, contestant: Contestant, mark: str) -> dict[str, str]:
         """All variables of its processes."""
+        # Whoever has our engine imports the modules of our archive; `imagebatch score` has them served.
+        own = [self.model] if contestant.kind == "ours" and contestant.name != "ours" else []
         found = base_environment() | {
             MARK: mark,
             "PEER_KIND": contestant.kind,
             "PEER_MODEL": str(self.model),
             "PEER_WEIGHTS": str(WEIGHTS),
-            "PYTHONPATH": str(PEERS),
+            "PYTHONPATH": os.pathsep.join(map(str, [*own, PEERS])),
             "PATH": f"{contestant.programs}:{os.environ['PATH']}",
             "RAY_USAGE_STATS_ENABLED": "0",
             "BENTOML_DO_NOT_TRACK": "true",

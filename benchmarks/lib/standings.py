@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from contestants import CONTESTANTS, Contestant
+from benchmarks.lib.contestants import CONTESTANTS, Contestant
 
 GROUPS = {
     "ours": "imagebatch, and the most that this machine can do",

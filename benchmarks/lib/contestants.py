@@ -27,7 +27,8 @@ class Contestant:
             images a request; `script`: no server.
         kind: Eager torch and Pillow, or our engine and pixels.
         environment: Whose environment it runs in, a folder of peers/ or a part of the repository.
-        program: Arguments of that environment's Python, or a program of it; a server's, or a script's.
+        program: Of a script, arguments of that environment's Python; of a server, a program of it and
+            its arguments.
         form: How it is asked, a key of `forms.FORMS`; empty for scripts.
         path: Of the address that is asked.
         in_flight: Requests under way at once.
@@ -61,7 +62,7 @@ class Contestant:
     def folder(self) -> Path:
         """Where its program is started."""
         peer = PEERS / self.environment
-        return peer if peer.is_dir() else ROOT / "benchmarks"
+        return peer if peer.is_dir() else ROOT
 
     @property
     def colours(self) -> str:
@@ -91,9 +92,13 @@ _TUNED = stock(3, 1, 4)
 
 CONTESTANTS = [
     Contestant(
-        *("ours", "**imagebatch score** with TorchServe", "ours", "ours", "pipeline_image", ("scorer.py",)),
+        *("ours", "**imagebatch score** with TorchServe", "ours", "ours", "pipeline_image"),
+        ("-m", "benchmarks.lib.scorer"),
     ),
-    Contestant("ceiling", "in-process ceiling, two processes", "ours", "ours", "handlers", ("ceiling.py",)),
+    Contestant(
+        *("ceiling", "in-process ceiling, two processes", "ours", "ours", "handlers"),
+        ("-m", "benchmarks.lib.ceiling"),
+    ),
     Contestant(
         "stock-default",
         "TorchServe `image_classifier`, `requests.post` in a loop",

@@ -1,6 +1,6 @@
 """How often `imagebatch trends` is right, on simulated histories of 60 nights: docs/how-to/history.md.
 
-    pipeline_image/.venv/bin/python benchmarks/trends.py [--histories 200] [--publish]
+    pipeline_image/.venv/bin/python -m benchmarks.cases.trends [--histories 200] [--publish]
 
 Quiet histories, with nights independent of each other and with nights that resemble the one before, where
 every sentence is a false one; and histories with a slow-down by a fifth, half as many defective mono cells
@@ -15,17 +15,14 @@ import re
 import sys
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
-import published
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
-
 from imagebatch.history.findings import findings
-from nights import nights
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks.lib import published
+from tests.support.nights import nights
+from tools.paths import ROOT
+
 PAGE = ROOT / "docs" / "how-to" / "history.md"
 ALPHA = 0.002
 RESEMBLANCES = (0.0, 0.3, 0.6)

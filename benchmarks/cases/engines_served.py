@@ -14,16 +14,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent / "peers"))
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from benchmarks.lib.servers import started, wait_for_workers
+from benchmarks.lib.torchserve import TorchServe
+from benchmarks.peers.stopwatch import MARK
+from tools.paths import ROOT, program
 
-from servers import started, wait_for_workers
-from stopwatch import MARK
-from torchserve import TorchServe
-
-ROOT = Path(__file__).resolve().parents[1]
 MODELS = ("solar-cells", "solar-cells-bf16-cascade", "solar-cells-int8-cascade")
-PYTHON = ROOT / "pipeline_image" / ".venv" / "bin" / "python"
+PYTHON = program("pipeline_image", "python")
 _WARM = 640
 
 
@@ -75,9 +72,7 @@ def serving(store: Path, folder: Path, settings: dict[str, object] | None = None
     os.environ[MARK] = f"engines-{os.getpid()}"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server ends with this process
     more = {"load_models": "all", **(settings or {})}
-    server = TorchServe(
-        folder / "server", store, ROOT / "handlers" / ".venv" / "bin", shipped=True, settings=more
-    )
+    server = TorchServe(folder / "server", store, program("handlers", ""), shipped=True, settings=more)
     variables = os.environ | server.variables | {"OMP_NUM_THREADS": "1"}
     with started(server.argv, variables, server.folder, folder) as begun:
         wait_for_workers(server, begun, folder, [path.stem for path in store.glob("*.mar")])
@@ -101,9 +96,9 @@ def _score(
     kept = folder / "answers.json"
     paths = {"run": str(runs / f"{model}-{number}-run"), "answers": str(kept)}
     done = subprocess.run(  # noqa: S603 - no shell; our own program and flags
-        [PYTHON, ROOT / "benchmarks" / "scorer.py"],
+        [PYTHON, "-m", "benchmarks.lib.scorer"],
         input=json.dumps(asked | paths),
-        env=os.environ | {"PYTHONPATH": str(ROOT / "benchmarks" / "peers")},
+        cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
         check=True,

@@ -1,6 +1,6 @@
 """What the orchestrator adds to a small run: 100 images through the DAG, from the trigger to success.
 
-    make up && python3 benchmarks/run.py dag-overhead [-- --images 100 --rounds 3]
+    make up && python3.11 -m benchmarks.run dag-overhead [-- --images 100 --rounds 3]
 
 Broken down by task, out of Airflow's own times: waiting (from the end of the task before to the task's
 start), starting (until its command is started), the command itself. The overhead is everything but scoring,
@@ -16,13 +16,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent / "peers"))
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-import photographs
-from orchestrated import finished, warm_up
-from published import keep, show
-
+from benchmarks.lib import photographs
+from benchmarks.lib.orchestrated import finished, warm_up
+from benchmarks.lib.published import keep, show
 from tools.airflow_api import AirflowApi, Run
 from tools.paths import VAR, say
 

@@ -19,8 +19,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
-from forms import FORMS, Answer, Form
-from stopwatch import Stopwatch
+
+from benchmarks.lib.forms import FORMS, Answer, Form
+from benchmarks.peers.stopwatch import Stopwatch
 
 
 def main() -> int:

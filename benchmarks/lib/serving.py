@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ground import ARCHIVE
-from servers import started, wait_for_workers
-from stopwatch import MARK, cpu_seconds
-from torchserve import TorchServe
-
-from tools.paths import ROOT, program
+from benchmarks.lib.ground import ARCHIVE
+from benchmarks.lib.servers import started, wait_for_workers
+from benchmarks.lib.torchserve import TorchServe
+from benchmarks.peers.stopwatch import MARK, cpu_seconds
+from tools.paths import program
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ def served(store: Path, folder: Path, variables: Mapping[str, str]) -> Iterator[
         folder: For the server's files and log.
         variables: Marked, see `stopwatch`.
     """
-    programs = ROOT / "handlers" / ".venv" / "bin"
+    programs = program("handlers", "")
     models = {"load_models": ARCHIVE.name}
     server = TorchServe(folder / "server", store, programs, shipped=True, settings=models)
     api = {

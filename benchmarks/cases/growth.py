@@ -1,6 +1,6 @@
 """Does a run slow down, or take more memory, as it grows? Every stage on 2,000 and on 100,000 images.
 
-    python3 benchmarks/run.py growth [-- --large 100000 --small 2000 --rounds 3]
+    python3.11 -m benchmarks.run growth [-- --large 100000 --small 2000 --rounds 3]
 
 The images are the photographs under as many names as wanted. The small run is repeated around the
 large one, so that both meet the same machine. Two rates: of `score` alone, and of all stages, each a
@@ -16,15 +16,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent / "peers"))
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-import photographs
-from contestants import chosen
-from ground import Ground
-from published import keep, show
-from serving import Served, command, served
-
+from benchmarks.lib import photographs
+from benchmarks.lib.contestants import chosen
+from benchmarks.lib.ground import Ground
+from benchmarks.lib.published import keep, show
+from benchmarks.lib.serving import Served, command, served
 from tools.paths import VAR, say
 
 BENCH = VAR / "bench"

@@ -1,6 +1,6 @@
 """Peak resident memory and time of every stage, with few and with very many manifest entries.
 
-    pipeline_image/.venv/bin/python benchmarks/memory.py [--small 10000] [--large 1000000]
+    pipeline_image/.venv/bin/python -m benchmarks.cases.memory [--small 10000] [--large 1000000]
 
 A manifest names a few small images again and again under distinct ids; a server with a fixed answer runs in
 its own process, and every stage in one of its own. Exits 1 if a stage passes the bar.
@@ -21,8 +21,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import published
 from PIL import Image
+
+from benchmarks.lib import published
+from tools.paths import ROOT
 
 # A stage passes with at most this many times the memory that it needs for the small manifest, in MB.
 MOST_TIMES = 1.2
@@ -149,8 +151,8 @@ def _peak(command: Sequence[str], variables: dict[str, str]) -> tuple[float, flo
 
 @contextlib.contextmanager
 def _server() -> Iterator[str]:
-    script = Path(__file__).with_name("fixed_server.py")
-    server = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)  # noqa: S603 - no shell; the script beside this one
+    argv = [sys.executable, "-m", "benchmarks.lib.fixed_server"]
+    server = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True)  # noqa: S603 - no shell; our own module
     try:
         assert server.stdout  # noqa: S101 - for the type checker: the pipe was asked for above
         yield server.stdout.readline().strip()

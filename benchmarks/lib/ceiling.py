@@ -14,8 +14,8 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
-from models import open_model
-from stopwatch import Stopwatch
+from benchmarks.peers.models import open_model
+from benchmarks.peers.stopwatch import Stopwatch
 
 PROCESSES = 2
 TAKEN = 32  # images that a process takes at once: as even a share as a pack

@@ -1,11 +1,11 @@
 """False alarms and detections of the drift tests, on real images and a real model: docs/reference/drift.md.
 
-    pipeline_image/.venv/bin/python benchmarks/drift.py [--publish]
+    pipeline_image/.venv/bin/python -m benchmarks.cases.drift [--publish]
 
 Every trial draws a baseline and a batch anew, without an image in common. Quiet batches are batches as they
 are; shifted ones are the same photographs darkened, blurred, compressed, turned, in another class mix, or
 mixed with those of another product (the photographs of the other benchmarks: run `make bench peers` or
-`benchmarks/photographs.py` once). Needs the extra `local`: the archive's own handler answers.
+`benchmarks.lib.photographs` once). Needs the extra `local`: the archive's own handler answers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import argparse
 import csv
 import io
 import math
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -23,7 +22,6 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import published
 import pyarrow as pa
 from imagebatch.drift.accuracy import calibrate, estimate
 from imagebatch.drift.judge import compare
@@ -36,8 +34,9 @@ from imagebatch.scorer.projection import project
 from imagebatch.settings import ApiSettings
 from PIL import Image, ImageFilter
 
-ROOT = Path(__file__).resolve().parent.parent
-VAR = Path(os.environ.get("IMAGEBATCH_VAR") or ROOT / "var")
+from benchmarks.lib import published
+from tools.paths import ROOT, VAR
+
 PAGE = ROOT / "docs" / "reference" / "drift.md"
 ALPHA = 0.01
 QUIET = 200
@@ -169,7 +168,7 @@ def _shifts(
         yield _judged("more defective cells", f"x {factor:g}", (plain.take(rest), mixed), truth, chance)
     photographs = sorted(other.glob("*.jpg"))[:SHIFTED]
     if len(photographs) < SHIFTED:
-        raise SystemExit(f"{other} needs {SHIFTED} photographs: make them with benchmarks/photographs.py")
+        raise SystemExit(f"{other} needs {SHIFTED} photographs: make them with benchmarks.lib.photographs")
     foreign = judge.observe((path.name, path.read_bytes()) for path in photographs)
     for share in (0.02, 0.1, 0.5):
         count = round(SHIFTED * share)

@@ -1,6 +1,6 @@
 """The photographs that every contestant scores: 2,400 distinct JPEGs, cut out of 100 real ones.
 
-    benchmarks/.venv/bin/python benchmarks/photographs.py [--count 2400] [FOLDER]
+    benchmarks/.venv/bin/python -m benchmarks.lib.photographs [--count 2400] [FOLDER]
 
 PyPI's `ai-benchmark` brings 100 photographs of 512 x 512. Each gives crops of about 490 x 375 at different
 places, encoded at qualities from 85 to 95: sizes and bytes as photographs have them, no two files alike.

@@ -1,6 +1,6 @@
 """What a report with drift, embeddings and image statistics adds to a run: docs/reference/drift.md.
 
-    pipeline_image/.venv/bin/python benchmarks/drift_cost.py [--rounds 7] [--publish]
+    pipeline_image/.venv/bin/python -m benchmarks.cases.drift_cost [--rounds 7] [--publish]
 
 `imagebatch run` of the solar cells with and without, the archive's own handler answering (extra `local`);
 wall clock and CPU seconds of the whole process with all its workers. What is added is the median of the
@@ -18,10 +18,9 @@ import tempfile
 import time
 from pathlib import Path
 
-import published
+from benchmarks.lib import published
+from tools.paths import ROOT, VAR
 
-ROOT = Path(__file__).resolve().parents[1]
-VAR = Path(os.environ.get("IMAGEBATCH_VAR") or ROOT / "var")
 CELLS = VAR / "data" / "solar-cells"
 ARCHIVE = ROOT / "model_store" / "solar-cells.mar"
 IMAGEBATCH = Path(sys.executable).with_name("imagebatch")

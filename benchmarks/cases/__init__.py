@@ -1,0 +1,1 @@
+"""The measurements that `benchmarks.run` starts, each in the environment that it needs."""

@@ -1,0 +1,1 @@
+"""What measurements share: contestants, servers, one race, its record, tables and pages."""
