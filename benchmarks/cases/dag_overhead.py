@@ -20,6 +20,7 @@ from benchmarks.lib import photographs
 from benchmarks.lib.orchestrated import finished, warm_up
 from benchmarks.lib.published import keep, show
 from tools.airflow_api import AirflowApi, Run
+from tools.local.services import airflow_api
 from tools.paths import VAR, say
 
 BAR = 15.0  # seconds
@@ -30,7 +31,7 @@ def main() -> int:
     asked = _arguments()
     images = photographs.ensure(VAR / "bench" / "photographs")[: asked.images]
     folder = photographs.link(images, VAR / "data" / f"bench-{asked.images}", asked.images)
-    api = AirflowApi()
+    api = airflow_api()
     warm_up(api, folder)
     runs = [measured(api, folder) for _ in range(asked.rounds)]
     result = summary(asked.images, runs)

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.lib.servers import started, wait_for_workers
-from benchmarks.lib.torchserve import TorchServe
+from benchmarks.lib.servers import WORKERS, started, wait_for_workers
 from benchmarks.peers.stopwatch import MARK
 from tools.paths import ROOT, program
+from tools.torchserve import TorchServe
 
 MODELS = ("solar-cells", "solar-cells-bf16-cascade", "solar-cells-int8-cascade")
 PYTHON = program("pipeline_image", "python")
@@ -71,13 +71,14 @@ def serving(store: Path, folder: Path, settings: dict[str, object] | None = None
     """Serve every archive of a store with the shipped configuration; give the flags that reach it."""
     os.environ[MARK] = f"engines-{os.getpid()}"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server ends with this process
-    more = {"load_models": "all", **(settings or {})}
-    server = TorchServe(folder / "server", store, program("handlers", ""), shipped=True, settings=more)
-    variables = os.environ | server.variables | {"OMP_NUM_THREADS": "1"}
+    more = {"load_models": "all", "default_workers_per_model": WORKERS, **(settings or {})}
+    server = TorchServe(folder / "server", store, more)
+    server.configure()
+    variables = os.environ | server.environment() | {"OMP_NUM_THREADS": "1"}
     with started(server.argv, variables, server.folder, folder) as begun:
         wait_for_workers(server, begun, folder, [path.stem for path in store.glob("*.mar")])
-        keys = server.folder / "key_file.json"
-        yield [f"--api-url={server.inference}", f"--management-url={server.management}", f"--key-file={keys}"]
+        key = f"--key-file={server.key_file}"
+        yield [f"--api-url={server.inference}", f"--management-url={server.management}", key]
 
 
 def _score(

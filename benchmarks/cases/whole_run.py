@@ -26,7 +26,7 @@ from benchmarks.lib.published import keep, show
 from benchmarks.lib.race import measure
 from benchmarks.lib.serving import command
 from benchmarks.peers.stopwatch import MARK
-from tools.airflow_api import AirflowApi
+from tools.local.services import airflow_api
 from tools.paths import VAR, fail, say
 
 # The model knows solar cells: that most photographs look alike to it is no fault of theirs.
@@ -44,7 +44,7 @@ def main() -> int:
     folder = photographs.link(found, VAR / "data" / f"bench-{asked.images}", asked.images)
     if "dag" in asked.only:
         few = photographs.link(found[:WARM], VAR / "data" / f"bench-{WARM}", WARM)
-        warm_up(AirflowApi(), few)
+        warm_up(airflow_api(), few)
     rates: dict[str, list[float]] = {way: [] for way in asked.only}
     with tempfile.TemporaryDirectory(prefix="imagebatch-whole-", dir=VAR / "bench") as temporary:
         ground = Ground(Path(temporary))
@@ -89,11 +89,11 @@ def through_run(ground: Ground, folder: Path, images: int) -> tuple[float, str]:
 
 def through_dag(_: Ground, folder: Path, images: int) -> tuple[float, str]:
     """Images per second from the trigger to the run's success, and the digest of its product."""
-    api = AirflowApi()
+    api = airflow_api()
     done = finished(api, folder, poll=0.25)
     result = api.result(done.run, "postprocess")
     if result.get("predicted") != images:
-        fail(f"{result.get('predicted')} of {images} images were predicted; see {done.run.page}", 1)
+        fail(f"{result.get('predicted')} of {images} images were predicted; see {api.page(done.run)}", 1)
     return images / done.seconds, _digest(Path(result["predictions"].removeprefix("file://")))
 
 

@@ -48,8 +48,8 @@ def finished(api: AirflowApi, folder: Path, poll: float = 0.1) -> Finished:
     run = api.trigger(DAG, {"input": str(folder), "max_failures": "0"})
     while (state := api.state(run)) not in FINISHED:
         if time.monotonic() - begun > PATIENCE:
-            fail(f"the run {run.run_id} is not done after {PATIENCE:.0f} s; see {run.page}", 1)
+            fail(f"the run {run.run_id} is not done after {PATIENCE:.0f} s; see {api.page(run)}", 1)
         time.sleep(poll)
     if state != "success":
-        fail(f"the run {run.run_id} ended as {state}; see {run.page}", 1)
+        fail(f"the run {run.run_id} ended as {state}; see {api.page(run)}", 1)
     return Finished(run, triggered, time.monotonic() - begun)

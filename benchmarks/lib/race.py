@@ -17,7 +17,8 @@ from benchmarks.lib.contestants import Contestant
 from benchmarks.lib.ground import Ground
 from benchmarks.lib.servers import end, started, tail, wait
 from benchmarks.lib.serving import command, served
-from benchmarks.lib.torchserve import TorchServe, free_ports
+from benchmarks.lib.torchserve import StockTorchServe
+from tools.loopback import free_ports
 from tools.paths import ROOT, program
 
 Answers = dict[str, Any]
@@ -131,8 +132,9 @@ class _Turn:
             model |= {"marName": "stock.mar", "batchSize": who.batch, "maxBatchDelay": 20}
             settings["models"] = json.dumps({"stock": {"1.0": model}})
         store = self.ground.stock(who, self.variables)
-        server = TorchServe(self.folder, store, who.programs, shipped=False, settings=settings)
-        return server.argv, f"{server.inference}/predictions/stock", server.variables
+        server = StockTorchServe(self.folder, store, settings, programs=who.programs)
+        server.configure()
+        return server.argv, f"{server.inference}/predictions/stock", server.environment()
 
     def _peer(self) -> tuple[list[str], str, dict[str, str]]:
         who, ports = self.contestant, [str(port) for port in free_ports(3)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -15,10 +14,11 @@ from urllib.request import Request, urlopen
 
 from benchmarks.lib.contestants import Contestant
 from benchmarks.lib.forms import FORMS
-from benchmarks.lib.torchserve import TorchServe
 from benchmarks.peers.stopwatch import MARK, marked
+from tools.torchserve import TorchServe
 
 PATIENCE = 180.0
+WORKERS = 2  # of each model of ours
 
 
 @contextmanager
@@ -50,22 +50,17 @@ def wait(url: str, contestant: Contestant, images: Sequence[Path], begun: float,
 def wait_for_workers(
     server: TorchServe, begun: float, folder: Path, models: Sequence[str] = ("solar-cells",)
 ) -> float:
-    """Seconds until both workers of each model of ours are ready."""
+    """Seconds until all workers of each model of ours are ready."""
     while time.monotonic() - begun < PATIENCE:
         with suppress(OSError, ValueError, KeyError):
-            if all(_workers(server, model) == ["READY", "READY"] for model in models):
+            if all(_states(server, model) == ["READY"] * WORKERS for model in models):
                 return time.monotonic() - begun
         time.sleep(0.1)
     raise SystemExit(f"TorchServe did not start in {PATIENCE:.0f} s:\n{tail(folder / 'server.log')}")
 
 
-def _workers(server: TorchServe, model: str) -> list[str]:
-    """The state of a model's workers; KeyError, ValueError or OSError while the server cannot tell."""
-    key = json.loads((server.folder / "key_file.json").read_text("utf-8"))["management"]["key"]
-    headers = {"Authorization": f"Bearer {key}"}
-    request = Request(f"{server.management}/models/{model}", headers=headers)  # noqa: S310 - loopback
-    (found,) = json.load(urlopen(request, timeout=20))  # noqa: S310 - the same
-    return [worker["status"] for worker in found["workers"]]
+def _states(server: TorchServe, model: str) -> list[str]:
+    return [worker["status"] for worker in server.workers(model)]
 
 
 def tail(path: Path) -> str:

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.lib.ground import ARCHIVE
-from benchmarks.lib.servers import started, wait_for_workers
-from benchmarks.lib.torchserve import TorchServe
+from benchmarks.lib.servers import WORKERS, started, wait_for_workers
 from benchmarks.peers.stopwatch import MARK, cpu_seconds
 from tools.paths import program
+from tools.torchserve import TorchServe
 
 
 @dataclass(frozen=True)
@@ -37,17 +37,17 @@ def served(store: Path, folder: Path, variables: Mapping[str, str]) -> Iterator[
         folder: For the server's files and log.
         variables: Marked, see `stopwatch`.
     """
-    programs = program("handlers", "")
-    models = {"load_models": ARCHIVE.name}
-    server = TorchServe(folder / "server", store, programs, shipped=True, settings=models)
+    models = {"load_models": ARCHIVE.name, "default_workers_per_model": WORKERS}
+    server = TorchServe(folder / "server", store, models)
+    server.configure()
     api = {
         "IMAGEBATCH_API_URL": server.inference,
         "IMAGEBATCH_MANAGEMENT_URL": server.management,
-        "IMAGEBATCH_KEY_FILE": str(server.folder / "key_file.json"),
+        "IMAGEBATCH_KEY_FILE": str(server.key_file),
         "IMAGEBATCH_RUNS_URI": str(folder / "runs"),
         "IMAGEBATCH_LOG_LEVEL": "error",
     }
-    with started(server.argv, {**variables, **server.variables}, server.folder, folder) as begun:
+    with started(server.argv, {**variables, **server.environment()}, server.folder, folder) as begun:
         yield Served(wait_for_workers(server, begun, folder), {**variables, **api})
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,8 @@ import pytest
 import requests
 import torch
 from PIL import Image
+
+from tools.torchserve import TorchServe
 
 HANDLERS = Path(imagebatch_archive.__file__).parent
 LABELS = ["mono-sound", "mono-defective", "poly-sound", "poly-defective", "other"]
@@ -120,56 +121,23 @@ class Server:
         return requests.post(url, headers=self.key("inference") | dict(headers or {}), timeout=30, **body)
 
 
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-
-
-def _configure(folder: Path, model_store: Path) -> list[int]:
-    """Write a copy of the shipped config.properties with this test's own ports and folders."""
-    ports = _free_ports(6)
-    site = {
-        "inference_address": f"http://127.0.0.1:{ports[0]}",
-        "management_address": f"http://127.0.0.1:{ports[1]}",
-        "metrics_address": f"http://127.0.0.1:{ports[2]}",
-        "grpc_inference_port": ports[3],
-        "grpc_management_port": ports[4],
-        "initial_worker_port": ports[5],
-        "model_store": model_store,
-        "load_models": "solar-cells.mar",
-        "allowed_urls": f"file://{model_store}/.*",
-        "default_workers_per_model": 1,
-    }
-    lines = (HANDLERS / "config.properties").read_text().splitlines()
-    keys = {line.partition("=")[0] for line in lines if not line.startswith("#")}
-    assert site.keys() <= keys
-    kept = [line for line in lines if line.partition("=")[0] not in site]
-    kept += [f"{key}={value}" for key, value in site.items()]
-    (folder / "config.properties").write_text("\n".join(kept) + "\n")
-    return ports
-
-
 @pytest.fixture(scope="session")
 def server(model_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """TorchServe with the shipped configuration on loopback ports of its own, tokens on."""
     folder = tmp_path_factory.mktemp("server")
-    ports = _configure(folder, model_store)
-    environment = os.environ | dict.fromkeys(("TMPDIR", "TEMP"), str(folder)) | {"LOG_LOCATION": str(folder)}
-    environment["IMAGEBATCH_TEST_CREDENTIAL"] = "hidden"
-    argv = [sys.executable, "-m", "ts.model_server", "--start", "--foreground", "--ncs", "--ts-config"]
+    settings = {"load_models": "solar-cells.mar", "default_workers_per_model": 1}
+    made = TorchServe(folder, model_store, settings, programs=Path(sys.executable).parent)
+    made.configure()
     with (folder / "output.log").open("wb") as log:
         process = subprocess.Popen(
-            [*argv, folder / "config.properties"],
+            made.argv,
             cwd=folder,
-            env=environment,
+            env=os.environ | made.environment() | {"IMAGEBATCH_TEST_CREDENTIAL": "hidden"},
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    running = Server(*(f"http://127.0.0.1:{port}" for port in ports[:3]), folder)
+    running = Server(made.inference, made.management, f"http://127.0.0.1:{made.ports['metrics']}", folder)
     try:
         _wait_until_ready(running, process)
         yield running

@@ -10,7 +10,7 @@ import pytest
 
 from tests.monitoring.conftest import program
 from tests.support.children import end_all
-from tests.support.loopback import free_ports
+from tools.loopback import free_ports
 from tests.support.model_server import ModelServer
 from tests.system.faults.sinks import mail_text
 from tests.system.faults.steps import ended

@@ -7,14 +7,14 @@ import argparse
 import base64
 import os
 import secrets
-import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tools import properties
+from tools.paths import CONFIGURATION, ROOT, write_private
+
 FILE = ROOT / ".env"
-CONFIGURATION = 78  # exit code, docs/reference/protocol.md
 SECRETS = (
     "POSTGRES_PASSWORD",
     "AIRFLOW_DATABASE_PASSWORD",
@@ -44,7 +44,7 @@ def main(path: Path = FILE) -> int:
     if not socket.exists():
         print(f"error: no container engine at {socket}: start it, or set DOCKER_SOCKET", file=sys.stderr)
         return CONFIGURATION
-    known = read(path)
+    known = properties.read(path) if path.exists() else {}
     made = {name: make() for name, make in settings(socket).items() if name not in known}
     if not made and path.exists():
         print(f"{path.name} is complete")
@@ -73,23 +73,9 @@ def settings(socket: Path) -> dict[str, Callable[[], str]]:
     }
 
 
-def read(path: Path) -> dict[str, str]:
-    """Read the settings of a file; none where there is no file."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
-
-
-def write(path: Path, content: dict[str, str]) -> None:
+def write(path: Path, content: Mapping[str, str]) -> None:
     """Write the file at once and whole, readable by its owner only."""
-    part = path.with_name(f"{path.name}.part")
-    part.unlink(missing_ok=True)
-    mode = stat.S_IRUSR | stat.S_IWUSR
-    with os.fdopen(
-        os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8"
-    ) as stream:
-        stream.write(HEADER)
-        stream.writelines(f"{name}={value}\n" for name, value in content.items())
-    part.replace(path)
+    write_private(path, HEADER + properties.text(content))
 
 
 if __name__ == "__main__":

@@ -7,42 +7,53 @@ removes its volumes too.
 
 import argparse
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
+from tools import properties
+from tools.airflow_api import AirflowApi
 from tools.compose import env, images
 from tools.local import demo
-from tools.paths import ROOT, VAR, Argv, fail, run, say, step
+from tools.loopback import free_ports
+from tools.paths import ROOT, VAR, fail, run, say, step
 
-# Variable of docker-compose.yaml, the image that it names by default, and what stands in for it.
-THIRD_PARTY = {
+ThirdParty: TypeAlias = tuple[str, str]  # an image that is not ours, and the stand-in for it
+
+# By variable of docker-compose.yaml: the image that it names by default, and what stands in for it.
+THIRD_PARTY: dict[str, ThirdParty] = {
     "POSTGRES_IMAGE": ("postgres:17", "postgres"),
     "HAPROXY_IMAGE": ("haproxy:3.2", "haproxy"),
 }
 # The same for the profile `monitoring`, and the settings that switch it on (docs/how-to/monitoring.md).
-WATCHERS = {
+WATCHERS: dict[str, ThirdParty] = {
     "PROMETHEUS_IMAGE": ("prom/prometheus:v3.5.0", "prometheus"),
     "ALERTMANAGER_IMAGE": ("prom/alertmanager:v0.28.1", "alertmanager"),
     "PUSHGATEWAY_IMAGE": ("prom/pushgateway:v1.11.1", "pushgateway"),
     "STATSD_EXPORTER_IMAGE": ("prom/statsd-exporter:v0.28.0", "statsd"),
 }
+EVERYBODY = THIRD_PARTY | WATCHERS
 WATCHED = {
     "COMPOSE_PROFILES": "monitoring",
     "IMAGEBATCH_METRICS_URL": "http://pushgateway:9091",
     "AIRFLOW_STATSD": "True",
 }
 PORTS = ("AIRFLOW_PORT", "MLFLOW_PORT", "PROMETHEUS_PORT", "ALERTMANAGER_PORT")
+TOOL = ("run", "--rm", "--no-deps", "-T", "imagebatch")
 PULL_SECONDS = 300.0
 MODEL = "solar-cells"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Stack:
-    """One project of docker-compose.yaml."""
+    """One project of docker-compose.yaml.
+
+    Attributes:
+        project: its name.
+    """
 
     project: str
 
@@ -53,40 +64,53 @@ class Stack:
 
     @property
     def settings(self) -> dict[str, str]:
-        """What its settings say."""
-        return env.read(self.file)
+        """What its settings say, read anew: a person's commands may change it."""
+        return properties.read(self.file)
 
     @property
     def airflow(self) -> str:
         """The address of its Airflow."""
         return f"http://127.0.0.1:{self.settings['AIRFLOW_PORT']}"
 
-    def compose(self, *arguments: str, quiet: bool = True) -> str:
+    def log_in(self, user: str = "admin") -> AirflowApi:
+        """Log in at its Airflow.
+
+        Args:
+            user: `admin` or `viewer`.
+        """
+        return AirflowApi(self.airflow, user, self.settings[f"AIRFLOW_{user.upper()}_PASSWORD"])
+
+    def argv(self, *arguments: str) -> list[str]:
+        """Give the command `docker compose` on it, to be run in its checkout."""
+        return ["docker", "compose", "-p", self.project, "--env-file", str(self.file), *arguments]
+
+    def compose(self, *arguments: str) -> str:
         """Run `docker compose` on it; ends this script if that fails."""
-        command: Argv = ["docker", "compose", "-p", self.project, "--env-file", self.file, *arguments]
-        return run(command, quiet=quiet)
+        return run([*self.argv(*arguments)], quiet=True)
 
     def tool(self, *command: str) -> str:
         """Run a command in the stages' image, with the stack's runs and inputs."""
-        return self.compose("run", "--rm", "--no-deps", "-T", "imagebatch", *command)
+        return self.compose(*TOOL, *command)
 
     def read(self, path: str) -> bytes:
         """Read a file of its runs, byte for byte."""
-        argv: Argv = ["docker", "compose", "-p", self.project, "--env-file", self.file, "run", "--rm"]
-        done = subprocess.run(
-            [*argv, "--no-deps", "-T", "imagebatch", "cat", path], cwd=ROOT, capture_output=True, check=False
-        )
+        done = subprocess.run(self.argv(*TOOL, "cat", path), cwd=ROOT, capture_output=True, check=False)
         if done.returncode:
             fail(f"{path}: {done.stderr.decode(errors='replace').strip()[-300:]}", 1)
         return done.stdout
 
-    def prepare(self) -> None:
-        """Write its settings, with ports that are free now and the profile `monitoring`."""
-        self.file.parent.mkdir(parents=True, exist_ok=True)
+    def prepare(self, own: Mapping[str, str] = WATCHED, wanted: Mapping[str, ThirdParty] = EVERYBODY) -> None:
+        """Write its settings, with ports that are free now and images that are there.
+
+        Args:
+            own: settings that `make env` leaves out; default: the profile `monitoring`.
+            wanted: images that are not ours, by variable, see `third_party`.
+        """
         env.main(self.file)
         known = self.settings
-        made = {name: str(free_port()) for name in PORTS if name not in known}
-        env.write(self.file, known | made | WATCHED | third_party(THIRD_PARTY | WATCHERS))
+        missing = [name for name in PORTS if name not in known]
+        ports = dict(zip(missing, map(str, free_ports(len(missing))), strict=True))
+        env.write(self.file, {**known, **ports, **third_party(wanted), **own})
 
     def up(self) -> None:
         """Start it and wait until everything is healthy."""
@@ -152,7 +176,7 @@ def build_missing() -> None:
             images.build(image)
 
 
-def third_party(wanted: Mapping[str, tuple[str, str]] = THIRD_PARTY) -> dict[str, str]:
+def third_party(wanted: Mapping[str, ThirdParty]) -> dict[str, str]:
     """Find an image for each service that is not ours.
 
     Args:
@@ -190,14 +214,6 @@ def _succeeds(argv: list[str], seconds: float) -> bool:
         fail("docker is not installed: the stack needs Docker Engine 25 and compose 2.24, or newer")
     except subprocess.TimeoutExpired:
         return False
-
-
-def free_port() -> int:
-    """Find a port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 if __name__ == "__main__":

@@ -7,11 +7,11 @@ import time
 from itertools import islice
 from pathlib import Path
 
-from tools.airflow_api import AirflowApi, Run
+from tools.airflow_api import AirflowError
 from tools.local import stack
 from tools.local.follow import follow
-from tools.local.services import ADMIN, model_api, password
-from tools.paths import PORTS, ROOT, VAR, program, run, say, step, url
+from tools.local.services import ADMIN, airflow_api, model_api, password
+from tools.paths import PORTS, ROOT, VAR, fail, program, run, say, step, url
 
 DAG = "batch_image_inference"
 TRAINING = ("weights", "data", "train", "archive")
@@ -64,13 +64,16 @@ def score(shard_size: int) -> dict[str, str]:
     Returns:
         The result of its last stage.
     """
-    api = AirflowApi()
-    api.wait_for_dag(DAG)
     images = VAR / "data" / "solar-cells" / "images"
-    started: Run = api.trigger(DAG, {"input": str(images), "shard_size": shard_size})
-    say(f"run {started.run_id}")
-    follow(api, started)
-    return api.result(started, "postprocess")
+    try:
+        api = airflow_api()
+        api.wait_for_dag(DAG)
+        started = api.trigger(DAG, {"input": str(images), "shard_size": shard_size})
+        say(f"run {started.run_id}")
+        follow(api, started)
+        return api.result(started, "postprocess")
+    except AirflowError as error:
+        fail(str(error), 1)
 
 
 def show(output: Path) -> None:

@@ -4,10 +4,11 @@ import sys
 import time
 from typing import Any
 
-from tools.airflow_api import FINISHED, AirflowApi, Run
+from tools.airflow_api import ENDED, FINISHED, AirflowApi, Run
 from tools.paths import fail, say
 
 QUIET_SECONDS = 5.0  # between lines where the output is not a terminal
+LOG_LINES = 15  # of the task that failed
 STAGES = ("preprocess", "check_manifest", "plan", "score", "check_predictions", "postprocess", "report")
 
 
@@ -27,7 +28,7 @@ def follow(api: AirflowApi, run: Run) -> None:
         state, tasks = api.state(run), api.tasks(run)
         images = images or int(api.result(run, "preprocess").get("accepted", 0))
         line.show(summary(tasks, images))
-        if state in {"success", "failed"}:
+        if state in ENDED:
             break
         time.sleep(0.5)
     line.end()
@@ -81,10 +82,10 @@ def _seconds(stamp: str) -> float:
 def _explain(api: AirflowApi, run: Run, tasks: list[dict[str, Any]]) -> None:
     broken = next((task for task in tasks if task["state"] == "failed"), None)
     if broken is None:
-        fail(f"the run {run.run_id} failed: {run.page}", 1)
-    for text in api.last_log_lines(run, broken):
+        fail(f"the run {run.run_id} failed: {api.page(run)}", 1)
+    for text in api.log_lines(run, broken)[-LOG_LINES:]:
         print(text, file=sys.stderr)
-    fail(f"task {broken['task_id']} failed: {run.page}", 1)
+    fail(f"task {broken['task_id']} failed: {api.page(run)}", 1)
 
 
 class _Line:

@@ -8,10 +8,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+from tools import properties
+from tools.airflow_api import AirflowApi
+from tools.loopback import fetch
 from tools.paths import PORTS, ROOT, VAR, program, url, write_private
+from tools.torchserve import NAMES, TorchServe
 
 TORCHSERVE = VAR / "torchserve"
 AIRFLOW = VAR / "airflow"
@@ -86,11 +90,9 @@ def base_environment() -> dict[str, str]:
 
 def airflow_settings() -> dict[str, str]:
     """Settings of Airflow's processes and, through them, of the stages."""
-    settings = [line.strip() for line in (ROOT / "airflow" / "airflow.env").read_text().splitlines()]
-    fixed = dict(line.split("=", 1) for line in settings if line and not line.startswith("#"))
     secret = _airflow_secrets()
     return {
-        **fixed,
+        **properties.read(ROOT / "airflow" / "airflow.env"),
         "PYTHONPATH": str(ROOT / "dags"),  # deadline callbacks are imported by name, outside any DAG file
         "AIRFLOW_HOME": str(AIRFLOW),
         "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
@@ -127,6 +129,11 @@ def model_api() -> dict[str, str]:
     }
 
 
+def airflow_api() -> AirflowApi:
+    """Log in at the stack's Airflow, as its administrator."""
+    return AirflowApi(url("airflow"), ADMIN, password())
+
+
 def password() -> str:
     """Read the administrator's password, generated at the first call."""
     if not PASSWORDS.exists():
@@ -134,102 +141,38 @@ def password() -> str:
     return str(json.loads(PASSWORDS.read_text())[ADMIN])
 
 
-def fetch(
-    address: str, headers: Mapping[str, str] | None = None, body: Any = None, method: str | None = None
-) -> Any:
-    """Ask a loopback service for JSON.
-
-    Args:
-        address: its URL.
-        headers: request headers.
-        body: sent as JSON, unless None.
-        method: HTTP method; default GET, or POST with a body.
-
-    Returns:
-        The parsed answer.
-
-    Raises:
-        OSError: not reachable, or an HTTP status of 400 and above (HTTPError).
-        ValueError: the answer is not JSON.
-    """
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(
-        address, data, {"Content-Type": "application/json", **(headers or {})}, method=method
-    )
-    with urllib.request.urlopen(request, timeout=20) as answer:
-        return json.load(answer)
-
-
 def _torchserve(java: Path) -> Service:
-    archives = sorted(MODEL_STORE.glob("*.mar"))
-    settings = _torchserve_settings()
-    config = TORCHSERVE / "config.properties"
-    TORCHSERVE.mkdir(parents=True, exist_ok=True)
-    config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
-    temporary = TORCHSERVE / "tmp"
-    temporary.mkdir(exist_ok=True)
-    argv = [
-        str(program("handlers", "torchserve")),
-        "--start",
-        "--foreground",
-        "--ncs",
-        "--ts-config",
-        str(config),
-    ]
+    server = TorchServe(
+        folder=TORCHSERVE,
+        store=MODEL_STORE,
+        settings={"load_models": "all", "default_workers_per_model": os.cpu_count() or 1},
+        ports=PORTS,
+    )
+    server.configure()
     return Service(
         name="torchserve",
-        argv=[*argv, "--model-store", str(MODEL_STORE)],
+        argv=server.argv,
         folder=TORCHSERVE,
         # Workers are started as `python`: it must be the serving environment's.
-        programs=[program("handlers", ""), java.parent],
+        programs=[server.programs, java.parent],
         settings={
-            "JAVA_HOME": str(java.resolve().parent.parent),
-            # One server per folder for temporary files: it leaves its pid and its unpacked models there.
-            "TMPDIR": str(temporary),
-            "TEMP": str(temporary),
-            "LOG_LOCATION": str(TORCHSERVE / "logs"),
-            "METRICS_LOCATION": str(TORCHSERVE / "logs"),
+            **server.variables(java),
             "OMP_NUM_THREADS": "1",  # as many workers as cores: more threads would only contend
         },
-        ports=[
-            PORTS[name]
-            for name in ("inference", "management", "metrics", "grpc_inference", "grpc_management")
-        ],
-        healthy=_torchserve_health,
-        inputs=[config, *archives],
+        # Its workers' sockets are files: nothing listens on the port that numbers them.
+        ports=[server.ports[name] for name in NAMES if name != "workers"],
+        healthy=partial(_torchserve_health, server),
+        inputs=[server.config, *sorted(MODEL_STORE.glob("*.mar"))],
     )
 
 
-def _torchserve_settings() -> dict[str, str]:
-    lines = (ROOT / "handlers" / "config.properties").read_text().splitlines()
-    stripped = [line.strip() for line in lines]
-    settings = dict(line.split("=", 1) for line in stripped if "=" in line and not line.startswith("#"))
-    settings["vmargs"] = f"{settings.get('vmargs', '')} -Djava.io.tmpdir={TORCHSERVE / 'tmp'}".strip()
-    return settings | {
-        "inference_address": url("inference"),
-        "management_address": url("management"),
-        "metrics_address": url("metrics"),
-        "grpc_inference_port": str(PORTS["grpc_inference"]),
-        "grpc_management_port": str(PORTS["grpc_management"]),
-        "model_store": str(MODEL_STORE),
-        "load_models": "all",
-        "allowed_urls": f"file://{MODEL_STORE}/.*",
-        "default_workers_per_model": str(os.cpu_count() or 1),
-        "initial_worker_port": str(PORTS["workers"]),
-    }
-
-
-def _torchserve_health() -> str:
+def _torchserve_health(server: TorchServe) -> str:
     try:
-        key = json.loads(KEY_FILE.read_text())["management"]["key"]
-        headers = {"Authorization": f"Bearer {key}"}
-        models = fetch(url("management", "/models"), headers)["models"]
-        for model in models:
-            (described,) = fetch(url("management", f"/models/{model['modelName']}"), headers)
-            workers = [worker["status"] for worker in described["workers"]]
-            ready = workers.count("READY")
-            if not workers or ready < len(workers):
-                return f"{ready} of {len(workers)} workers of {model['modelName']} are ready"
+        for model in server.manage("/models")["models"]:
+            states = [worker["status"] for worker in server.workers(model["modelName"])]
+            ready = states.count("READY")
+            if not states or ready < len(states):
+                return f"{ready} of {len(states)} workers of {model['modelName']} are ready"
     except (OSError, ValueError, KeyError) as error:
         return _reason(error)
     return ""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.children import Child
-from tests.support.loopback import ask, free_ports
+from tools.loopback import ask, free_ports
 from tests.support.model_server import Wrong
 from tests.support.relay import Asked, Relay
 from tests.system.chaos.ground import Ground, scenario
@@ -84,7 +84,7 @@ class Store:
     def put(self, path: str, content: bytes) -> None:
         """Writes an object, `bucket/key`."""
         headers = {"Content-Type": "application/octet-stream"}
-        ask(f"{self.filer}/buckets/{path}", method="PUT", body=content, headers=headers)
+        ask(f"{self.filer}/buckets/{path}", method="PUT", body=content, headers=headers, seconds=150)
 
     def _wait(self) -> None:
         deadline = time.monotonic() + 60

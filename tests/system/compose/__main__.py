@@ -16,25 +16,17 @@ import tempfile
 import time
 from pathlib import Path
 
+from tools.airflow_api import AirflowApi
 from tools.compose import images
-from tools.compose.airflow_rest import Airflow
-from tools.compose.stack import Stack, free_port, material
+from tools.compose.stack import Stack, material
 from tools.dev import tests
-from tools.paths import ROOT, Argv, fail, program, run, say, step
+from tools.loopback import free_ports
+from tools.paths import PORTS, ROOT, Argv, fail, program, run, say, step
 
 DAG = "batch_image_inference"
 IMAGES = 2624
 SECONDS = 900.0  # for one run of the DAG
-PORTS = (
-    "inference",
-    "management",
-    "metrics",
-    "grpc_inference",
-    "grpc_management",
-    "airflow",
-    "mlflow",
-    "workers",
-)
+KNOWN_SECONDS = 120.0  # until Airflow has read it
 
 
 def main() -> int:
@@ -86,8 +78,7 @@ def scored(stack: Stack) -> tuple[str, bytes]:
     Returns:
         The name of the run's folder, and its CSV.
     """
-    airflow = Airflow(stack.airflow, "admin", stack.settings["AIRFLOW_ADMIN_PASSWORD"])
-    succeed(airflow, {})
+    succeed(stack.log_in(), {})
     (folder,) = stack.tool("sh", "-c", "ls /data/runs/*/_SUCCESS | cut -d/ -f4").split()
     output = f"/data/runs/{folder}/output"
     certificate = json.loads(stack.read(f"{output}/certificate.json"))
@@ -99,34 +90,33 @@ def scored(stack: Stack) -> tuple[str, bytes]:
     return folder, stack.read(f"{output}/predictions.csv")
 
 
-def succeed(airflow: Airflow, conf: dict[str, object]) -> str:
-    """Trigger the DAG and wait for its success; what failed is printed.
-
-    Returns:
-        The run's id in Airflow.
-    """
-    run_id = airflow.trigger(DAG, conf)
-    state = airflow.wait(DAG, run_id, SECONDS)
+def succeed(airflow: AirflowApi, conf: dict[str, object]) -> None:
+    """Trigger the DAG and wait for its success; what failed is printed."""
+    airflow.wait_for_dag(DAG, KNOWN_SECONDS)
+    started = airflow.trigger(DAG, conf)
+    state = airflow.wait(started, SECONDS)
     if state != "success":
-        for task in airflow.tasks(DAG, run_id):
+        for task in airflow.tasks(started):
             say(f"{task['task_id']} [{task['map_index']}] {task['state']}")
             if task["state"] in {"failed", "up_for_retry"}:
-                say("\n".join(airflow.log(DAG, run_id, task)[-15:]))
-        fail(f"the run {run_id} is {state}", 1)
-    return run_id
+                say("\n".join(airflow.log_lines(started, task)[-15:]))
+        fail(f"the run {started.run_id} is {state}", 1)
 
 
 def reference() -> bytes:
     """Give the CSV of the same DAG on the embedded stack, where each stage is a process."""
     folder = ROOT / "var" / "compose" / "embedded"
-    ports = {f"IMAGEBATCH_PORT_{name.upper()}": str(free_port()) for name in PORTS}
+    ports = {
+        f"IMAGEBATCH_PORT_{name.upper()}": str(port)
+        for name, port in zip(PORTS, free_ports(len(PORTS)), strict=True)
+    }
     inputs = ROOT / "var" / "data"
     settings = ports | {"IMAGEBATCH_VAR": str(folder), "IMAGEBATCH_ALLOWED_ROOTS": str(inputs)}
     script: Argv = [sys.executable, "-m", "tools.local.stack"]
     try:
         run([*script, "up"], quiet=True, environment=settings)
         password = json.loads((folder / "airflow" / "passwords.json").read_text())["admin"]
-        airflow = Airflow(f"http://127.0.0.1:{ports['IMAGEBATCH_PORT_AIRFLOW']}", "admin", password)
+        airflow = AirflowApi(f"http://127.0.0.1:{ports['IMAGEBATCH_PORT_AIRFLOW']}", "admin", password)
         succeed(airflow, {"input": str(inputs / "solar-cells" / "images")})
         newest = max((folder / "runs").glob("*/_SUCCESS"), key=lambda path: path.stat().st_mtime).parent
         return (newest / "output" / "predictions.csv").read_bytes()

@@ -1,34 +1,33 @@
 """What a viewer's login, a wrong one and none at all can do."""
 
 import http.client
-import urllib.error
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tools.compose.airflow_rest import Airflow
+from tools.airflow_api import AirflowApi, AirflowError
 from tools.compose.stack import PORTS, Stack
 
 DAG = "batch_image_inference"
 
 
 @pytest.fixture(scope="module")
-def viewer(stack: Stack) -> Airflow:
+def viewer(stack: Stack) -> AirflowApi:
     """Log in as somebody who may look."""
-    return Airflow(stack.airflow, "viewer", stack.settings["AIRFLOW_VIEWER_PASSWORD"])
+    return stack.log_in("viewer")
 
 
 def status(call: Callable[[], Any]) -> int:
     """Tell how a call was answered."""
     try:
         call()
-    except urllib.error.HTTPError as error:
-        return error.code
+    except AirflowError as error:
+        return error.status
     return 200
 
 
-def test_a_viewer_sees_runs(viewer: Airflow) -> None:
+def test_a_viewer_sees_runs(viewer: AirflowApi) -> None:
     """The login works: runs and their state are there to be seen."""
     assert viewer.call(f"/api/v2/dags/{DAG}/dagRuns")["total_entries"] >= 1
 
@@ -49,7 +48,7 @@ def test_a_viewer_sees_runs(viewer: Airflow) -> None:
     ],
 )
 def test_a_viewer_changes_nothing_and_sees_no_secret(
-    viewer: Airflow, method: str, path: str, body: dict[str, Any] | None
+    viewer: AirflowApi, method: str, path: str, body: dict[str, Any] | None
 ) -> None:
     """No trigger, no pause, no clear, no connection, no variable, no setting."""
     assert status(lambda: viewer.call(path, body, method)) == 403
@@ -65,12 +64,12 @@ def test_a_viewer_changes_nothing_and_sees_no_secret(
         "/api/v2/dagSources/..%2f..%2fairflow.cfg",
     ],
 )
-def test_a_viewer_reads_no_file_by_a_path_trick(viewer: Airflow, path: str) -> None:
+def test_a_viewer_reads_no_file_by_a_path_trick(viewer: AirflowApi, path: str) -> None:
     """Names that climb out of their folder name nothing."""
     try:
         answer = str(viewer.call(path))
-    except urllib.error.HTTPError as error:
-        answer = f"HTTP {error.code}"
+    except AirflowError as error:
+        answer = f"HTTP {error.status}"
     except ValueError:
         answer = "no JSON"  # the page of the user interface, which answers to every path unknown to it
     assert answer in {"no JSON", "HTTP 400", "HTTP 403", "HTTP 404", "HTTP 422"}
@@ -82,7 +81,7 @@ def test_a_viewer_reads_no_file_by_a_path_trick(viewer: Airflow, path: str) -> N
 )
 def test_a_guessed_password_is_refused(stack: Stack, user: str, password: str, answer: int) -> None:
     """No login has a password that one could know; an empty one is no login at all."""
-    assert status(lambda: Airflow(stack.airflow, user, password)) == answer
+    assert status(lambda: AirflowApi(stack.airflow, user, password)) == answer
 
 
 def test_nothing_answers_without_a_login(stack: Stack) -> None:

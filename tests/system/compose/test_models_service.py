@@ -34,7 +34,7 @@ def test_the_management_api_is_reached_where_models_are_deployed(stack: Stack) -
 @pytest.mark.parametrize("archive", ["http://127.0.0.1/evil.mar", "../keys/key_file.json", "/etc/passwd"])
 def test_no_archive_from_outside_the_model_store_is_registered(stack: Stack, archive: str) -> None:
     """Even with the management key, code comes from the model store alone."""
-    command = ["docker", "compose", "-p", stack.project, "--env-file", str(stack.file), "run", "--rm"]
+    command = stack.argv("run", "--rm")
     command += ["--no-deps", "-T", "models", "imagebatch", "models", "register", f"--archive={archive}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == REFUSED, done.stderr

@@ -67,8 +67,7 @@ def engine(*arguments: str) -> str:
 
 def tell(stack: Stack, url: str, key: str, *files: str) -> subprocess.CompletedProcess[str]:
     """Tell a notice from a container like the scheduler's, as these compose files make it."""
-    argv = ["docker", "compose", "-p", stack.project, "--env-file", str(stack.file)]
-    argv += [part for file in files for part in ("-f", file)]
+    argv = stack.argv(*(part for file in files for part in ("-f", file)))
     argv += ["run", "--rm", "--no-deps", "-T", "-e", f"IMAGEBATCH_ALERT_WEBHOOK={url}"]
     argv += ["airflow-scheduler", "python", "-c", TELL.format(key=key)]
     return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)

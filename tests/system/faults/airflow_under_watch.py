@@ -7,9 +7,9 @@ from pathlib import Path
 
 from tests.support.children import Child, last_line
 from tests.system.faults.platform_under_watch import Platform
-from tools import airflow_api
-from tools.airflow_api import AirflowApi
-from tools.local.services import airflow_settings, base_environment, fetch
+from tools.airflow_api import ENDED, AirflowError, Run
+from tools.local.services import airflow_api, airflow_settings, base_environment
+from tools.loopback import fetch
 from tools.paths import ROOT, fail, program, run, url
 
 DAG = "watched"
@@ -56,20 +56,20 @@ class WatchedAirflow:
         """Kill one of them (SIGKILL)."""
         self._children[component].kill()
 
-    def trigger(self, **params: object) -> airflow_api.Run:
+    def trigger(self, **params: object) -> Run:
         """Start a run with these values for the DAG's Params."""
-        api = AirflowApi()
+        api = airflow_api()
         api.wait_for_dag(DAG)
         return api.trigger(DAG, {"pack_size": 4, "in_flight": 1, **params})
 
-    def wait_for(self, started: airflow_api.Run, seconds: float = 120) -> str:
+    def wait_for(self, started: Run, seconds: float = 120) -> str:
         """Wait for a run's end, and give its state."""
         deadline = time.monotonic() + seconds
         state = ""
         while time.monotonic() < deadline:
-            with contextlib.suppress(OSError):
-                state = AirflowApi().state(started)
-            if state in {"success", "failed"}:
+            with contextlib.suppress(OSError, AirflowError):
+                state = airflow_api().state(started)
+            if state in ENDED:
                 return state
             time.sleep(1)
         return state

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from tests.support.loopback import free_ports
+from tools.loopback import free_ports
 from tests.support.model_server import Wrong
 from tests.support.relay import Asked
 from tests.system.faults.fault import fault

@@ -11,7 +11,7 @@ from typing import Any
 
 from aiosmtpd.controller import Controller
 
-from tests.support.loopback import free_ports
+from tools.loopback import free_ports
 
 
 @dataclass(frozen=True)

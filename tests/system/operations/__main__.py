@@ -26,7 +26,7 @@ def walk(stack: Stack) -> Seen:
         [
             program("airflow", "python"),
             ROOT / "tests" / "system" / "operations" / "browser.py",
-            f"http://127.0.0.1:{stack.port}",
+            stack.airflow,
         ],
         env={**os.environ, "AIRFLOW_PASSWORD": stack.settings["AIRFLOW_ADMIN_PASSWORD"]},
         check=False,

@@ -19,6 +19,8 @@ from tests.system.operations.orphan import Abandoned
 from tests.system.operations.stack import Stack, folder_name
 from tools.paths import ROOT, say
 
+from tools.airflow_api import ENDED
+
 PAGE = ROOT / "docs" / "reference" / "reliability-containers.md"
 ASKED = {"limit": 1024, "shard_size": 128}
 BEFORE_THE_KILL = 1  # shards done; eight in all, four at a time
@@ -168,7 +170,7 @@ def wait_until_scoring(stack: Stack, run: str) -> None:
         ]
         if len(done) >= BEFORE_THE_KILL and stack.stages():
             return
-        if stack.state(run) in {"success", "failed"}:
+        if stack.state(run) in ENDED:
             break
         time.sleep(0.3)
     unhappy = [

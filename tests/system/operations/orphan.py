@@ -9,10 +9,11 @@ import json
 import time
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from tests.system.operations.killing import workers
 from tests.system.operations.stack import DAG, Stack
+
+from tools.airflow_api import ENDED, Run
 
 ORPHANS = "imagebatch_orphans"
 SUPERSEDED = 75  # docs/reference/protocol.md
@@ -88,7 +89,7 @@ def give_up(stack: Stack, run: str) -> None:
     """Mark the unfinished tasks of a run as failed, as a person does who does not want a retry."""
     for each in stack.tasks(run):
         if each["task_id"] == "score" and each["state"] in UNFINISHED:
-            path = f"/dags/{DAG}/dagRuns/{quote(run, safe='')}/taskInstances/score/{each['map_index']}"
+            path = f"{Run(DAG, run).path}/taskInstances/score/{each['map_index']}"
             stack.api(path, {"new_state": "failed"}, "PATCH")
 
 
@@ -98,10 +99,9 @@ def reaped(stack: Stack, container: str) -> str:
     Raises:
         RuntimeError: the DAG did not succeed, or its log does not name the container.
     """
-    run = str(stack.api(f"/dags/{ORPHANS}/dagRuns", {"logical_date": None})["dag_run_id"])
-    path = f"/dags/{ORPHANS}/dagRuns/{quote(run, safe='')}"
+    run = Run(ORPHANS, stack.api(f"/dags/{ORPHANS}/dagRuns", {"logical_date": None})["dag_run_id"])
     deadline = time.monotonic() + PATIENCE
-    while (state := stack.api(path)["state"]) not in {"success", "failed"} and time.monotonic() < deadline:
+    while (state := stack.api(run.path)["state"]) not in ENDED and time.monotonic() < deadline:
         time.sleep(1)
     if state != "success":
         raise RuntimeError(f"{ORPHANS} is {state}")
@@ -128,10 +128,10 @@ def wait_for(path: Path) -> None:
 
 
 def _log(stack: Stack, run: dict[str, Any]) -> list[str]:
-    path = f"/dags/{ORPHANS}/dagRuns/{quote(run['dag_run_id'], safe='')}/taskInstances/stop_orphans/logs/1"
     if run["state"] != "success":
         return []
-    return [str(entry.get("event", "")) for entry in stack.api(path)["content"]]
+    task = {"task_id": "stop_orphans", "try_number": 1, "map_index": -1}
+    return stack.ask(lambda api: api.log_lines(Run(ORPHANS, run["dag_run_id"]), task))
 
 
 def _attempts(stack: Stack, found: dict[str, Any]) -> Path:

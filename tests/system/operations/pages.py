@@ -6,7 +6,6 @@ of the stack, by bash, and stop at the first that fails.
 
 import re
 import time
-import urllib.error
 from collections.abc import Callable
 from functools import partial
 
@@ -14,6 +13,8 @@ from tests.system.kit.scenario import Scenario, described
 from tests.system.kit.verdict import Seen, require
 from tests.system.operations.stack import DAG, Stack, folder_name
 from tools.paths import ROOT, say
+
+from tools.airflow_api import AirflowApi, AirflowError
 
 HOW_TO = ROOT / "docs" / "how-to"
 ASKED = {"limit": 64, "shard_size": 64}
@@ -70,9 +71,8 @@ def score(stack: Stack) -> str:
 
 def score_and_age(stack: Stack, name: str, days: int) -> str:
     """Score a photograph in one process, without Airflow, as if it had been days ago."""
-    tool = ["run", "--rm", "--no-deps", "-T", "imagebatch"]
-    stack.compose(*tool, "imagebatch", "run", f"--input={ONE}", f"--run-id={name}")
-    stack.compose(*tool, "sh", "-c", AGE.format(run=name, days=days))
+    stack.tool("imagebatch", "run", f"--input={ONE}", f"--run-id={name}")
+    stack.tool("sh", "-c", AGE.format(run=name, days=days))
     return name
 
 
@@ -126,9 +126,9 @@ def secrets(stack: Stack) -> None:
     same = [name for name in before if secret.search(name) and stack.settings[name] == before[name]]
     require(not same, f"not changed: {same}")
     try:
-        stack.log_in(before["AIRFLOW_ADMIN_PASSWORD"])
-    except urllib.error.HTTPError as error:
-        answer = error.code
+        AirflowApi(stack.airflow, "admin", before["AIRFLOW_ADMIN_PASSWORD"])
+    except AirflowError as error:
+        answer = error.status
     else:
         answer = 200
     require(answer == 401, f"the old password is answered with {answer}")

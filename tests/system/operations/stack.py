@@ -1,49 +1,42 @@
 """A compose stack of the test's own: a copy of the checkout, settings of its own, and Airflow's REST API."""
 
-import json
 import os
 import shutil
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any
-from urllib.parse import quote
+from typing import Any, TypeVar
 
+from tools.airflow_api import ENDED, AirflowApi, AirflowError, Run
 from tools.compose import stack as compose_stack
 from tools.paths import ROOT
 
 DAG = "batch_image_inference"
 CLEARS = 3
-ENDED = ("success", "failed")
+
+Answer = TypeVar("Answer")
 
 
 @dataclass
-class Stack:
-    """One compose project.
+class Stack(compose_stack.Stack):
+    """One compose project in a checkout of its own, where the pages' commands can be run as they stand.
 
     Attributes:
-        folder: the copy of the checkout that it runs from.
-        project: its name.
-        port: Airflow's, on loopback.
+        folder: that checkout.
     """
 
     folder: Path
-    project: str
-    port: int
-    _token: str = field(default="", repr=False)
+    _login: AirflowApi | None = field(default=None, repr=False)
 
     @property
-    def settings(self) -> dict[str, str]:
-        """The content of its `.env`, read anew: a page's commands may change it."""
-        lines = (self.folder / ".env").read_text().splitlines()
-        return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+    def file(self) -> Path:
+        """Its settings, where the pages' commands look for them."""
+        return self.folder / ".env"
 
     @property
     def unseen(self) -> str:
@@ -79,14 +72,18 @@ class Stack:
             raise RuntimeError(f"{' '.join(argv)[:200]} ended with {done.returncode}: {tail}")
         return done.stdout
 
+    def argv(self, *arguments: str) -> list[str]:
+        """Give the command `docker compose`, as a person gives it in that checkout."""
+        return ["docker", "compose", *arguments]
+
     def compose(self, *arguments: str, check: bool = True) -> str:
-        """Run `docker compose`."""
-        return self.run("docker", "compose", *arguments, check=check)
+        """Run `docker compose` on it; RuntimeError if that fails."""
+        return self.run(*self.argv(*arguments), check=check)
 
     def up(self) -> None:
         """Start what is not running, and wait until all is healthy."""
         self.compose("up", "--wait", "--wait-timeout", "600", "--detach", "--quiet-pull")
-        self._token = ""
+        self.forget_login()
 
     def down(self) -> None:
         """Remove everything that the project made, its data too; first what makes containers of stages."""
@@ -111,66 +108,53 @@ class Stack:
 
     # Airflow's REST API
 
-    def api(self, path: str, body: Any = None, method: str | None = None) -> Any:
-        """Call the API as `admin`, logging in as often as it takes.
+    def ask(self, question: Callable[[AirflowApi], Answer]) -> Answer:
+        """Ask Airflow as `admin`, logging in as often as it takes.
 
         Raises:
-            RuntimeError: Airflow refuses; its answer is in the message.
+            AirflowError: Airflow refuses; its answer is in the message.
             OSError: Airflow does not answer.
         """
-        if not self._token:
-            self.log_in(self.settings["AIRFLOW_ADMIN_PASSWORD"])
+        self._login = self._login or self.log_in()
         try:
-            return self._fetch(f"/api/v2{path}", body, method, {"Authorization": f"Bearer {self._token}"})
-        except urllib.error.HTTPError as error:
-            if error.code in {401, 403}:
-                self._token = ""
-            raise RuntimeError(
-                f"{path}: {error.code} {error.read().decode(errors='replace')[:300]}"
-            ) from error
+            return question(self._login)
+        except AirflowError as error:
+            if error.status in {401, 403}:
+                self._login = None
+            raise
 
-    def log_in(self, password: str) -> None:
-        """Get a token for `admin`.
-
-        Raises:
-            urllib.error.HTTPError: refused, with 401 for a wrong password.
-        """
-        login = {"username": "admin", "password": password}
-        self._token = str(self._fetch("/auth/token", login, None, {})["access_token"])
+    def api(self, path: str, body: Any = None, method: str | None = None) -> Any:
+        """Make one call, of a path below the API's version, as `ask` does."""
+        return self.ask(lambda api: api.call(f"/api/v2{path}", body, method))
 
     def forget_login(self) -> None:
         """Log in anew at the next call."""
-        self._token = ""
+        self._login = None
 
     def trigger(self, **conf: Any) -> str:
         """Start a run of the batch DAG, and give its id."""
-        self.api(f"/dags/{DAG}?update_mask=is_paused", {"is_paused": False}, "PATCH")
-        return str(self.api(f"/dags/{DAG}/dagRuns", {"logical_date": None, "conf": conf})["dag_run_id"])
+        return self.ask(lambda api: api.trigger(DAG, conf)).run_id
 
     def state(self, run: str) -> str:
         """Ask for a run's state; `away` while Airflow does not answer."""
         try:
-            return str(self.api(f"/dags/{DAG}/dagRuns/{quote(run, safe='')}")["state"])
-        except (OSError, RuntimeError):
+            return self.ask(lambda api: api.state(Run(DAG, run)))
+        except (OSError, AirflowError):
             return "away"
 
     def tasks(self, run: str) -> list[dict[str, Any]]:
         """List the task instances of a run, as far as Airflow answers."""
         try:
-            path = f"/dags/{DAG}/dagRuns/{quote(run, safe='')}/taskInstances?limit=100"
-            return list(self.api(path)["task_instances"])
-        except (OSError, RuntimeError):
+            return self.ask(lambda api: api.tasks(Run(DAG, run)))
+        except (OSError, AirflowError):
             return []
 
     def log(self, run: str, task: dict[str, Any]) -> list[str]:
         """Read the lines of a task instance's last attempt, as far as Airflow has them."""
-        index = f"?map_index={task['map_index']}" if task["map_index"] >= 0 else ""
-        path = f"/dags/{DAG}/dagRuns/{quote(run, safe='')}/taskInstances/{task['task_id']}"
         try:
-            entries = self.api(f"{path}/logs/{max(1, task['try_number'])}{index}")["content"]
-        except (OSError, RuntimeError):
+            return self.ask(lambda api: api.log_lines(Run(DAG, run), task))
+        except (OSError, AirflowError):
             return []
-        return [str(entry.get("event", "")) for entry in entries]
 
     def clear_failed(self, run: str) -> None:
         """What a person does in the UI: clear the failed tasks of a run; again after an error."""
@@ -178,7 +162,7 @@ class Stack:
         for _ in range(CLEARS - 1):
             try:
                 self.api(f"/dags/{DAG}/clearTaskInstances", body)
-            except RuntimeError as error:
+            except AirflowError as error:
                 said = self.compose("logs", "--no-log-prefix", "--tail=40", "airflow-api-server", check=False)
                 print(f"not cleared: {error}: {said[-3000:]}", flush=True)
                 time.sleep(2)
@@ -198,17 +182,6 @@ class Stack:
         image = self.settings.get("IMAGEBATCH_IMAGE", "imagebatch:latest")
         volume = f"{self.project}-runs:/data/runs:ro"
         return self.run("docker", "run", "--rm", "--network", "none", "-v", volume, image, *argv)
-
-    def _fetch(self, path: str, body: Any, method: str | None, headers: Mapping[str, str]) -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}{path}",
-            data,
-            {"Content-Type": "application/json", **headers},
-            method=method,
-        )
-        with urllib.request.urlopen(request, timeout=20) as answer:
-            return json.load(answer)
 
 
 def folder_name(run: str) -> str:
@@ -238,8 +211,14 @@ def own_stack(project: str, *, keep: bool = False) -> Iterator[Stack]:
         if name and source.is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, folder / name)
-    stack = Stack(folder, project, compose_stack.free_port())
-    _write_settings(stack)
+    stack = Stack(project, folder)
+    own = {
+        "COMPOSE_PROJECT_NAME": project,
+        "IMAGEBATCH_DOCKER_INPUTS": str(ROOT / "var" / "data"),
+        "IMAGEBATCH_DOCKER_MODELS": str(ROOT / "model_store"),
+    }
+    images = {name: value for name, value in os.environ.items() if name.endswith("_IMAGE")}
+    stack.prepare(images | own, compose_stack.THIRD_PARTY)
     stack.down()  # what an interrupted test may have left
     try:
         stack.up()
@@ -248,20 +227,3 @@ def own_stack(project: str, *, keep: bool = False) -> Iterator[Stack]:
         if not keep:
             stack.down()
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _write_settings(stack: Stack) -> None:
-    subprocess.run(
-        [sys.executable, "-m", "tools.compose.env"], cwd=stack.folder, check=True, capture_output=True
-    )
-    own = {
-        "COMPOSE_PROJECT_NAME": stack.project,
-        "AIRFLOW_PORT": str(stack.port),
-        "MLFLOW_PORT": str(compose_stack.free_port()),
-        "IMAGEBATCH_DOCKER_INPUTS": str(ROOT / "var" / "data"),
-        "IMAGEBATCH_DOCKER_MODELS": str(ROOT / "model_store"),
-    }
-    images = {name: value for name, value in os.environ.items() if name.endswith("_IMAGE")}
-    images = compose_stack.third_party() | images
-    with (stack.folder / ".env").open("a") as stream:
-        stream.writelines(f"{name}={value}\n" for name, value in (images | own).items())

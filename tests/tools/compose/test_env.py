@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from tools import properties
 from tools.compose import env
 
 
@@ -18,7 +19,7 @@ def test_secrets_are_random_private_and_long(engine: Path, tmp_path: Path) -> No
     """Two files share no secret, no secret is short, and only the owner can read them."""
     first, second = tmp_path / "first", tmp_path / "second"
     assert env.main(first) == env.main(second) == 0
-    found = [env.read(path) for path in (first, second)]
+    found = [properties.read(path) for path in (first, second)]
     secret = [*env.SECRETS, "AIRFLOW_FERNET_KEY"]
     values = [content[name] for content in found for name in secret]
     assert len(set(values)) == 2 * len(secret)
@@ -31,7 +32,7 @@ def test_secrets_need_no_quoting(engine: Path, tmp_path: Path) -> None:
     """They go into database URLs, JSON and shells as they are."""
     assert engine.exists()
     env.main(tmp_path / "file")
-    content = env.read(tmp_path / "file")
+    content = properties.read(tmp_path / "file")
     assert all(content[name].replace("-", "").replace("_", "").isalnum() for name in env.SECRETS)
 
 
@@ -40,10 +41,10 @@ def test_what_is_there_is_kept(engine: Path, tmp_path: Path) -> None:
     assert engine.exists()
     path = tmp_path / "file"
     env.main(path)
-    before = env.read(path)
+    before = properties.read(path)
     path.write_text(path.read_text().replace("MLFLOW_ADMIN_PASSWORD=", "#") + "IMAGEBATCH_DOCKER_MEMORY=4g\n")
     env.main(path)
-    after = env.read(path)
+    after = properties.read(path)
     changed = {name for name in before if after[name] != before[name]}
     assert changed == {"MLFLOW_ADMIN_PASSWORD"}
     assert after["IMAGEBATCH_DOCKER_MEMORY"] == "4g"

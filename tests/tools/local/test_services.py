@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from tools import properties
 from tools.local import services
 from tools.paths import PORTS
 
@@ -14,9 +15,7 @@ def described() -> dict[str, services.Service]:
 
 def test_nothing_listens_beyond_loopback(described: dict[str, services.Service]) -> None:
     """Every address that a service is given is 127.0.0.1, and no log server is started."""
-    config = dict(
-        line.split("=", 1) for line in (services.TORCHSERVE / "config.properties").read_text().splitlines()
-    )
+    config = properties.read(services.TORCHSERVE / "config.properties")
     addresses = {name: value for name, value in config.items() if name.endswith("_address")}
     assert {value.removeprefix("http://").split(":")[0] for value in addresses.values()} == {"127.0.0.1"}
     assert described["airflow-api-server"].environment["AIRFLOW__API__HOST"] == "127.0.0.1"
@@ -28,8 +27,7 @@ def test_torchserve_gets_this_stacks_ports_and_the_handlers_settings(
     described: dict[str, services.Service],
 ) -> None:
     """The effective configuration is the handlers' own with the site's keys put in."""
-    text = (services.TORCHSERVE / "config.properties").read_text()
-    config = dict(line.split("=", 1) for line in text.splitlines())
+    config = properties.read(services.TORCHSERVE / "config.properties")
     assert described["torchserve"].argv[-1] == config["model_store"]
     assert config["inference_address"] == f"http://127.0.0.1:{PORTS['inference']}"
     assert config["metrics_mode"] == "prometheus"

@@ -1,0 +1,52 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+from tools import properties
+from tools.torchserve import NAMES, SHIPPED, TorchServe
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> TorchServe:
+    """Describe a server that was never started."""
+    return TorchServe(tmp_path / "server", tmp_path / "store", {"job_queue_size": 6})
+
+
+def test_the_shipped_configuration_is_kept_but_for_the_sites_lines(server: TorchServe) -> None:
+    """What this server does not own reads as shipped; ports, folders and settings are its own."""
+    server.configure()
+    shipped, written = properties.read(SHIPPED), properties.read(server.config)
+    changed = {name for name in shipped if written[name] != shipped[name]}
+    assert written.keys() == shipped.keys()
+    assert changed == {
+        *(f"{api}_address" for api in ("inference", "management", "metrics")),
+        *("grpc_inference_port", "grpc_management_port", "initial_worker_port"),
+        *("model_store", "allowed_urls", "vmargs", "job_queue_size"),
+    }
+    assert written["vmargs"] == f"{shipped['vmargs']} -Djava.io.tmpdir={server.temporary}"
+    assert written["allowed_urls"] == f"file://{server.store}/.*"
+
+
+def test_nothing_of_it_listens_beyond_loopback(server: TorchServe) -> None:
+    """Every address is 127.0.0.1, each with a port of its own."""
+    addresses = {
+        value for name, value in server.configuration().items() if name.endswith(("_address", "_port"))
+    }
+    hosts = [str(value).removeprefix("http://").partition(":")[0] for value in addresses]
+    assert set(hosts) - {str(port) for port in server.ports.values()} == {"127.0.0.1"}
+    assert len(set(server.ports.values())) == len(NAMES)
+
+
+def test_a_setting_that_the_shipped_file_does_not_have_is_refused(tmp_path: Path) -> None:
+    """TorchServe ignores a misspelt name in silence; whoever configures it here does not."""
+    with pytest.raises(ValueError, match="has no job_queue_sise"):
+        TorchServe(tmp_path, tmp_path, {"job_queue_sise": 6}).configure()
+
+
+def test_its_java_and_its_workers_are_the_named_ones(server: TorchServe) -> None:
+    """Everything that it leaves on disk stays in its folder, and the Java is the one that it is given."""
+    variables = server.variables(Path(sys.executable))
+    assert variables.pop("JAVA_HOME") == str(Path(sys.executable).resolve().parent.parent)
+    assert {Path(value).parent for value in variables.values()} == {server.folder}
+    assert server.argv[0] == str(server.programs / "torchserve")
