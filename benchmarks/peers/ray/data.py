@@ -1,6 +1,7 @@
-"""Ray Data with an actor pool, as its documentation shows batch inference. Input and output as `client.py`.
+"""Ray Data with an actor pool, as its documentation shows batch inference.
 
-The clock starts with the first answers: starting the actors is start-up, and stays apart.
+Input and output are those of `lib/client.py`. The clock starts with the first answers: starting the actors is
+start-up, and stays apart.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import cluster
 import numpy as np
 import ray
 import torch
@@ -54,15 +56,7 @@ def preprocess(row: dict[str, Any], transform: Any) -> dict[str, Any]:
 def main() -> int:
     """Score all photographs."""
     asked: dict[str, Any] = json.load(sys.stdin)
-    wanted = ("PEER_", "PYTHONPATH", "OMP_")
-    variables = {name: value for name, value in os.environ.items() if name.startswith(wanted)}
-    ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        runtime_env={"env_vars": variables},
-        _node_ip_address="127.0.0.1",
-        object_store_memory=10**9,
-    )
+    cluster.start()
     ray.data.DataContext.get_current().enable_progress_bars = False
     data = (as_documented if os.environ["PEER_KIND"] == "eager" else with_ours)(asked["images"])
     answers: dict[str, Any] = {}

@@ -6,7 +6,7 @@ import os
 import threading
 from typing import Any
 
-import ray
+import cluster
 from models import open_model, unpack
 from ray import serve
 from starlette.requests import Request
@@ -26,15 +26,7 @@ class Images:
 
 
 if __name__ == "__main__":
-    wanted = ("PEER_", "PYTHONPATH", "OMP_")
-    variables = {name: value for name, value in os.environ.items() if name.startswith(wanted)}
-    ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        runtime_env={"env_vars": variables},
-        _node_ip_address="127.0.0.1",
-        object_store_memory=10**9,
-    )
+    cluster.start()
     serve.start(http_options={"host": "127.0.0.1", "port": int(os.environ["PEER_PORT"])})
     serve.run(Images.bind())
     threading.Event().wait()

@@ -1,4 +1,4 @@
-"""A DataLoader and eager torch, as most would write it. Input and output are those of `client.py`."""
+"""A DataLoader and eager torch, as most would write it. Input and output are those of `lib/client.py`."""
 
 from __future__ import annotations
 
