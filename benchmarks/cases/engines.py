@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from imagebatch_training.archive import archive_paths, ensure_archive
+from imagebatch_training.archive.archive import archive_paths, ensure_archive
 from imagebatch_training.cli import CONFIG_DIR
 from imagebatch_training.errors import TrainingError
 from imagebatch_training.settings import ENGINES, load_settings

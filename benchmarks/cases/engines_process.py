@@ -19,8 +19,8 @@ import yaml
 from imagebatch_engines import CascadeEngine, Engine, Logits, load_engine
 from imagebatch_model import Settings
 from imagebatch_pixels import decode
-from imagebatch_training.data import require_data
-from imagebatch_training.reference import reference_logits
+from imagebatch_training.archive.reference import reference_logits
+from imagebatch_training.images.data import require_data
 
 MARGINS = (0.1, 0.25, 0.45, 0.9, 1.4)
 BATCHES = (1, 8, 32)

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from imagebatch_training.backbone import build
+from imagebatch_training.backbone.mobilenet import build
+from imagebatch_training.backbone.weights import KERAS, write_weights
 from imagebatch_training.cli import CONFIG_DIR
-from imagebatch_training.data import ensure_data
 from imagebatch_training.files import sha256_file, write_json
+from imagebatch_training.fit.train import ensure_trained
+from imagebatch_training.images.data import ensure_data
 from imagebatch_training.settings import Settings, load_settings
-from imagebatch_training.train import ensure_trained
-from imagebatch_training.weights import KERAS, write_weights
 from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -10,14 +10,19 @@ import pytest
 import torch
 from imagebatch_archive import MODULES, content_digest
 from imagebatch_engines import load_engine
-from imagebatch_training.archive import archive_paths, ensure_archive, golden_path, render_model_config
+from imagebatch_training.archive.archive import (
+    archive_paths,
+    ensure_archive,
+    golden_path,
+    render_model_config,
+)
+from imagebatch_training.archive.golden import IMAGES
 from imagebatch_training.errors import ConfigurationError, DataError
-from imagebatch_training.export import check_export, load_served_model
+from imagebatch_training.export.graphs import check_export, load_served_model
 from imagebatch_training.files import read_json, sha256_file
-from imagebatch_training.golden import IMAGES
-from imagebatch_training.report import require_report
+from imagebatch_training.fit.report import require_report
+from imagebatch_training.fit.train import model_path
 from imagebatch_training.settings import Model, Paths, Settings
-from imagebatch_training.train import model_path
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ from urllib.parse import unquote_to_bytes
 
 import pytest
 from imagebatch_training.cli import CONFIG_DIR, main
-from imagebatch_training.data import ensure_data
 from imagebatch_training.errors import ConfigurationError, DataError
-from imagebatch_training.labels import encode_image_id, read_labels
+from imagebatch_training.images.data import ensure_data
+from imagebatch_training.images.labels import encode_image_id, read_labels
 from imagebatch_training.settings import Settings, load_settings
 
 

@@ -5,7 +5,7 @@ import pytest
 from imagebatch_training.cli import main
 from imagebatch_training.errors import DataError
 from imagebatch_training.evaluate import compare
-from imagebatch_training.labels import Example, Labels
+from imagebatch_training.images.labels import Example, Labels
 
 HEADER = "image_id,sha256,label_1,label_2,probability_1,probability_2,model,model_version,model_digest"
 

@@ -13,16 +13,16 @@ import pytest
 import torch
 from imagebatch_engines import load_engine
 from imagebatch_pixels import decode
-from imagebatch_training import refit
-from imagebatch_training.archive import archive_paths, ensure_archive
+from imagebatch_training.archive.archive import archive_paths, ensure_archive
+from imagebatch_training.archive.parity import check_parity, compare, render, require_parity
+from imagebatch_training.archive.reference import plain_pixels
 from imagebatch_training.cli import main
 from imagebatch_training.errors import DataError
-from imagebatch_training.export import load_served_model
+from imagebatch_training.export import refit
+from imagebatch_training.export.graphs import load_served_model
 from imagebatch_training.files import read_json, sha256_file
-from imagebatch_training.parity import check_parity, compare, render, require_parity
-from imagebatch_training.reference import plain_pixels
+from imagebatch_training.fit.train import model_path
 from imagebatch_training.settings import Model, Paths, Release, Settings
-from imagebatch_training.train import model_path
 
 
 def engine(settings: Settings, folder: Path, name: str, **release: Any) -> Settings:

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from imagebatch_training.calibration import load_calibration
-from imagebatch_training.cascade import fit_margin
-from imagebatch_training.data import require_data
-from imagebatch_training.refit import refit
+from imagebatch_training.export.calibration import load_calibration
+from imagebatch_training.export.cascade import fit_margin
+from imagebatch_training.export.refit import refit
+from imagebatch_training.images.data import require_data
 from imagebatch_training.settings import Settings
 
 

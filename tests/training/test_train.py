@@ -8,18 +8,18 @@ import mlflow
 import numpy as np
 import pytest
 import torch
-from imagebatch_training.activations import load_activations, view
-from imagebatch_training.backbone import ServedModel, load_backbone
-from imagebatch_training.data import require_data
+from imagebatch_training.backbone.mobilenet import ServedModel, load_backbone
+from imagebatch_training.backbone.weights import require_weights
 from imagebatch_training.errors import ConfigurationError, DataError
-from imagebatch_training.export import load_served_model
-from imagebatch_training.finetune import start_head
-from imagebatch_training.pixels import load_pixels, pixels_key
-from imagebatch_training.probe import fit_probe
-from imagebatch_training.report import render_report, require_report
+from imagebatch_training.export.graphs import load_served_model
+from imagebatch_training.fit.activations import load_activations, view
+from imagebatch_training.fit.finetune import start_head
+from imagebatch_training.fit.probe import fit_probe
+from imagebatch_training.fit.report import render_report, require_report
+from imagebatch_training.fit.train import ensure_trained, find_report, model_path
+from imagebatch_training.images.data import require_data
+from imagebatch_training.images.pixels import load_pixels, pixels_key
 from imagebatch_training.settings import Paths, Settings, tracking_uri
-from imagebatch_training.train import ensure_trained, find_report, model_path
-from imagebatch_training.weights import require_weights
 
 
 def elsewhere(settings: Settings, folder: Path) -> Settings:

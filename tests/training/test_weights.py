@@ -8,14 +8,14 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from imagebatch_training.backbone import build, load_backbone, read_weights
+from imagebatch_training.backbone.download import fetch
+from imagebatch_training.backbone.keras_weights import convolutions, norms, read_keras_backbone
+from imagebatch_training.backbone.mobilenet import build, load_backbone, read_weights
+from imagebatch_training.backbone.weights import ensure_weights, find_weights
 from imagebatch_training.cli import CONFIG_DIR, main
-from imagebatch_training.download import fetch
 from imagebatch_training.errors import DownloadError
 from imagebatch_training.files import sha256_file
-from imagebatch_training.keras_weights import convolutions, norms, read_keras_backbone
 from imagebatch_training.settings import Settings, load_settings
-from imagebatch_training.weights import ensure_weights, find_weights
 
 
 def write_keras(path: Path) -> Path:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from imagebatch_training import metrics
-from imagebatch_training.data import require_data
 from imagebatch_training.errors import ConfigurationError, DataError
-from imagebatch_training.labels import Example, Labels
+from imagebatch_training.images.data import require_data
+from imagebatch_training.images.labels import Example, Labels
 from imagebatch_training.settings import Settings
 
 Prediction = tuple[str, float]

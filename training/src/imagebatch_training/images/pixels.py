@@ -14,9 +14,9 @@ from imagebatch_pixels import (  # type: ignore[import-untyped]  # flat modules 
     decode,
 )
 
-from imagebatch_training.data import DataSet
 from imagebatch_training.errors import DataError
 from imagebatch_training.files import publish, sha256_json
+from imagebatch_training.images.data import DataSet
 from imagebatch_training.progress import progress
 from imagebatch_training.settings import Model
 

@@ -11,9 +11,9 @@ import openvino as ov  # type: ignore[import-untyped]  # ships no type marker
 import torch
 from torch import nn
 
-from imagebatch_training.backbone import Convention, MobileNetV2, Normalise
+from imagebatch_training.backbone.mobilenet import Convention, MobileNetV2, Normalise
 from imagebatch_training.files import publish, sha256_json
-from imagebatch_training.pixels import Pixels
+from imagebatch_training.images.pixels import Pixels
 from imagebatch_training.progress import progress
 
 Activations = npt.NDArray[np.float32]

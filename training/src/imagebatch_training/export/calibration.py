@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from imagebatch_training import metrics
-from imagebatch_training.data import DataSet
-from imagebatch_training.pixels import Pixels, load_pixels, pixels_key
+from imagebatch_training.images.data import DataSet
+from imagebatch_training.images.pixels import Pixels, load_pixels, pixels_key
 from imagebatch_training.settings import Settings
 
 FOLDS = 5

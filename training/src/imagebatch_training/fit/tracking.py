@@ -18,10 +18,10 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from imagebatch_training.assessment import Assessment
 from imagebatch_training.errors import ConfigurationError
-from imagebatch_training.labels import SPLITS, Labels
-from imagebatch_training.plots import plot_confusion, plot_history
+from imagebatch_training.fit.assessment import Assessment
+from imagebatch_training.fit.plots import plot_confusion, plot_history
+from imagebatch_training.images.labels import SPLITS, Labels
 from imagebatch_training.settings import Settings, Tracking, tracking_uri
 
 _SQLITE = "sqlite:///"

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from imagebatch_pixels import PIXELS_VERSION  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
 
-from imagebatch_training.data import DataSet, require_data, split_sizes
+from imagebatch_training.backbone.weights import WeightsFile, require_weights, write_weights
 from imagebatch_training.files import read_json, sha256_file, sha256_json, write_json
-from imagebatch_training.pixels import pixels_key
+from imagebatch_training.images.data import DataSet, require_data, split_sizes
+from imagebatch_training.images.pixels import pixels_key
 from imagebatch_training.settings import Settings, tracking_uri
-from imagebatch_training.weights import WeightsFile, require_weights, write_weights
 
 if TYPE_CHECKING:
-    from imagebatch_training.experiment import Experiment
+    from imagebatch_training.fit.experiment import Experiment
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +60,8 @@ def find_report(settings: Settings) -> dict[str, Any] | None:
 
 def _train(settings: Settings, data: DataSet, weights: WeightsFile, key: str) -> dict[str, Any]:
     # Imported here: these cost seconds, which a training that is up to date need not pay.
-    from imagebatch_training import tracking  # noqa: PLC0415 - see above
-    from imagebatch_training.experiment import run_experiment  # noqa: PLC0415 - see above
+    from imagebatch_training.fit import tracking  # noqa: PLC0415 - see above
+    from imagebatch_training.fit.experiment import run_experiment  # noqa: PLC0415 - see above
 
     started = time.monotonic()
     tracking.open_experiment(settings.tracking)

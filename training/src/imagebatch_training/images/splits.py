@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from imagebatch_training import settings as conf
 from imagebatch_training.errors import DataError
-from imagebatch_training.labels import PARTS, Example, Part
-from imagebatch_training.sources import Listing
+from imagebatch_training.images.labels import PARTS, Example, Part
+from imagebatch_training.images.sources import Listing
 
 _FEWEST = 3
 """A stratum smaller than this cannot be in all three parts."""

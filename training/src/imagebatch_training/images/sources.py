@@ -11,7 +11,7 @@ from pathlib import Path
 from imagebatch_training import settings as conf
 from imagebatch_training.errors import ConfigurationError, DataError
 from imagebatch_training.files import publish
-from imagebatch_training.labels import Example, encode_image_id
+from imagebatch_training.images.labels import Example, encode_image_id
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 _SOUND, _DEFECTIVE = 0.0, 1.0

@@ -16,17 +16,17 @@ import numpy.typing as npt
 import torch
 
 from imagebatch_training import metrics
-from imagebatch_training.activations import Activations, Features, load_activations
-from imagebatch_training.assessment import Assessment, assess
-from imagebatch_training.backbone import Convention, MobileNetV2, load_backbone
-from imagebatch_training.data import DataSet
-from imagebatch_training.finetune import fine_tune, start_head
-from imagebatch_training.head import Head
-from imagebatch_training.labels import SPLITS, Split
-from imagebatch_training.pixels import load_pixels, pixels_key
-from imagebatch_training.probe import fit_probe
+from imagebatch_training.backbone.mobilenet import Convention, MobileNetV2, load_backbone
+from imagebatch_training.backbone.weights import WeightsFile
+from imagebatch_training.fit.activations import Activations, Features, load_activations
+from imagebatch_training.fit.assessment import Assessment, assess
+from imagebatch_training.fit.finetune import fine_tune, start_head
+from imagebatch_training.fit.head import Head
+from imagebatch_training.fit.probe import fit_probe
+from imagebatch_training.images.data import DataSet
+from imagebatch_training.images.labels import SPLITS, Split
+from imagebatch_training.images.pixels import load_pixels, pixels_key
 from imagebatch_training.settings import Settings
-from imagebatch_training.weights import WeightsFile
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import torch
 from imagebatch_engines import load_engine  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
 from torch import nn
 
-from imagebatch_training.backbone import ServedModel, build, read_weights
+from imagebatch_training.backbone.mobilenet import ServedModel, build, read_weights
 from imagebatch_training.errors import DataError
 
 EXACT = ("openvino", "torch")

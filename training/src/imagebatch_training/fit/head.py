@@ -7,8 +7,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from imagebatch_training.activations import Activations
-from imagebatch_training.backbone import MobileNetV2
+from imagebatch_training.backbone.mobilenet import MobileNetV2
+from imagebatch_training.fit.activations import Activations
 
 _BATCH = 128
 

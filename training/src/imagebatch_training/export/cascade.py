@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from imagebatch_training.refit import Matrix
+from imagebatch_training.export.refit import Matrix
 
 _STEP = 1e-4
 """The margin is written with this step, rounded up."""

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import openvino as ov  # type: ignore[import-untyped]  # ships no type marker
 
-from imagebatch_training import refit
-from imagebatch_training.calibration import Calibration, load_calibration
-from imagebatch_training.cascade import fit_margin
-from imagebatch_training.data import DataSet
-from imagebatch_training.export import write_graph
+from imagebatch_training.export import refit
+from imagebatch_training.export.calibration import Calibration, load_calibration
+from imagebatch_training.export.cascade import fit_margin
+from imagebatch_training.export.graphs import write_graph
 from imagebatch_training.files import write_json
+from imagebatch_training.images.data import DataSet
 from imagebatch_training.settings import Settings
 
 
@@ -44,6 +44,6 @@ def add_precision(settings: Settings, data: DataSet, folder: Path) -> None:
 def _cheap_graph(precision: str, path: Path, calibration: Calibration) -> tuple[ov.Model, str]:
     if precision == "bf16":
         return ov.Core().read_model(path), "bf16"
-    from imagebatch_training.quantise import quantise  # noqa: PLC0415 - NNCF costs a second, only int8 needs it
+    from imagebatch_training.export.quantise import quantise  # noqa: PLC0415 - NNCF costs a second, only int8 needs it
 
     return quantise(path, calibration), "f32"

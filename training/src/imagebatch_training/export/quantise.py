@@ -6,7 +6,7 @@ from pathlib import Path
 import nncf  # type: ignore[import-untyped]  # its own annotations are incomplete
 import openvino as ov  # type: ignore[import-untyped]  # ships no type marker
 
-from imagebatch_training.calibration import Calibration
+from imagebatch_training.export.calibration import Calibration
 
 
 def quantise(path: Path, calibration: Calibration) -> ov.Model:

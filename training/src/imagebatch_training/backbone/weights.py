@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import save_file
 
 from imagebatch_training import settings as conf
-from imagebatch_training.backbone import METADATA, Convention, build
-from imagebatch_training.download import fetch, fetch_from_index
+from imagebatch_training.backbone.download import fetch, fetch_from_index
+from imagebatch_training.backbone.keras_weights import read_keras_backbone
+from imagebatch_training.backbone.mobilenet import METADATA, Convention, build
 from imagebatch_training.errors import ConfigurationError, DownloadError
 from imagebatch_training.files import publish, read_json, sha256_file, write_json
-from imagebatch_training.keras_weights import read_keras_backbone
 
 log = logging.getLogger(__name__)
 

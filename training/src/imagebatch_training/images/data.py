@@ -6,9 +6,9 @@ from pathlib import Path
 
 from imagebatch_training import settings as conf
 from imagebatch_training.files import read_json, sha256_file, sha256_json, write_json
-from imagebatch_training.labels import SPLITS, Labels, check_classes, read_labels, write_labels
-from imagebatch_training.sources import read_source
-from imagebatch_training.splits import assign
+from imagebatch_training.images.labels import SPLITS, Labels, check_classes, read_labels, write_labels
+from imagebatch_training.images.sources import read_source
+from imagebatch_training.images.splits import assign
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from imagebatch_training.activations import Activations
-from imagebatch_training.backbone import MobileNetV2
-from imagebatch_training.head import Head
-from imagebatch_training.probe import ProbeFit, Targets
+from imagebatch_training.backbone.mobilenet import MobileNetV2
+from imagebatch_training.fit.activations import Activations
+from imagebatch_training.fit.head import Head
+from imagebatch_training.fit.probe import ProbeFit, Targets
 from imagebatch_training.settings import FineTune
 
 log = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from imagebatch_training.assessment import Assessment
+from imagebatch_training.fit.assessment import Assessment
 
 
 def plot_confusion(assessment: Assessment, classes: Sequence[str]) -> Figure:

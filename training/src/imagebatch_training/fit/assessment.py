@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imagebatch_training import metrics
-from imagebatch_training.labels import Labels, Split
+from imagebatch_training.images.labels import Labels, Split
 
 Logits = npt.NDArray[np.float32]
 

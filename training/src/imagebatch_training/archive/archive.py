@@ -24,14 +24,20 @@ from imagebatch_pixels import (  # type: ignore[import-untyped]  # the same
     decode,
 )
 
-from imagebatch_training.data import DataSet, require_data
+from imagebatch_training.archive.golden import golden_set
 from imagebatch_training.errors import ConfigurationError, DataError, TrainingError
-from imagebatch_training.export import EXACT, check_export, export_model, export_onnx, load_served_model
+from imagebatch_training.export.graphs import (
+    EXACT,
+    check_export,
+    export_model,
+    export_onnx,
+    load_served_model,
+)
 from imagebatch_training.files import publish, read_json, sha256_file, sha256_json, write_json, write_text
-from imagebatch_training.golden import golden_set
-from imagebatch_training.report import require_report
+from imagebatch_training.fit.report import require_report
+from imagebatch_training.fit.train import model_path
+from imagebatch_training.images.data import DataSet, require_data
 from imagebatch_training.settings import Model, Settings
-from imagebatch_training.train import model_path
 
 log = logging.getLogger(__name__)
 
@@ -209,8 +215,8 @@ def _key(settings: Settings, report: dict[str, Any], config: str) -> str:
 def _release(settings: Settings, data: DataSet, folder: Path) -> None:
     """Add what the engine needs and the certificate; refuse what does not reach the threshold."""
     # Imported here: OpenVINO's calibration and the comparison are not for the default archive.
-    from imagebatch_training import parity  # noqa: PLC0415 - see above
-    from imagebatch_training.precision import add_precision  # noqa: PLC0415 - see above
+    from imagebatch_training.archive import parity  # noqa: PLC0415 - see above
+    from imagebatch_training.export.precision import add_precision  # noqa: PLC0415 - see above
 
     add_precision(settings, data, folder)
     certificate = parity.certify(settings, data, folder, archive_name(settings.model))

@@ -3,8 +3,8 @@
 from typing import Any
 
 from imagebatch_training.errors import ConfigurationError
+from imagebatch_training.fit.train import find_report
 from imagebatch_training.settings import Settings
-from imagebatch_training.train import find_report
 
 
 def require_report(settings: Settings) -> dict[str, Any]:

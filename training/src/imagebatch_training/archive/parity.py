@@ -21,13 +21,13 @@ from imagebatch_model import ImageModel  # type: ignore[import-untyped]  # the s
 from imagebatch_model import Settings as HandlerSettings
 
 from imagebatch_training import metrics
-from imagebatch_training.data import DataSet, require_data
+from imagebatch_training.archive.reference import reference_logits
 from imagebatch_training.errors import ConfigurationError, DataError
 from imagebatch_training.files import sha256_file, write_json
+from imagebatch_training.fit.train import model_path
+from imagebatch_training.images.data import DataSet, require_data
 from imagebatch_training.progress import progress
-from imagebatch_training.reference import reference_logits
 from imagebatch_training.settings import Settings
-from imagebatch_training.train import model_path
 
 
 def check_parity(settings: Settings, mar: Path) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""MobileNetV2 and its ImageNet weights: fetched, checked, in one kind of file."""

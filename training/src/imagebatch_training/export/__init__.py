@@ -1,0 +1,1 @@
+"""The trained model as the graphs that engines load, in every precision."""

@@ -1,0 +1,1 @@
+"""Training: a linear probe and a fine-tune on both splits, assessed, tracked and reported."""

@@ -1,0 +1,1 @@
+"""Images and their labels: where they come from, how they are split, their pixels."""
