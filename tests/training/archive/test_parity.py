@@ -182,4 +182,4 @@ def test_onnx_runtime_answers_like_the_trained_model(trained: Settings, tmp_path
     np.testing.assert_allclose(onnx.infer(image), expected, atol=1e-3)
     exact.infer(image)
     np.testing.assert_allclose(onnx.features(), exact.features(), atol=1e-3)
-    assert str(Path(__file__).parents[2]).encode() not in (folder / "model.onnx").read_bytes()
+    assert str(Path(__file__).parents[3]).encode() not in (folder / "model.onnx").read_bytes()
