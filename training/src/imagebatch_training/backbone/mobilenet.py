@@ -49,6 +49,8 @@ class Convention:
 class BottomRightConv2d(nn.Conv2d):
     """A stride-2 convolution that pads as TensorFlow's "same" does for even sizes: bottom and right."""
 
+    __module__ = "imagebatch_training.backbone"  # an exported program records it: the room, not the file
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Convolve (batch, in, height, width), height and width even, to (batch, out, height/2, width/2)."""
         return super().forward(nn.functional.pad(x, (0, 1, 0, 1)))
@@ -60,6 +62,8 @@ class Normalise(nn.Module):
     Args:
         convention: Of the weights.
     """
+
+    __module__ = "imagebatch_training.backbone"  # an exported program records it: the room, not the file
 
     mean: torch.Tensor
     std: torch.Tensor
