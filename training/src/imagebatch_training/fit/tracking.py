@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -25,6 +26,8 @@ from imagebatch_training.images.labels import SPLITS, Labels
 from imagebatch_training.settings import Settings, Tracking, tracking_uri
 
 _SQLITE = "sqlite:///"
+_FOREIGN = re.compile(r"[^\w.:/-]|/(?!\w)|(?<!\w)/")
+"""What MLflow refuses in a metric's name, as part of which a class may be called anything: brackets, `//`."""
 
 
 def open_experiment(tracking: Tracking) -> None:
@@ -36,7 +39,11 @@ def open_experiment(tracking: Tracking) -> None:
     uri = tracking_uri(tracking)
     location = None
     if uri.startswith(_SQLITE):
-        Path(uri.removeprefix(_SQLITE)).parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(uri.removeprefix(_SQLITE)).parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"{folder}: {error.strerror}; correct tracking.uri") from error
         location = Path(tracking.artifacts).resolve().as_uri()
     try:
         mlflow.set_tracking_uri(uri)
@@ -106,7 +113,7 @@ def _flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 def _numbers(value: Any, name: str) -> Iterator[tuple[str, float]]:
     if isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _numbers(item, f"{name}_{key}".replace(" ", "_"))
+            yield from _numbers(item, f"{name}_{_FOREIGN.sub('_', str(key))}")
     elif isinstance(value, tuple):
         yield f"{name}_low", value[0]
         yield f"{name}_high", value[1]

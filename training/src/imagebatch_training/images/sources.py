@@ -82,6 +82,7 @@ def _read_image_folder(data: conf.Data) -> Listing:
     root = _folder(data)
     examples = []
     for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        _check_class(folder.name)
         for file in sorted(folder.rglob("*")):
             if file.is_file() and file.suffix.lower() in SUFFIXES:
                 name = encode_image_id(file.relative_to(root).as_posix())
@@ -89,18 +90,19 @@ def _read_image_folder(data: conf.Data) -> Listing:
     return Listing(examples=examples, groups=[e.label for e in examples], whole=False)
 
 
+def _check_class(name: str) -> None:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(f"folder {name!r} is not UTF-8 and cannot name a class: rename it") from error
+
+
 def _read_csv(data: conf.Data) -> Listing:
     root, path = _folder(data), Path(data.csv)
     if not path.is_file():
         raise ConfigurationError(f"no file {path}: correct data.csv")
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        columns = reader.fieldnames or []
-        wanted = [data.image_column, data.label_column, data.group_column]
-        for column in filter(None, wanted):
-            if column not in columns:
-                raise DataError(f"{path} has no column {column!r}: it has {', '.join(columns)[:200]}")
-        rows = list(reader)
+    wanted = [*filter(None, (data.image_column, data.label_column, data.group_column))]
+    rows = _read_rows(path, wanted)
     examples = [
         Example(image_id=encode_image_id(row[data.image_column]), label=row[data.label_column])
         for row in rows
@@ -108,6 +110,24 @@ def _read_csv(data: conf.Data) -> Listing:
     _check_files(examples, root, path)
     groups = [row[data.group_column] if data.group_column else "" for row in rows]
     return Listing(examples=examples, groups=groups, whole=bool(data.group_column))
+
+
+def _read_rows(path: Path, wanted: Sequence[str]) -> list[dict[str, str]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            columns = reader.fieldnames or []
+            for column in wanted:
+                if column not in columns:
+                    raise DataError(f"{path} has no column {column!r}: it has {', '.join(columns)[:200]}")
+            rows = list(reader)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8: save it as a CSV in UTF-8") from error
+    for line, row in enumerate(rows, start=2):
+        short = [column for column in wanted if row[column] is None]  # what csv gives for a row that ends early
+        if short:
+            raise DataError(f"{path}, row {line}: no value for {short[0]!r}: the row has too few columns")
+    return rows
 
 
 def _check_files(examples: Sequence[Example], root: Path, path: Path) -> None:

@@ -27,7 +27,8 @@ def assign(listing: Listing, data: conf.Data) -> None:
         data: Block size, shares and seed.
 
     Raises:
-        DataError: There are too few images or blocks for three parts.
+        DataError: There are too few images or blocks for three parts, or a part of the block split has no
+            labelled image.
     """
     examples = listing.examples
     blocks = number_blocks(listing.groups, data.block_size, whole=listing.whole)
@@ -40,6 +41,13 @@ def assign(listing: Listing, data: conf.Data) -> None:
     by_block = split_blocks(examples, data)
     for example in examples:
         example.block_split = by_block[example.block]
+    held = {example.block_split for example in examples if example.label}
+    absent = [part for part in PARTS if part not in held]
+    if absent:
+        raise DataError(
+            f"no labelled image is in the {absent[0]} blocks: change data.seed, lower data.block_size "
+            "or label more images"
+        )
 
 
 def number_blocks(groups: Sequence[str], size: int, *, whole: bool) -> npt.NDArray[np.int64]:
