@@ -45,7 +45,9 @@ def _checks() -> list[tuple[str, Argv, Path]]:
         python = f"--python-executable={program(part, 'python')}"
         checks.append((f"mypy {folder}", ["env", f"MYPYPATH={base}", *tools, "mypy", python, folder], ROOT))
     linter = program("pipeline_image", "lint-imports")
-    checks.append(("import-linter", [linter], ROOT / "pipeline_image"))
+    checks.append(("import-linter pipeline_image", [linter], ROOT / "pipeline_image"))
+    contract: Argv = ["lint-imports", "--config", "training/pyproject.toml"]
+    checks.append(("import-linter training", ["env", "PYTHONPATH=training/src", *tools, *contract], ROOT))
     for part, folder in PARTS.items():
         checks.append((f"deptry {part}", [program(part, "deptry"), folder], ROOT / part))
     return checks
