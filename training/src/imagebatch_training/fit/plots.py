@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from imagebatch_training.fit.assessment import Assessment
 
@@ -35,6 +36,7 @@ def plot_history(assessment: Assessment) -> Figure:
         epochs = [row["epoch"] for row in rows]
         axes.plot(epochs, [row["train_loss"] for row in rows], "--", label=f"train, {rate:g}")
         axes.plot(epochs, [row["validation_loss"] for row in rows], label=f"validation, {rate:g}")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch")
     axes.set_ylabel("loss (nats)")
     axes.legend()

@@ -124,7 +124,9 @@ def _read_rows(path: Path, wanted: Sequence[str]) -> list[dict[str, str]]:
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8: save it as a CSV in UTF-8") from error
     for line, row in enumerate(rows, start=2):
-        short = [column for column in wanted if row[column] is None]  # what csv gives for a row that ends early
+        short = [
+            column for column in wanted if row[column] is None
+        ]  # what csv gives for a row that ends early
         if short:
             raise DataError(f"{path}, row {line}: no value for {short[0]!r}: the row has too few columns")
     return rows

@@ -1,0 +1,181 @@
+"""The probe and the fine-tune on data whose answer is known: separable classes, and an optimum to check."""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from imagebatch_training.backbone.mobilenet import MobileNetV2, build
+from imagebatch_training.fit.finetune import Epoch, FineTuneFit, fine_tune
+from imagebatch_training.fit.probe import ProbeFit, fit_probe
+from imagebatch_training.settings import FineTune, Probe
+
+CLASSES = 3
+FIRST = 18
+TARGETS = np.arange(42) % CLASSES
+TRAIN, VALIDATION = np.arange(24), np.arange(24, 42)
+SETTINGS = FineTune(
+    first_block=FIRST, learning_rates=[1e-3, 3e-3], epochs=2, batch_size=8, averaging=0.5, dropout=0.2
+)
+NOTHING = ProbeFit(
+    weight=torch.zeros(CLASSES, 1280), bias=torch.zeros(CLASSES), penalty=1.0, validation_loss={}
+)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As training itself works: threads that wait for each other are slow where the cores are shared."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def network() -> MobileNetV2:
+    torch.manual_seed(0)
+    return build("torch", CLASSES)
+
+
+@pytest.fixture(scope="module")
+def activations() -> npt.NDArray[np.float32]:
+    """(views, images, channels, 1, 1): a pattern of its own for every class, and noise."""
+    random = np.random.default_rng(0)
+    patterns = random.normal(size=(CLASSES, 320, 1, 1))
+    noise = random.normal(size=(4, len(TARGETS), 320, 1, 1))
+    return (patterns[TARGETS] + 0.5 * noise).astype(np.float32)
+
+
+def tuned(
+    network: MobileNetV2, activations: npt.NDArray[np.float32], seed: int = 0, settings: FineTune = SETTINGS
+) -> FineTuneFit:
+    return fine_tune(
+        network,
+        activations,
+        TARGETS,
+        TRAIN,
+        VALIDATION,
+        start=NOTHING,
+        settings=settings,
+        seed=seed,
+        name="patterns",
+    )
+
+
+@pytest.fixture(scope="module")
+def fit(network: MobileNetV2, activations: npt.NDArray[np.float32]) -> FineTuneFit:
+    return tuned(network, activations)
+
+
+def test_it_learns_what_can_be_learned(fit: FineTuneFit, activations: npt.NDArray[np.float32]) -> None:
+    """From a classifier of zeros to every validation image, and the loss well below guessing."""
+    assert fit.best.validation_accuracy == 1.0
+    assert fit.best.validation_loss < np.log(CLASSES) / 2
+    predicted = fit.head.compute_logits(activations[0][VALIDATION]).argmax(1)
+    assert (predicted == TARGETS[VALIDATION]).all()
+
+
+def test_the_best_epoch_of_all_rates_is_kept(fit: FineTuneFit, activations: npt.NDArray[np.float32]) -> None:
+    """A row for every epoch of every rate; the head that comes back is the one that the best row measured."""
+    assert [(row.learning_rate, row.epoch) for row in fit.history] == [
+        (rate, epoch) for rate in (1e-3, 3e-3) for epoch in (1, 2)
+    ]
+    assert fit.best == max(fit.history, key=lambda row: (row.validation_accuracy, -row.validation_loss))
+    logits = fit.head.compute_logits(activations[0][VALIDATION]).astype(np.float64)
+    norm = np.log(np.exp(logits).sum(1))
+    loss = (norm - logits[np.arange(len(VALIDATION)), TARGETS[VALIDATION]]).mean()
+    assert fit.best.validation_loss == pytest.approx(loss, abs=1e-5)
+
+
+def test_epochs_are_ranked_by_accuracy_then_by_loss() -> None:
+    """More images right beats a smaller loss, which calibration mends; on a tie the smaller loss wins."""
+    row = Epoch(learning_rate=1e-4, epoch=1, train_loss=1.0, validation_loss=0.5, validation_accuracy=0.8)
+    better = replace(row, validation_accuracy=0.9, validation_loss=0.9)
+    calmer = replace(row, validation_loss=0.4)
+    assert sorted([better, row, calmer], key=Epoch.rank) == [row, calmer, better]
+
+
+def test_the_seed_decides_everything(network: MobileNetV2, activations: npt.NDArray[np.float32]) -> None:
+    """Order, views and dropout: the same seed gives the same weights, another seed others."""
+    short = replace(SETTINGS, learning_rates=[1e-3], epochs=1)
+    one, same, other = (tuned(network, activations, seed, short) for seed in (5, 5, 6))
+    assert one.history == same.history
+    assert torch.equal(one.head.classifier.weight, same.head.classifier.weight)
+    assert not torch.equal(one.head.classifier.weight, other.head.classifier.weight)
+
+
+def test_the_network_it_starts_from_stays_as_it_is(
+    network: MobileNetV2, activations: npt.NDArray[np.float32]
+) -> None:
+    """Both splits start from one network; and BatchNorm keeps ImageNet's statistics in what was trained."""
+    before = copy.deepcopy(network.state_dict())
+    fit = tuned(network, activations, settings=replace(SETTINGS, learning_rates=[1e-3], epochs=1))
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    norm, kept = fit.head.blocks[0][1], network.features[FIRST][1]
+    for name in ("running_mean", "running_var", "weight", "bias"):
+        assert torch.equal(getattr(norm, name), getattr(kept, name))
+    assert not torch.equal(fit.head.blocks[0][0].weight, network.features[FIRST][0].weight)
+
+
+def test_nothing_to_choose_from_is_refused(
+    network: MobileNetV2, activations: npt.NDArray[np.float32]
+) -> None:
+    """Settings refuse an empty list of rates; a caller that passes one gets no untrained head."""
+    with pytest.raises(ValueError, match="no learning rate"):
+        tuned(network, activations, settings=replace(SETTINGS, learning_rates=[]))
+
+
+def overlapping() -> torch.Tensor:
+    """Features (views, images, 10) of classes that overlap, on scales that differ by a factor of 1,000."""
+    random = np.random.default_rng(3)
+    centres = random.normal(size=(CLASSES, 10))
+    features = centres[TARGETS] + random.normal(size=(2, len(TARGETS), 10))
+    return torch.from_numpy((features * np.logspace(-1, 2, 10) + 5).astype(np.float32))
+
+
+def test_the_probe_is_at_the_optimum_of_its_penalised_loss() -> None:
+    """The gradient of mean cross-entropy + penalty x squares, on standardised features, vanishes: by numpy."""
+    features, penalty = overlapping(), 0.05
+    fit = fit_probe(
+        features,
+        TARGETS,
+        TRAIN,
+        VALIDATION,
+        classes=CLASSES,
+        probe=Probe(penalties=[penalty], iterations=500),
+    )
+    known = features[:, TRAIN].flatten(0, 1).numpy().astype(np.float64)
+    answers = np.eye(CLASSES)[np.tile(TARGETS[TRAIN], 2)]
+    std = known.std(0, ddof=1) + 1e-6
+    weight = fit.weight.numpy().astype(np.float64)
+    logits = known @ weight.T + fit.bias.numpy()
+    chances = np.exp(logits - logits.max(1, keepdims=True))
+    error = chances / chances.sum(1, keepdims=True) - answers
+    slope = error.T @ ((known - known.mean(0)) / std) / len(known) + 2 * penalty * weight * std
+    np.testing.assert_allclose(slope, 0, atol=1e-4)
+    np.testing.assert_allclose(error.mean(0), 0, atol=1e-4)
+
+
+def test_the_probe_learns_from_training_images_only() -> None:
+    """Other labels on validation images change which penalty is chosen at most, never a fit."""
+    features, probe = overlapping(), Probe(penalties=[0.05], iterations=100)
+    other = TARGETS.copy()
+    other[VALIDATION] = (other[VALIDATION] + 1) % CLASSES
+    one, two = (
+        fit_probe(features, targets, TRAIN, VALIDATION, classes=CLASSES, probe=probe)
+        for targets in (TARGETS, other)
+    )
+    assert torch.equal(one.weight, two.weight)
+    assert one.validation_loss != two.validation_loss
+
+
+def test_the_penalty_with_the_smallest_validation_loss_is_kept() -> None:
+    """A row per penalty tried, and a penalty that allows nothing gives the loss of guessing."""
+    probe = Probe(penalties=[1e4, 0.05], iterations=200)
+    fit = fit_probe(overlapping(), TARGETS, TRAIN, VALIDATION, classes=CLASSES, probe=probe)
+    assert list(fit.validation_loss) == [1e4, 0.05]
+    assert fit.validation_loss[1e4] == pytest.approx(np.log(CLASSES), abs=1e-2)
+    assert fit.penalty == 0.05
