@@ -1,6 +1,5 @@
-import http.server
+import hashlib
 import io
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +7,6 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from imagebatch_training.backbone.download import fetch
 from imagebatch_training.backbone.keras_weights import convolutions, norms, read_keras_backbone
 from imagebatch_training.backbone.mobilenet import build, load_backbone, read_weights
 from imagebatch_training.backbone.weights import ensure_weights, find_weights
@@ -16,6 +14,8 @@ from imagebatch_training.cli import CONFIG_DIR, main
 from imagebatch_training.errors import DownloadError
 from imagebatch_training.files import sha256_file
 from imagebatch_training.settings import Settings, load_settings
+
+from tests.training.server import serving
 
 
 def write_keras(path: Path) -> Path:
@@ -87,35 +87,14 @@ def test_the_wrong_padding_changes_the_features(keras_file: Path) -> None:
     assert (right - wrong).abs().max() > 0.1
 
 
-class _Files(http.server.BaseHTTPRequestHandler):
-    data = b""
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(self.data)))
-        self.end_headers()
-        self.wfile.write(self.data)
-
-    def log_message(self, *_: object) -> None:
-        """Keep quiet."""
-
-
 @pytest.fixture
 def torchvision_server() -> Iterator[tuple[str, str]]:
     """A server with a torchvision checkpoint: its URL and digest."""
-    import hashlib  # noqa: PLC0415 - for this fixture only
-
     torch.manual_seed(0)
     buffer = io.BytesIO()
     torch.save(build("torch", 1000).state_dict(), buffer)
-    handler = type("Files", (_Files,), {"data": buffer.getvalue()})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        url = f"http://127.0.0.1:{server.server_port}/mobilenet_v2.pth"
-        yield url, hashlib.sha256(buffer.getvalue()).hexdigest()
-        server.shutdown()
-        thread.join()
+    with serving({"/mobilenet_v2.pth": buffer.getvalue()}) as address:
+        yield f"{address}/mobilenet_v2.pth", hashlib.sha256(buffer.getvalue()).hexdigest()
 
 
 def settings_for(tmp_path: Path, *overrides: str) -> Settings:
@@ -139,12 +118,6 @@ def test_torchvisions_download_gives_the_same_kind_of_file(
     changed = file.path.stat().st_mtime_ns
     assert ensure_weights(settings) == file
     assert file.path.stat().st_mtime_ns == changed
-
-
-def test_a_download_with_another_digest_is_refused(torchvision_server: tuple[str, str]) -> None:
-    """Nothing is used before its digest is checked."""
-    with pytest.raises(DownloadError, match="damaged or replaced"):
-        fetch(torchvision_server[0], "b0353104", 5)
 
 
 def test_a_damaged_weights_file_is_not_used(tmp_path: Path, torchvision_server: tuple[str, str]) -> None:

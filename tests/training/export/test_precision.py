@@ -1,12 +1,22 @@
-"""Margins and fitted classifiers, from figures whose answers are known."""
+"""Margins and fitted classifiers, from figures whose answers are known; and what they add to an archive."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import openvino as ov
 import pytest
 from imagebatch_training.export.calibration import load_calibration
 from imagebatch_training.export.cascade import fit_margin
-from imagebatch_training.export.refit import refit
+from imagebatch_training.export.precision import add_precision
+from imagebatch_training.export.quantise import quantise
+from imagebatch_training.export.refit import compute, refit
+from imagebatch_training.files import read_json
 from imagebatch_training.images.data import require_data
-from imagebatch_training.settings import Settings
+from imagebatch_training.settings import Model, Release, Settings
+
+from tests.training.export.tiny import write_tiny
 
 
 def test_the_margin_is_the_smallest_that_agrees_often_enough() -> None:
@@ -59,3 +69,72 @@ def test_calibration_never_sees_a_test_image(trained: Settings) -> None:
     assert all(len(found) == 1 for found in folds.values())
     (image,) = calibration.images(calibration.members[:1])
     assert (image.shape, image.dtype) == ((1, 3, 64, 64), np.uint8)
+
+
+def served_by(trained: Settings, engine: str, **release: float) -> Settings:
+    return replace(
+        trained,
+        model=Model(**{**vars(trained.model), "engine": engine}),
+        release=Release(**{"images": 8, **release}),  # type: ignore[arg-type]  # mypy sees one type for all
+    )
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the float32 graph of a tiny network."""
+    folder = tmp_path_factory.mktemp("exported")
+    write_tiny(folder / "model.xml", 64)
+    return folder
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime", "torch"])
+def test_float32_engines_need_nothing_more(trained: Settings, engine: str, tmp_path: Path) -> None:
+    """No image is read and no file is written, not even where there is no graph."""
+    add_precision(served_by(trained, engine), require_data(trained), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_cascade_gets_a_graph_and_a_margin(trained: Settings, exported: Path, tmp_path: Path) -> None:
+    """The margin is the smallest that keeps float32's class on as many calibration images as asked for."""
+    data = require_data(trained)
+    folder = shutil.copytree(exported, tmp_path / "archive")
+    add_precision(served_by(trained, "openvino-int8-cascade", margin_agreement=1.0), data, folder)
+    assert {file.name for file in folder.iterdir()} == {
+        "model.xml",
+        "model.bin",
+        "int8.xml",
+        "int8.bin",
+        "cascade.json",
+    }
+    calibration = load_calibration(trained, data)
+    margin = read_json(folder / "cascade.json")
+    assert (margin["agreement"], margin["images"]) == (1.0, len(calibration.members))
+    count = len(calibration.members)
+    cheap, exact = (
+        compute(ov.Core().read_model(folder / name), "f32", calibration.images(calibration.members), count)[0]
+        for name in ("int8.xml", "model.xml")
+    )
+    ordered = np.sort(cheap, axis=1)
+    sure = ordered[:, -1] - ordered[:, -2] >= margin["margin"]
+    assert (cheap.argmax(1) == exact.argmax(1))[sure].all()
+
+
+def test_a_fitted_classifier_is_nearer_than_the_quantised_one(
+    trained: Settings, exported: Path, tmp_path: Path
+) -> None:
+    """Without a cascade there is no margin; the logits lie nearer to float32's than before the fit."""
+    data, calibration = require_data(trained), load_calibration(trained, require_data(trained))
+    folder = shutil.copytree(exported, tmp_path / "archive")
+    add_precision(served_by(trained, "openvino-int8"), data, folder)
+    assert not (folder / "cascade.json").exists()
+    chosen = load_calibration(served_by(trained, "openvino-int8"), data)
+    graphs = [
+        ov.Core().read_model(folder / "model.xml"),
+        quantise(folder / "model.xml", chosen),
+        ov.Core().read_model(folder / "int8.xml"),
+    ]
+    exact, before, after = (
+        compute(graph, "f32", calibration.images(calibration.members), len(calibration.members))[0]
+        for graph in graphs
+    )
+    assert np.square(after - exact).mean() < np.square(before - exact).mean()

@@ -137,7 +137,7 @@ def overlapping() -> torch.Tensor:
 
 
 def test_the_probe_is_at_the_optimum_of_its_penalised_loss() -> None:
-    """The gradient of mean cross-entropy + penalty x squares, on standardised features, vanishes: by numpy."""
+    """By numpy, the gradient of cross-entropy + penalty x squares, on standardised features, vanishes."""
     features, penalty = overlapping(), 0.05
     fit = fit_probe(
         features,

@@ -86,7 +86,7 @@ def test_dropout_is_for_training_only(network: MobileNetV2, activations: npt.NDA
 def test_installing_divides_the_logits_by_the_temperature(
     network: MobileNetV2, activations: npt.NDArray[np.float32]
 ) -> None:
-    """The network that is served gives the head's logits, calibrated, and the head's blocks in their place."""
+    """The network that is served gives the head's logits, calibrated, and has the head's blocks."""
     target = copy.deepcopy(network)
     head = Head(network, FIRST, dropout=0.2).eval()
     with torch.no_grad():
@@ -104,7 +104,7 @@ def test_installing_divides_the_logits_by_the_temperature(
 def test_the_fine_tune_starts_at_the_probe(
     network: MobileNetV2, activations: npt.NDArray[np.float32]
 ) -> None:
-    """Before the first step the head names what the probe names, and no BatchNorm is among what is trained."""
+    """Before the first step the head names what the probe names; no BatchNorm is among what is trained."""
     random = np.random.default_rng(2)
     weight = random.normal(0, 0.1, size=(CLASSES, 1280)).astype(np.float32)
     bias = random.normal(size=CLASSES).astype(np.float32)

@@ -105,7 +105,7 @@ def test_the_environment_wins_over_the_configuration(
     assert client
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     unused = Tracking(uri=f"sqlite:///{tmp_path}/unused.db", artifacts="", experiment="cells")
-    with pytest.raises(ConfigurationError, match="127.0.0.1:9"):
+    with pytest.raises(ConfigurationError, match=r"127\.0\.0\.1:9"):
         tracking.open_experiment(unused)
     assert not list(tmp_path.iterdir())
 
@@ -144,7 +144,7 @@ def test_the_splits_are_kept_image_by_image(client: mlflow.MlflowClient, tmp_pat
 def test_a_result_is_a_nested_run_whatever_its_classes_are_called(
     client: mlflow.MlflowClient, tmp_path: Path
 ) -> None:
-    """Brackets, colons and slashes in a class's name end no training; figures, steps and pictures are there."""
+    """Brackets and slashes in a class's name end no training; figures, steps and pictures are there."""
     with tracking.tracked_run("train", Settings(), {}) as run_id:
         tracking.log_assessment(ASSESSMENT, LABELS)
     run = last(client, "fine-tune, block split")

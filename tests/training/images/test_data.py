@@ -1,13 +1,11 @@
 import csv
 import importlib.util
 from pathlib import Path
-from urllib.parse import unquote_to_bytes
 
 import pytest
 from imagebatch_training.cli import CONFIG_DIR, main
-from imagebatch_training.errors import ConfigurationError, DataError
+from imagebatch_training.errors import DataError
 from imagebatch_training.images.data import ensure_data
-from imagebatch_training.images.labels import encode_image_id, read_labels
 from imagebatch_training.settings import Settings, load_settings
 
 
@@ -179,42 +177,3 @@ def test_a_missing_folder_is_exit_code_78(tmp_path: Path, capsys: pytest.Capture
     code = main(["data", "data=image-folder", f"data.images='{tmp_path}/none'", f"paths.data='{tmp_path}'"])
     assert code == 78
     assert capsys.readouterr().err == f"imagebatch-train: no folder {tmp_path}/none: correct data.images\n"
-
-
-@pytest.mark.parametrize(
-    ("override", "text"),
-    [
-        ("data.blok_size=3", "blok_size"),
-        ("data.test=0.9", "together below 1"),
-        ("finetune.epochs=few", "few"),
-        ("model.crop=100", "multiple of 32"),
-        ("data=none", "none"),
-    ],
-)
-def test_a_wrong_setting_is_named(override: str, text: str) -> None:
-    """Unknown keys, wrong types and values out of range never reach the work."""
-    with pytest.raises(ConfigurationError, match=text):
-        load_settings(CONFIG_DIR, [override])
-
-
-def test_labels_are_asked_for_before_training(tmp_path: Path) -> None:
-    """The verb that is missing is named."""
-    with pytest.raises(ConfigurationError, match="run imagebatch-train data"):
-        read_labels(tmp_path / "labels.csv", [])
-
-
-@pytest.mark.parametrize(
-    ("name", "encoded"),
-    [
-        ("a b/ü.png", "a b/ü.png"),
-        ("50%.png", "50%25.png"),
-        ("=1.png", "%3D1.png"),
-        ("line\nbreak.png", "line%0Abreak.png"),
-        ("bad\udcff.png", "bad%FF.png"),
-        ("x\u2028y\u200e.png", "x%E2%80%A8y%E2%80%8E.png"),
-    ],
-)
-def test_image_ids_are_encoded_as_documented(name: str, encoded: str) -> None:
-    """The same rule as the pipeline's, or its predictions could not be joined; the name comes back."""
-    assert encode_image_id(name) == encoded
-    assert unquote_to_bytes(encoded) == name.encode("utf-8", "surrogateescape")

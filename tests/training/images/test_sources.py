@@ -44,7 +44,7 @@ def test_the_folder_is_the_class_however_deep_the_image_lies(tmp_path: Path) -> 
 
 
 def test_hostile_file_names_come_back_as_the_same_files(tmp_path: Path) -> None:
-    """Not UTF-8, a line break, a formula, commas and quotes: through labels.csv and back to the bytes on disk."""
+    """Not UTF-8, a line break, a formula, quotes: through labels.csv and back to the bytes on disk."""
     hostile = [
         b"bad\xff.png",
         b"line\nbreak.png",

@@ -82,7 +82,7 @@ def test_the_split_does_not_follow_the_order_of_the_files() -> None:
 
 
 def test_uncertain_images_are_in_no_part_of_the_random_split() -> None:
-    """They have no label to learn or to be judged by; their block's part keeps them out of its neighbours'."""
+    """They have no label to learn; on the block split they stay on the side of their neighbours."""
     found = listing(["a", "b", ""] * 40)
     assign(found, Data(block_size=5))
     for example in found.examples:
@@ -132,7 +132,7 @@ def test_shares_that_leave_nothing_to_learn_from_name_the_setting() -> None:
 
 
 def test_a_part_without_a_labelled_image_is_refused() -> None:
-    """One of three modules is all uncertain: no figure can be computed where it lies, so nothing is trained."""
+    """One of three modules is all uncertain: where it lies no figure can be computed."""
     found = listing(["a", "b", "", "", "a", "b"], ["m0", "m0", "m1", "m1", "m2", "m2"])
     with pytest.raises(DataError, match=r"no labelled image is in the \w+ blocks: change data\.seed"):
         assign(found, Data())

@@ -34,7 +34,9 @@ def fetch(url: str, sha256: str, timeout: float) -> bytes:
     try:
         with urllib.request.urlopen(url, timeout=timeout) as reply:  # noqa: S310 - the scheme is checked above
             data = b"".join(iter(lambda: reply.read(_CHUNK), b""))
-    except (OSError, urllib.error.URLError) as error:
+    except OSError as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it holds the connection
         raise DownloadError(f"{url} does not answer: {error}") from error
     digest = hashlib.sha256(data).hexdigest()
     if not digest.startswith(sha256.lower()):

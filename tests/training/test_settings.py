@@ -1,0 +1,82 @@
+"""What a configuration may say: each rule is refused in one line that names the setting."""
+
+from pathlib import Path
+
+import pytest
+from imagebatch_training.cli import CONFIG_DIR
+from imagebatch_training.errors import ConfigurationError
+from imagebatch_training.settings import ENGINES, Tracking, load_settings, tracking_uri
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        ("data.blok_size=3", "blok_size"),
+        ("data.test=0.9", "together below 1"),
+        ("finetune.epochs=few", "few"),
+        ("model.crop=100", "multiple of 32"),
+        ("data=none", "none"),
+        ("weights.source=elsewhere", r"weights\.source must be one of auto, torchvision"),
+        ("data.kind=zip", r"data\.kind must be one of elpv, image_folder, csv"),
+        ("data.kind=csv", r"data\.csv must name a file"),
+        ("data.classes=[a,a]", r"data\.classes must not repeat a name"),
+        ("data.block_size=0", r"data\.block_size must be at least 1"),
+        ("data.validation=0", r"data\.test and data\.validation must be above 0"),
+        ("model.name=a/b", r"model\.name and model\.version must be letters"),
+        ("model.version=''", r"model\.name and model\.version must be letters"),
+        ("model.crop=288", r"at most model\.resize"),
+        ("probe.penalties=[]", r"probe\.penalties and finetune\.learning_rates must not be empty"),
+        ("finetune.first_block=19", r"finetune\.first_block must be between 1 and 18"),
+        ("finetune.batch_size=0", r"finetune\.batch_size must be at least 1"),
+        ("finetune.averaging=1", r"finetune\.averaging must be at least 0 and below 1"),
+        ("model.engine=tensorrt", r"model\.engine must be one of openvino"),
+        (
+            "release.agreement=1.1",
+            r"release\.agreement and release\.margin_agreement must be between 0 and 1",
+        ),
+        ("release.images=0", r"release\.images must be at least 1"),
+    ],
+)
+def test_a_wrong_setting_is_named(override: str, text: str) -> None:
+    """Unknown keys, wrong types and values out of range never reach the work."""
+    with pytest.raises(ConfigurationError, match=text):
+        load_settings(CONFIG_DIR, [override])
+
+
+def test_what_is_shipped_is_complete() -> None:
+    """Every setting has a value, the defaults are the demo's, and what refers to another is resolved."""
+    settings = load_settings(CONFIG_DIR, [])
+    assert settings.model.name == settings.tracking.experiment == settings.data.name == "solar-cells"
+    assert settings.data.images == "var/data/solar-cells/images"
+    assert settings.data.classes == ["mono-sound", "mono-defective", "poly-sound", "poly-defective"]
+    assert settings.model.engine == ENGINES[0]
+
+
+def test_a_setting_that_has_to_be_given_is_named() -> None:
+    """A folder of one's own images has no default."""
+    with pytest.raises(ConfigurationError, match=r"configuration: .*images"):
+        load_settings(CONFIG_DIR, ["data=image-folder"])
+
+
+def test_an_error_stays_one_bounded_line() -> None:
+    """However long what was typed is."""
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(CONFIG_DIR, [f"data.block_size={'many' * 500}"])
+    assert len(str(caught.value)) < 350
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_a_configuration_says_where_to_start(tmp_path: Path) -> None:
+    """Started from elsewhere, the command names the folder that it looked into, and the flag."""
+    with pytest.raises(ConfigurationError, match=rf"no config\.yaml in {tmp_path}: .* give --config-dir"):
+        load_settings(tmp_path, [])
+
+
+def test_the_environments_tracking_server_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLFLOW_TRACKING_URI, unless it is set to nothing."""
+    tracking = Tracking(uri="sqlite:///own.db")
+    assert tracking_uri(tracking) == "sqlite:///own.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    assert tracking_uri(tracking) == "sqlite:///own.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    assert tracking_uri(tracking) == "http://mlflow:5000"
