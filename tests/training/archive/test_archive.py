@@ -1,6 +1,7 @@
 import base64
 import json
 import os
+import re
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -161,3 +162,17 @@ def test_the_archive_names_no_path_of_this_machine(archived: Settings, tmp_path:
     files = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "model.pt2"]
     assert len(files) > 100
     assert [path.name for path in files if checkout in path.read_bytes()] == []
+
+
+def test_the_archive_names_rooms_and_no_source_file(archived: Settings, tmp_path: Path) -> None:
+    """The digest covers the names of traced classes: moving one within its room changes no byte."""
+    with zipfile.ZipFile(archive_paths(archived)[0]) as archive:
+        archive.extract("model.pt2", tmp_path)
+    with zipfile.ZipFile(tmp_path / "model.pt2") as program:
+        (member,) = [name for name in program.namelist() if name.endswith("models/model.json")]
+        names = set(re.findall(rb"imagebatch_training[\w.]*", program.read(member)))
+    assert names == {
+        b"imagebatch_training.backbone.BottomRightConv2d",
+        b"imagebatch_training.backbone.Normalise",
+        b"imagebatch_training.export.WithFeatures",
+    }
