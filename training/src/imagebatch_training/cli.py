@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
 
 # Each verb imports what it needs: torch and MLflow cost seconds, and `--help` and errors shall be quick.
 def _weights(settings: Settings, _: argparse.Namespace) -> Output:
-    from imagebatch_training.backbone.weights import ensure_weights  # noqa: PLC0415 - see above
+    from imagebatch_training.backbone.weights import ensure_weights  # noqa: PLC0415 - `--help` shall be quick
 
     file = ensure_weights(settings)
     value = {"path": str(file.path), "sha256": file.sha256, "source": file.source}
@@ -65,7 +65,7 @@ def _weights(settings: Settings, _: argparse.Namespace) -> Output:
 
 
 def _data(settings: Settings, _: argparse.Namespace) -> Output:
-    from imagebatch_training.images.data import ensure_data, split_sizes  # noqa: PLC0415 - see above
+    from imagebatch_training.images.data import ensure_data, split_sizes  # noqa: PLC0415 - `--help` shall be quick
 
     data = ensure_data(settings)
     summary, sizes = data.summary(), split_sizes(data.labels)
@@ -75,22 +75,22 @@ def _data(settings: Settings, _: argparse.Namespace) -> Output:
 
 
 def _train(settings: Settings, _: argparse.Namespace) -> Output:
-    from imagebatch_training.fit.report import render_report  # noqa: PLC0415 - see above
-    from imagebatch_training.fit.train import ensure_trained  # noqa: PLC0415 - see above
+    from imagebatch_training.fit.report import render_report  # noqa: PLC0415 - `--help` shall be quick
+    from imagebatch_training.fit.train import ensure_trained  # noqa: PLC0415 - `--help` shall be quick
 
     report = ensure_trained(settings)
     return render_report(report), report
 
 
 def _report(settings: Settings, _: argparse.Namespace) -> Output:
-    from imagebatch_training.fit.report import render_report, require_report  # noqa: PLC0415 - see above
+    from imagebatch_training.fit.report import render_report, require_report  # noqa: PLC0415 - `--help` shall be quick
 
     report = require_report(settings)
     return render_report(report), report
 
 
 def _archive(settings: Settings, _: argparse.Namespace) -> Output:
-    from imagebatch_training.archive.archive import archive_paths, ensure_archive  # noqa: PLC0415 - see above
+    from imagebatch_training.archive.archive import archive_paths, ensure_archive  # noqa: PLC0415 - `--help` shall be quick
 
     record = ensure_archive(settings)
     path, _record_path = archive_paths(settings)
@@ -98,8 +98,8 @@ def _archive(settings: Settings, _: argparse.Namespace) -> Output:
 
 
 def _parity(settings: Settings, arguments: argparse.Namespace) -> Output:
-    from imagebatch_training.archive.archive import archive_paths  # noqa: PLC0415 - see above
-    from imagebatch_training.archive.parity import check_parity, render, require_parity  # noqa: PLC0415 - see above
+    from imagebatch_training.archive.archive import archive_paths  # noqa: PLC0415 - `--help` shall be quick
+    from imagebatch_training.archive.parity import check_parity, render, require_parity  # noqa: PLC0415 - `--help` shall be quick
 
     certificate = check_parity(settings, arguments.archive or archive_paths(settings)[0])
     require_parity(certificate)
@@ -107,7 +107,7 @@ def _parity(settings: Settings, arguments: argparse.Namespace) -> Output:
 
 
 def _evaluate(settings: Settings, arguments: argparse.Namespace) -> Output:
-    from imagebatch_training.evaluate import evaluate, render  # noqa: PLC0415 - see above
+    from imagebatch_training.evaluate import evaluate, render  # noqa: PLC0415 - `--help` shall be quick
 
     result = evaluate(settings, arguments.predictions)
     return render(result), result

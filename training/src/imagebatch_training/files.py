@@ -27,7 +27,7 @@ def sha256_json(value: Any) -> str:
 
 @contextmanager
 def publish(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`, which takes the name `path` when the block ends well.
+    """Yield a temporary path beside `path`, which takes the name `path` when the block ends well.
 
     Args:
         path: Where the file shall be; missing folders are made.

@@ -204,7 +204,7 @@ class Settings:
 
 
 def tracking_uri(tracking: Tracking) -> str:
-    """Give the MLflow URI that is used: `MLFLOW_TRACKING_URI` where it is set, else the configured one."""
+    """Return the MLflow URI that is used: `MLFLOW_TRACKING_URI` where it is set, else the configured one."""
     return os.environ.get("MLFLOW_TRACKING_URI") or tracking.uri
 
 

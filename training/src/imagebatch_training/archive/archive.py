@@ -19,7 +19,7 @@ from imagebatch_archive import (  # type: ignore[import-untyped]  # flat modules
     content_digest,
     file_digest,
 )
-from imagebatch_pixels import (  # type: ignore[import-untyped]  # the same
+from imagebatch_pixels import (  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
     PIXELS_VERSION,
     decode,
 )
@@ -85,24 +85,24 @@ def ensure_archive(settings: Settings) -> dict[str, Any]:
 
 
 def archive_name(model: Model) -> str:
-    """Give the name of an archive: the model's, and where it is not the default one its engine's."""
+    """Return the name of an archive: the model's, and where it is not the default one its engine's."""
     short = model.engine.removeprefix("openvino-")
     return model.name if model.engine == DEFAULT else f"{model.name}-{short}"
 
 
 def archive_paths(settings: Settings) -> tuple[Path, Path]:
-    """Give the paths of the archive and of its record."""
+    """Return the paths of the archive and of its record."""
     store, name = Path(settings.paths.model_store), archive_name(settings.model)
     return store / f"{name}.mar", store / f"{name}.json"
 
 
 def golden_path(settings: Settings) -> Path:
-    """Give the path of the golden images."""
+    """Return the path of the golden images."""
     return Path(settings.paths.model_store) / f"{archive_name(settings.model)}.golden.json"
 
 
 def render_model_config(handlers: Path, model: Model) -> str:
-    """Give the text of `model-config.yaml`, with this model's engine, input size and pixels in it.
+    """Return the text of `model-config.yaml`, with this model's engine, input size and pixels in it.
 
     Args:
         handlers: Folder with the `model-config.yaml` that is the template.
@@ -214,9 +214,8 @@ def _key(settings: Settings, report: dict[str, Any], config: str) -> str:
 
 def _release(settings: Settings, data: DataSet, folder: Path) -> None:
     """Add what the engine needs and the certificate; refuse what does not reach the threshold."""
-    # Imported here: OpenVINO's calibration and the comparison are not for the default archive.
-    from imagebatch_training.archive import parity  # noqa: PLC0415 - see above
-    from imagebatch_training.export.precision import add_precision  # noqa: PLC0415 - see above
+    from imagebatch_training.archive import parity  # noqa: PLC0415 - not for the default archive
+    from imagebatch_training.export.precision import add_precision  # noqa: PLC0415 - not for the default archive
 
     add_precision(settings, data, folder)
     certificate = parity.certify(settings, data, folder, archive_name(settings.model))

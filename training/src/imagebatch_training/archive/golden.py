@@ -19,7 +19,7 @@ TOLERANCE = 2e-3
 
 
 def golden_set(folder: Path, images: Sequence[Path]) -> dict[str, Any]:
-    """Asks an unpacked archive about images, through the engine that will serve it.
+    """Ask an unpacked archive about images, through the engine that will serve it.
 
     Args:
         folder: The archive's files.

@@ -17,7 +17,7 @@ import yaml
 from imagebatch_archive import (  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
     MODULES,
 )
-from imagebatch_model import ImageModel  # type: ignore[import-untyped]  # the same
+from imagebatch_model import ImageModel  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
 from imagebatch_model import Settings as HandlerSettings
 
 from imagebatch_training import metrics

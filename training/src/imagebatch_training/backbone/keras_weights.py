@@ -56,13 +56,13 @@ def _tensor(array: Any) -> torch.Tensor:
 
 
 def _blocks() -> Iterator[tuple[str, str]]:
-    """Give Keras's prefix and torchvision's name of the 16 blocks that expand; the first does not."""
+    """Yield Keras's prefix and torchvision's name of the 16 blocks that expand; the first does not."""
     for block in range(1, 17):
         yield f"block_{block}", f"features.{block + 1}.conv"
 
 
 def convolutions() -> Iterator[tuple[str, str, str]]:
-    """Give Keras's name, torchvision's name and the kind of kernel of every convolution."""
+    """Yield Keras's name, torchvision's name and the kind of kernel of every convolution."""
     yield "Conv1", "features.0.0", "kernel"
     yield "expanded_conv_depthwise", "features.1.conv.0.0", "depthwise_kernel"
     yield "expanded_conv_project", "features.1.conv.1", "kernel"
@@ -74,7 +74,7 @@ def convolutions() -> Iterator[tuple[str, str, str]]:
 
 
 def norms() -> Iterator[tuple[str, str]]:
-    """Give Keras's and torchvision's name of every BatchNorm."""
+    """Yield Keras's and torchvision's name of every BatchNorm."""
     yield "bn_Conv1", "features.0.1"
     yield "expanded_conv_depthwise_BN", "features.1.conv.0.1"
     yield "expanded_conv_project_BN", "features.1.conv.2"

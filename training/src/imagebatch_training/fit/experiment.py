@@ -58,7 +58,7 @@ class Experiment:
         return next(one for one in self.trained if one.assessment is best)
 
     def served_state(self) -> dict[str, torch.Tensor]:
-        """Give the state_dict of what is served."""
+        """Return the state_dict of what is served."""
         return {name: torch.from_numpy(value) for name, value in self.served().state.items()}
 
 

@@ -24,12 +24,12 @@ _SQLITE = "sqlite:///"
 
 
 def model_path(settings: Settings) -> Path:
-    """Give the path of the served weights: a safetensors file like the ImageNet one, classifier included."""
+    """Return the path of the served weights: safetensors like the ImageNet file, with the classifier."""
     return Path(settings.paths.training) / f"{settings.model.name}.safetensors"
 
 
 def report_path(settings: Settings) -> Path:
-    """Give the path of the report."""
+    """Return the path of the report."""
     return Path(settings.paths.training) / "report.json"
 
 
@@ -59,9 +59,8 @@ def find_report(settings: Settings) -> dict[str, Any] | None:
 
 
 def _train(settings: Settings, data: DataSet, weights: WeightsFile, key: str) -> dict[str, Any]:
-    # Imported here: these cost seconds, which a training that is up to date need not pay.
-    from imagebatch_training.fit import tracking  # noqa: PLC0415 - see above
-    from imagebatch_training.fit.experiment import run_experiment  # noqa: PLC0415 - see above
+    from imagebatch_training.fit import tracking  # noqa: PLC0415 - costs seconds, which a current training saves
+    from imagebatch_training.fit.experiment import run_experiment  # noqa: PLC0415 - costs seconds, which a current training saves
 
     started = time.monotonic()
     tracking.open_experiment(settings.tracking)

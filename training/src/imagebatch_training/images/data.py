@@ -64,7 +64,7 @@ def require_data(settings: conf.Settings) -> DataSet:
 
 
 def labels_path(settings: conf.Settings) -> Path:
-    """Give the path of `labels.csv`."""
+    """Return the path of `labels.csv`."""
     return Path(settings.paths.data) / settings.data.name / "labels.csv"
 
 

@@ -44,7 +44,7 @@ class Example:
     extra: dict[str, str] = field(default_factory=dict)
 
     def path(self, images: Path) -> Path:
-        """Give the image's path in a folder of images."""
+        """Return the image's path in a folder of images."""
         return images / unquote_to_bytes(self.image_id).decode("utf-8", "surrogateescape")
 
 
@@ -61,16 +61,16 @@ class Labels:
     classes: Sequence[str]
 
     def targets(self) -> npt.NDArray[np.int64]:
-        """Give the class index of every image, -1 for uncertain ones."""
+        """Return the class index of every image, -1 for uncertain ones."""
         index = {name: number for number, name in enumerate(self.classes)}
         return np.array([index[e.label] if e.label else -1 for e in self.examples], dtype=np.int64)
 
     def blocks(self) -> npt.NDArray[np.int64]:
-        """Give the block of every image."""
+        """Return the block of every image."""
         return np.array([example.block for example in self.examples], dtype=np.int64)
 
     def members(self, split: Split, part: Part) -> npt.NDArray[np.int64]:
-        """Give the positions of the labelled images of one part of a split, in file order."""
+        """Return the positions of the labelled images of one part of a split, in file order."""
         return np.array(
             [i for i, e in enumerate(self.examples) if e.label and _part(e, split) == part], dtype=np.int64
         )

@@ -20,7 +20,7 @@ _FEWEST = 3
 
 
 def assign(listing: Listing, data: conf.Data) -> None:
-    """Give every image its block and its part of both splits.
+    """Assign every image its block and its part of both splits.
 
     Args:
         listing: Its examples are changed in place.
