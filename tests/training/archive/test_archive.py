@@ -11,13 +11,9 @@ import pytest
 import torch
 from imagebatch_archive import MODULES, content_digest
 from imagebatch_engines import load_engine
-from imagebatch_training.archive.archive import (
-    archive_paths,
-    ensure_archive,
-    golden_path,
-    render_model_config,
-)
+from imagebatch_training.archive.archive import archive_paths, ensure_archive, golden_path
 from imagebatch_training.archive.golden import IMAGES
+from imagebatch_training.archive.mar import render_model_config
 from imagebatch_training.errors import ConfigurationError, DataError
 from imagebatch_training.export.graphs import check_export, load_served_model
 from imagebatch_training.files import read_json, sha256_file

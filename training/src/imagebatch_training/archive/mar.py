@@ -1,0 +1,125 @@
+"""The `.mar` itself: the files that it holds, packed so that the same files give the same bytes."""
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+import yaml
+from imagebatch_archive import MODULES  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
+from imagebatch_pixels import PIXELS_VERSION  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
+
+from imagebatch_training.errors import ConfigurationError, TrainingError
+from imagebatch_training.export.graphs import export_model, export_onnx, load_served_model
+from imagebatch_training.files import write_json, write_text
+from imagebatch_training.fit.train import model_path
+from imagebatch_training.settings import Model, Settings
+
+DEFAULT = "openvino"
+"""The engine of the archive that carries the model's own name."""
+_TIME = (1980, 1, 1, 0, 0, 0)
+_CREATED = "01/01/1980 00:00:00"
+
+
+def archive_name(model: Model) -> str:
+    """Return the name of an archive: the model's, and where it is not the default one its engine's."""
+    short = model.engine.removeprefix("openvino-")
+    return model.name if model.engine == DEFAULT else f"{model.name}-{short}"
+
+
+def render_model_config(handlers: Path, model: Model) -> str:
+    """Return the text of `model-config.yaml`, with this model's engine, input size and pixels in it.
+
+    Args:
+        handlers: Folder with the `model-config.yaml` that is the template.
+        model: `engine`, `resize` and `crop`.
+
+    Raises:
+        ConfigurationError: The template is missing.
+    """
+    path = handlers / "model-config.yaml"
+    if not path.is_file():
+        raise ConfigurationError(f"no {path}: correct paths.handlers")
+    text = path.read_text(encoding="utf-8")
+    config = yaml.safe_load(text)
+    own = {"engine": model.engine, "resize": model.resize, "crop": model.crop, "pixels": PIXELS_VERSION}
+    wanted = config["imagebatch"] | own
+    if wanted == config["imagebatch"]:
+        return text  # with its comments
+    return yaml.safe_dump(config | {"imagebatch": wanted}, sort_keys=False)
+
+
+def collect_files(settings: Settings, labels: list[str], config: str, folder: Path) -> None:
+    """Put everything that the archive shall hold into a folder.
+
+    Args:
+        settings: Paths and input size.
+        labels: Class names in order.
+        config: Text of `model-config.yaml`.
+        folder: Empty.
+
+    Raises:
+        ConfigurationError: A file of the handler is missing.
+    """
+    for name in MODULES:
+        source = Path(settings.paths.handlers) / name
+        if not source.is_file():
+            raise ConfigurationError(f"no {source}: correct paths.handlers")
+        shutil.copyfile(source, folder / name)
+    write_text(folder / "model-config.yaml", config)
+    write_json(folder / "index_to_name.json", {str(index): name for index, name in enumerate(labels)})
+    served, crop = load_served_model(model_path(settings)), settings.model.crop
+    export_model(served, crop, folder)
+    if settings.model.engine == "onnxruntime":
+        export_onnx(served, crop, folder / "model.onnx")
+
+
+def pack(folder: Path, model: Model, target: Path) -> None:
+    """Make a `.mar` with torch-model-archiver and rewrite it so that the same files give the same bytes.
+
+    Args:
+        folder: From `collect_files`.
+        model: Name and version.
+        target: Path of the archive.
+
+    Raises:
+        TrainingError: torch-model-archiver failed.
+    """
+    special = {MODULES[0], "model.pt2", "model-config.yaml"}
+    extra = sorted(str(file) for file in folder.iterdir() if file.name not in special)
+    with tempfile.TemporaryDirectory() as temporary:
+        arguments = {
+            "--model-name": archive_name(model),
+            "--version": model.version,
+            "--serialized-file": str(folder / "model.pt2"),
+            "--handler": str(folder / MODULES[0]),
+            "--config-file": str(folder / "model-config.yaml"),
+            "--extra-files": ",".join(extra),
+            "--export-path": temporary,
+        }
+        command = [str(Path(sys.executable).parent / "torch-model-archiver")]
+        command += [part for pair in arguments.items() for part in pair]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - no shell, our own arguments
+        made = Path(temporary) / f"{archive_name(model)}.mar"
+        if done.returncode != 0 or not made.is_file():
+            reason = (done.stderr.strip().splitlines() or ["no output"])[-1][:200]
+            raise TrainingError(f"torch-model-archiver failed: {reason}")
+        rewrite_reproducibly(made, target)
+
+
+def rewrite_reproducibly(source: Path, target: Path) -> None:
+    """Copy a `.mar` with sorted members, fixed times and modes, and a fixed `createdOn` in its manifest."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for name in sorted(name for name in old.namelist() if not name.endswith("/")):
+            data = old.read(name)
+            if name == "MAR-INF/MANIFEST.json":
+                data = json.dumps(
+                    json.loads(data) | {"createdOn": _CREATED}, indent=2, sort_keys=True
+                ).encode()
+            entry = zipfile.ZipInfo(name, _TIME)
+            entry.external_attr = 0o644 << 16
+            entry.create_system = 3  # Unix, whatever this machine is
+            new.writestr(entry, data, zipfile.ZIP_DEFLATED, 6)
