@@ -15,7 +15,6 @@ from datetime import datetime
 
 import numpy as np
 import numpy.typing as npt
-import ruptures
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -23,7 +22,8 @@ Integers = npt.NDArray[np.int64]
 # Fewer runs than this carry no trend; for weekdays, three of each.
 LEAST_RUNS = 14
 _LEAST_PER_WEEKDAY = 3
-_LEAST_SEGMENT = 4
+# Runs on either side of a change of level.
+LEAST_SEGMENT = 4
 _MOST_CHANGES = 3
 _WEEK = 7
 # Shuffles at a time; a test that shows no promise ends with the first of them.
@@ -109,10 +109,9 @@ def _levels(values: Floats, alpha: float, chance: np.random.Generator) -> tuple[
     while open_segments and len(accepted) < _MOST_CHANGES:
         start, end = open_segments.pop(0)
         segment = values[start:end]
-        if len(segment) < 2 * _LEAST_SEGMENT or np.ptp(segment) == 0:
+        if len(segment) < 2 * LEAST_SEGMENT or np.ptp(segment) == 0:
             continue
-        found = ruptures.Binseg(model="l2", min_size=_LEAST_SEGMENT, jump=1).fit(segment).predict(n_bkps=1)
-        at = int(found[0])
+        at = best_split(segment)
         fitted = np.where(np.arange(len(segment)) < at, segment[:at].mean(), segment[at:].mean())
         p = _p_value(segment, _best_gain, _independence(segment - fitted), alpha, chance)
         if p <= alpha:
@@ -161,14 +160,33 @@ def _independence(rest: Floats) -> float:
     return (1 - resemblance) / (1 + resemblance)
 
 
+def best_split(values: Floats) -> int:
+    """Return the number of the first run of the second level, where two levels explain a series best.
+
+    Args:
+        values: Shape (runs,), at least `2 * LEAST_SEGMENT`. Of several places that explain it as well, the
+            first is returned.
+    """
+    return LEAST_SEGMENT + int(np.argmax(_gains(values[None])))
+
+
 def _best_gain(rows: Floats) -> Floats:
-    """Largest reduction of the squared error by two levels instead of one: shape (rows,)."""
-    size = rows.shape[1]
-    left = np.arange(1, size)
-    sums = np.cumsum(rows - rows.mean(axis=1, keepdims=True), axis=1)[:, :-1]
-    gain = sums**2 * size / (left * (size - left))
-    best: Floats = gain[:, _LEAST_SEGMENT - 1 : size - _LEAST_SEGMENT].max(axis=1)
+    """Return the gain of the best split of each row: shape (rows,)."""
+    best: Floats = _gains(rows).max(axis=1)
     return best
+
+
+def _gains(rows: Floats) -> Floats:
+    """Return how much less squared error two levels leave than one, for every place to split at.
+
+    Returns:
+        Shape (rows, places): the first place has `LEAST_SEGMENT` runs on its left, the last one on its right.
+    """
+    size = rows.shape[1]
+    left = np.arange(LEAST_SEGMENT, size - LEAST_SEGMENT + 1)
+    sums = np.cumsum(rows - rows.mean(axis=1, keepdims=True), axis=1)[:, left[0] - 1 : left[-1]]
+    gains: Floats = sums**2 * size / (left * (size - left))
+    return gains
 
 
 def _slope(values: Floats, alpha: float, chance: np.random.Generator) -> Slope | None:
