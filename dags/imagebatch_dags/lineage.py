@@ -23,24 +23,9 @@ class StageLineage:
         """Describe what the stage has done, when it has."""
         if not self.result:
             return None
-        from imagebatch_dags.lineage_facets import lineage_of  # noqa: PLC0415 - only where lineage is sent
+        # The provider's classes cost a second and 400 modules, which no reading of a DAG file should pay.
+        from imagebatch_dags.lineage_facets import lineage_of  # noqa: PLC0415 - costs a second, see above
 
         command: list[str] = list(getattr(self, "command", None) or [])
         flags = [part.split("=", 1)[1] for part in command if part.startswith(("--input=", "--manifest="))]
         return lineage_of([flag for flag in flags if flag], self.result)
-
-
-def named(uri: str) -> tuple[str, str]:
-    """Split a URI or path as OpenLineage names datasets.
-
-    Args:
-        uri: such as `s3://bucket/key` or `/data/inputs`.
-
-    Returns:
-        Namespace (`s3://bucket`, `file`) and name (`key`, `/data/inputs`).
-    """
-    scheme, found, rest = uri.partition("://")
-    if not found or scheme == "file":
-        return "file", rest if found else uri
-    host, _, path = rest.partition("/")
-    return f"{scheme}://{host}", path or "/"

@@ -8,8 +8,6 @@ from openlineage.client.event_v2 import InputDataset, OutputDataset
 from openlineage.client.facet_v2 import RunFacet
 from openlineage.client.generated.output_statistics_output_dataset import OutputStatisticsOutputDatasetFacet
 
-from imagebatch_dags.lineage import named
-
 # The stage's counts and its model, as its last line names them (docs/reference/protocol.md).
 COUNTS = ("listed", "accepted", "rejected", "predicted", "failed", "resumed", "shards")
 MODEL = {"model": "name", "model_version": "version", "model_digest": "digest"}
@@ -56,3 +54,19 @@ def lineage_of(inputs: list[str], result: dict[str, Any]) -> OperatorLineage[Any
         outputs=outputs,
         run_facets={"imagebatch": facet},
     )
+
+
+def named(uri: str) -> tuple[str, str]:
+    """Split a URI or path as OpenLineage names datasets.
+
+    Args:
+        uri: such as `s3://bucket/key` or `/data/inputs`.
+
+    Returns:
+        Namespace (`s3://bucket`, `file`) and name (`key`, `/data/inputs`).
+    """
+    scheme, found, rest = uri.partition("://")
+    if not found or scheme == "file":
+        return "file", rest if found else uri
+    host, _, path = rest.partition("/")
+    return f"{scheme}://{host}", path or "/"

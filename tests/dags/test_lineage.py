@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from imagebatch_dags.lineage import StageLineage, named
+from imagebatch_dags.lineage import StageLineage
+from imagebatch_dags.lineage_facets import named
 
 RESULT = {
     "run_id": "nightly-1",
