@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ from imagebatch.measure import (
 from imagebatch.measure.bench_table import table
 from imagebatch.measure.clock import Clock
 from imagebatch.model_apis import open_backend
+from imagebatch.model_apis.base import ModelApi
 from imagebatch.model_apis.local.pool import LocalModel, cores
 from imagebatch.settings import BenchSettings
 from imagebatch.stages.score import score
@@ -78,11 +80,12 @@ def bench(settings: BenchSettings) -> Bench:
     """
     with prepared_run(settings) as run:
         local, missing = open_inprocess(settings, run.description.model, settings.seconds)
-        try:
-            measured = _rounds(_Measurements(settings, run, local), settings.rounds)
-        finally:
+        with ExitStack() as opened:
             if local:
-                local.close()
+                opened.callback(local.close)
+            api = open_backend(settings.backend, settings, settings.model, settings.model_version)
+            opened.callback(api.close)
+            measured = _rounds(_Measurements(settings, run, api, local), settings.rounds)
         result = Bench(measured, verdict(measured), missing, len(run.rows), cores())
     print(table(result.figures, result.verdict, missing))  # noqa: T201 (what the command is for)
     return result
@@ -100,13 +103,15 @@ def _rounds(measure: _Measurements, rounds: int) -> dict[Ceiling, Figure]:
 
 
 class _Measurements:
-    def __init__(self, settings: BenchSettings, run: PreparedRun, local: LocalModel | None) -> None:
+    def __init__(
+        self, settings: BenchSettings, run: PreparedRun, api: ModelApi, local: LocalModel | None
+    ) -> None:
         self._settings = settings
         self._run = run
+        self._api = api
         self._local = local
         self._source = image_source(settings)
         self._sample = read_sample(run.uris, self._source)
-        self._api = open_backend(settings.backend, settings, settings.model, settings.model_version)
 
     def round(self, number: int) -> Readings:
         """One reading of everything; number 0 is the warm-up."""
@@ -129,7 +134,7 @@ class _Measurements:
         return {Ceiling.DECODE: found.decode, Ceiling.MODEL: found.model, Ceiling.IN_PROCESS: found.both}
 
     def _server(self, seconds: int) -> Readings:
-        if isinstance(self._api, LocalModel):
+        if not self._api.has_server:
             return {}
         reading = server_ceiling(
             self._api,

@@ -5,18 +5,12 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol, runtime_checkable
 
 from imagebatch.errors import ModelApiUnavailableError
 from imagebatch.measure.clock import Clock, Reading
-from imagebatch.model_apis.base import ApiFaultError, ImagePayload, ModelApi, Reply
-
-
-@runtime_checkable
-class _Preparing(Protocol):
-    def prepared(self, images: Sequence[ImagePayload], top_k: int) -> Callable[[], Reply]: ...
+from imagebatch.model_apis.base import ApiFaultError, ImagePayload, ModelApi
 
 
 def server_ceiling(
@@ -46,7 +40,7 @@ def server_ceiling(
     """
     api.describe()  # a client finds out by it how images may be handed over, as the scorer's does
     packs = [images[start : start + pack_size] for start in range(0, len(images), pack_size)]
-    asks = itertools.cycle([(len(pack), _ask(api, pack, top_k)) for pack in packs])
+    asks = itertools.cycle([(len(pack), api.prepared(pack, top_k)) for pack in packs])
     answered: list[tuple[float, int]] = []
     lock = threading.Lock()
     clock = Clock()
@@ -67,12 +61,6 @@ def server_ceiling(
                 f"the model API failed while it was measured: {fault}; measure when it is well"
             ) from fault
     return clock.reading(sum(size for _, size in answered), rate=_steady(answered, seconds, clock))
-
-
-def _ask(api: ModelApi, images: Sequence[ImagePayload], top_k: int) -> Callable[[], Reply]:
-    if isinstance(api, _Preparing):
-        return api.prepared(images, top_k)
-    return lambda: api.predict(images, top_k)
 
 
 def _steady(answered: list[tuple[float, int]], seconds: float, clock: Clock) -> float:

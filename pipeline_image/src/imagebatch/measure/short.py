@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict
 
 from imagebatch.contracts.records import RunDescription
@@ -21,7 +22,6 @@ from imagebatch.measure.server import server_ceiling
 from imagebatch.measure.storage import read_ceiling
 from imagebatch.measure.verdict import Ceiling, verdict
 from imagebatch.model_apis import open_backend
-from imagebatch.model_apis.local.pool import LocalModel
 from imagebatch.runs.folder import RunFolder
 from imagebatch.settings import ScoringSettings
 
@@ -70,16 +70,16 @@ def _measured(
     source = image_source(description)
     images = read_sample(uris, source, _IMAGES)
     readings = {Ceiling.STORAGE: read_ceiling(source, uris[:_IMAGES], settings.in_flight + 1, 1)}
-    api = open_backend(description.backend, settings, pin.name, pin.version)
-    if not isinstance(api, LocalModel):
-        readings[Ceiling.SERVER] = server_ceiling(
-            api,
-            images,
-            pack_size=settings.pack_size,
-            in_flight=settings.in_flight,
-            top_k=description.top_k,
-            seconds=_SECONDS,
-        )
+    with closing(open_backend(description.backend, settings, pin.name, pin.version)) as api:
+        if api.has_server:
+            readings[Ceiling.SERVER] = server_ceiling(
+                api,
+                images,
+                pack_size=settings.pack_size,
+                in_flight=settings.in_flight,
+                top_k=description.top_k,
+                seconds=_SECONDS,
+            )
     local, missing = open_inprocess(settings, pin, _SECONDS)
     if local is None:
         log.info("in-process ceilings not measured", do=missing)

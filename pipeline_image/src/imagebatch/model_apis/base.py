@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from imagebatch.contracts.records import ModelPin
 
@@ -88,11 +88,16 @@ class ApiFaultError(Exception):
 
 
 class ModelApi(Protocol):
-    """A served model. Safe to call from several threads.
+    """A served model. Safe to call from several threads. An implementation derives from it.
 
     Embeddings are a capability that an API may lack: it then describes its model without `embedding`, ignores
     `ImagePayload.embed`, and answers without them.
+
+    Attributes:
+        has_server: Whether a server answers, whose own rate can be measured.
     """
+
+    has_server: ClassVar[bool] = True
 
     def describe(self) -> ModelPin:
         """The served model's name, version, digest and labels.
@@ -116,3 +121,14 @@ class ModelApi(Protocol):
             ApiFaultError: No answers that can be trusted.
             ConfigurationError: Unknown model, or credentials refused.
         """
+
+    def prepared(self, images: Sequence[ImagePayload], top_k: int) -> Callable[[], Reply]:
+        """Return a call that predicts the images, as often as it is made.
+
+        An API that can make its request once does so here, so that the call measures the server alone.
+        """
+        return lambda: self.predict(images, top_k)
+
+    def close(self) -> None:
+        """End what was started for it, if anything was."""
+        return

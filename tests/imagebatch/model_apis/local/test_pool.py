@@ -84,6 +84,12 @@ def test_every_api_answers_several_threads(api: ModelApi) -> None:
     assert replies == [api.predict(pack, 2) for pack in packs]
 
 
+def test_every_api_answers_as_often_as_what_it_prepared_is_called(api: ModelApi) -> None:
+    """A prepared request gives the answers of `predict`, at its first call and at its second."""
+    again = api.prepared(GOOD, 2)
+    assert [again(), again()] == [api.predict(GOOD, 2)] * 2
+
+
 def test_every_api_tells_a_bad_image_from_a_bad_request(api: ModelApi) -> None:
     """One bad image costs its own row; its neighbours have their answers."""
     reply = api.predict([GOOD[0], ImagePayload("bad", b"\xff\xd8\xff BROKEN"), GOOD[1]], 2)

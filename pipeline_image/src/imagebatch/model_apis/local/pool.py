@@ -16,7 +16,7 @@ from pathlib import Path
 
 from imagebatch.contracts.records import ModelPin
 from imagebatch.errors import ConfigurationError, UnknownModelError
-from imagebatch.model_apis.base import PROBE, ApiFaultError, Fault, ImagePayload, Reply
+from imagebatch.model_apis.base import PROBE, ApiFaultError, Fault, ImagePayload, ModelApi, Reply
 from imagebatch.model_apis.local.process import WorkerProcess
 from imagebatch.model_apis.reply import asking_headers, parse_description, parse_reply
 from imagebatch.settings import ApiSettings
@@ -59,7 +59,7 @@ def cores() -> int:
     return allowed
 
 
-class LocalModel:
+class LocalModel(ModelApi):
     """The model of one archive. Safe to call from several threads.
 
     Args:
@@ -69,6 +69,8 @@ class LocalModel:
         workers: Processes, one thread each, about 600 MB each.
         timeout: Seconds before a request is given up and its worker replaced.
     """
+
+    has_server = False
 
     def __init__(self, archive: Path, model: str, version: str, *, workers: int, timeout: float) -> None:
         self._archive = archive

@@ -13,7 +13,7 @@ from requests.adapters import HTTPAdapter
 
 from imagebatch.contracts.records import ModelPin
 from imagebatch.errors import ConfigurationError, UnknownModelError, one_line
-from imagebatch.model_apis.base import PROBE, ApiFaultError, Fault, ImagePayload, Reply
+from imagebatch.model_apis.base import PROBE, ApiFaultError, Fault, ImagePayload, ModelApi, Reply
 from imagebatch.model_apis.reply import asking_headers, opens_memory, parse_description, parse_reply
 from imagebatch.model_apis.torchserve.keys import KeyFile
 from imagebatch.model_apis.torchserve.shared_memory import SharedMemory
@@ -42,7 +42,7 @@ def connect(settings: ApiSettings, model: str, version: str) -> TorchServe:
     )
 
 
-class TorchServe:
+class TorchServe(ModelApi):
     """A client for one model of one TorchServe.
 
     Args:
