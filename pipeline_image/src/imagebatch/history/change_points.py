@@ -1,8 +1,9 @@
-"""Changes in a series of one figure per run: of level, of slope, by weekday. Statistics only, no words.
+"""Find changes in a series of one figure per run: of level, of slope, by weekday. Statistics only, no words.
 
 A change counts when a permutation test says that shuffled runs hardly ever show one as large. Shuffling takes
-runs to be independent of each other; where one resembles the last, what is seen counts for less, as a mean of
-such runs varies more (G. V. Bayley, J. M. Hammersley, 1946). Measured false alarms: docs/how-to/history.md.
+runs to be independent of each other. Where consecutive runs are correlated, the statistic is scaled down,
+because means of correlated values vary more (G. V. Bayley, J. M. Hammersley, 1946). Measured false alarms:
+docs/how-to/history.md.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class Changes:
 
 
 def changes(values: Floats, days: Sequence[datetime], alpha: float, seed: int = 0) -> Changes:
-    """Finds what has changed in a series.
+    """Find what has changed in a series.
 
     Args:
         values: One per run, oldest first; shape (runs,).
@@ -102,7 +103,7 @@ def changes(values: Floats, days: Sequence[datetime], alpha: float, seed: int = 
 
 
 def _levels(values: Floats, alpha: float, chance: np.random.Generator) -> tuple[LevelChange, ...]:
-    """Binary segmentation places the changes, one after the other; a test accepts each."""
+    """Place changes of level one after the other (binary segmentation), as long as a test accepts them."""
     accepted: list[int] = []
     p_of: dict[int, float] = {}
     open_segments = [(0, len(values))]
@@ -133,7 +134,7 @@ def _p_value(
     alpha: float,
     chance: np.random.Generator,
 ) -> float:
-    """How often shuffled values show as much.
+    """Estimate how often shuffled values show a change as large as these values do.
 
     Args:
         values: Shape (runs,).
@@ -153,7 +154,7 @@ def _p_value(
 
 
 def _independence(rest: Floats) -> float:
-    """What a squared mean of these counts for, in (0, 1]: 1 where no run resembles the one before."""
+    """Return the factor for a squared mean of correlated values, in (0, 1]; 1 for independent ones."""
     total = float(rest @ rest)
     resemblance = float(rest[1:] @ rest[:-1]) / total if total else 0.0
     resemblance = min(max(resemblance, 0.0), 0.95)

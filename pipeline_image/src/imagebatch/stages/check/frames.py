@@ -1,4 +1,4 @@
-"""What the suites look at: pandas frames of bounded size, and what adds up over all of them."""
+"""Make what the suites look at: pandas frames of bounded size, and totals over all of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FRAME_ROWS = 10_000
 
 
 class Totals:
-    """What only shows over all frames: counts, order of ids, shares of classes."""
+    """Figures that need all frames: counts, order of ids, shares of classes."""
 
     def __init__(self) -> None:
         self.rows = 0
@@ -29,7 +29,7 @@ class Totals:
         self._last_id = ""
 
     def add(self, frame: pd.DataFrame) -> None:
-        """Counts one frame; frames come in the order of their ids."""
+        """Count one frame; frames come in the order of their ids."""
         ids = frame["image_id"].to_list()
         self._ids_not_rising += sum(a >= b for a, b in itertools.pairwise([self._last_id, *ids]))
         self._last_id = ids[-1] if ids else self._last_id
@@ -39,7 +39,7 @@ class Totals:
             self.labels.update(frame["label_1"].dropna().to_list())
 
     def frame(self) -> pd.DataFrame:
-        """One row: `rows`, `without_result`, `ids_not_rising` (0 means that each id occurs once)."""
+        """Return one row: `rows`, `without_result`, `ids_not_rising` (0 means that each id occurs once)."""
         return pd.DataFrame(
             {
                 "rows": [self.rows],
@@ -49,7 +49,7 @@ class Totals:
         )
 
     def shares(self) -> pd.DataFrame:
-        """Share of each class among the predicted images: columns `label` and `share`."""
+        """Return the share of each class among the predicted images: columns `label` and `share`."""
         total = self.labels.total()
         items = sorted(self.labels.items())
         return pd.DataFrame(
@@ -58,7 +58,7 @@ class Totals:
 
 
 def manifest_frames(run: RunFolder, totals: Totals) -> Iterator[pd.DataFrame]:
-    """Every listed image; adds `pixels`, `without_result` (0 or 1), `complete` (a header or a reason)."""
+    """Yield every listed image, with `pixels`, `without_result` (0 or 1), `complete` (header or reason)."""
     with open_listing(run) as listing:
         for table in _tables(manifest.drop_columns(["detail"]) for manifest in listing.manifests()):
             frame = table.to_pandas()
@@ -68,7 +68,7 @@ def manifest_frames(run: RunFolder, totals: Totals) -> Iterator[pd.DataFrame]:
 
 
 def scores_frames(run: RunFolder, top_k: int, totals: Totals) -> Iterator[pd.DataFrame]:
-    """Every scored image: labels and probabilities by rank; adds their sum and the same two columns."""
+    """Yield every scored image: labels and probabilities by rank, their sum, and the same two columns."""
     probabilities = [f"probability_{rank + 1}" for rank in range(top_k)]
     labels = [f"label_{rank + 1}" for rank in range(top_k)]
     with open_finished(run) as finished:
@@ -83,7 +83,7 @@ def scores_frames(run: RunFolder, top_k: int, totals: Totals) -> Iterator[pd.Dat
 
 
 def _tables(shards: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Shards joined or cut to tables of at most FRAME_ROWS rows; at least one."""
+    """Join or cut shards to tables of at most FRAME_ROWS rows; yield at least one."""
     waiting: list[pa.Table] = []
     rows = yielded = 0
     for shard in shards:

@@ -1,4 +1,4 @@
-"""The suite `images`: a look at a sample of the images themselves. Warns, unless a limit is set."""
+"""The suite `images`: look at a sample of the images themselves. It warns, unless a limit is set."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = get_logger()
 
 
 def check_images(run: RunFolder, description: RunDescription, settings: CheckSettings) -> tuple[int, str]:
-    """Looks at the sample and keeps what was found as quality/images.json.
+    """Look at the sample and keep what was found as quality/images.json.
 
     Returns:
         How many checks there are, and where the findings are.

@@ -1,4 +1,4 @@
-"""The checks in a process of their own, which loads Great Expectations while images are being read."""
+"""Run the checks in a process of their own, which loads Great Expectations while images are being read."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from imagebatch.settings import CheckSettings
 from imagebatch.stages.check.stage import CheckResult, check
 
 _log = log.get_logger()
-_GOODBYE = 0.2  # seconds
+_GOODBYE = 0.2  # seconds to release its semaphores
 
 
 class CheckProcess:
-    """Checks in another process, which ends with the block, or with this process.
+    """Another process that checks; it ends with the block, or with this process.
 
-    Where Great Expectations is loaded already, there is no other process: the checks are done in this one.
+    If Great Expectations is loaded already, no process is started: the checks run in this one.
 
     Args:
-        log_level: Of its log.
+        log_level: Level of the log of that process.
     """
 
     def __init__(self, log_level: str) -> None:
@@ -40,7 +40,7 @@ class CheckProcess:
         theirs.close()
 
     def check(self, settings: CheckSettings) -> CheckResult:
-        """What `quality.check` does, returns and raises."""
+        """Do, return and raise what `stages.check.check` does."""
         if self._loaded:
             return check(settings)
         try:
@@ -62,8 +62,8 @@ class CheckProcess:
     ) -> None:
         if not self._loaded:
             self._connection.close()
-            # Seeing that, it gives its semaphores back at once; taking its libraries down is not waited for,
-            # and it may be loading still.
+            # It sees the end of the connection and releases its semaphores at once. Do not wait until its
+            # libraries are taken down: it may still be loading them.
             self._process.join(_GOODBYE)
             self._process.kill()
             self._process.join()

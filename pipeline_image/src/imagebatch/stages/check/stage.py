@@ -1,4 +1,4 @@
-"""The stage: loads a suite's rows, validates them, keeps the results, refuses the data if one fails."""
+"""The stage: load a suite's rows, validate them, keep the results, refuse the data if one fails."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _title(settings: CheckSettings) -> str:
 
 @observed("check", title=_title)
 def check(settings: CheckSettings) -> CheckResult:
-    """Runs a suite and keeps its results in the run, whether it passes or not.
+    """Run a suite and keep its results in the run, whether it passes or not.
 
     Raises:
         DataRefusedError: An expectation does not hold, or too many images are suspect.
@@ -110,7 +110,7 @@ def _judge(suite: str, results: dict[str, list[dict[str, Any]]], report: str) ->
 
 
 def _sentence(outcome: dict[str, Any]) -> str:
-    """One failed expectation in a few words: what was expected of which column, and what was seen."""
+    """Say in a few words what was expected of which column, and what was seen."""
     config = outcome["expectation_config"]
     wanted = {key: value for key, value in config["kwargs"].items() if key != "batch_id"}
     seen = {

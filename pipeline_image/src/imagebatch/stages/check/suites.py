@@ -1,4 +1,4 @@
-"""The two suites as code: what must hold of a manifest, and of predictions."""
+"""The two suites as code: what must be true of a manifest, and of predictions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SUM_TOLERANCE = 1e-4
 
 
 def _each_row() -> list[Expectation]:
-    """What holds of any table with one row per image."""
+    """Return what must be true of any table with one row per image."""
     return [
         gxe.ExpectColumnValuesToNotBeNull(column="image_id"),
         gxe.ExpectColumnValuesToBeUnique(column="image_id"),
@@ -24,7 +24,7 @@ def _each_row() -> list[Expectation]:
 
 
 def manifest_suite(description: RunDescription) -> list[Expectation]:
-    """What must hold of manifest rows before the model is asked."""
+    """Return what must be true of manifest rows before the model is asked."""
     return [
         *_each_row(),
         gxe.ExpectColumnValuesToNotBeNull(column="uri"),
@@ -38,7 +38,7 @@ def manifest_suite(description: RunDescription) -> list[Expectation]:
 
 
 def predictions_suite(description: RunDescription) -> list[Expectation]:
-    """What must hold of score rows before they are handed over."""
+    """Return what must be true of score rows before they are handed over."""
     ranks = range(1, description.top_k + 1)
     pairs = [(f"probability_{k}", f"probability_{k + 1}") for k in ranks[:-1]]
     return [
@@ -52,7 +52,7 @@ def predictions_suite(description: RunDescription) -> list[Expectation]:
 
 
 def totals_suite(rows: int, allowed: int) -> list[Expectation]:
-    """What must hold of all rows together: they reconcile with the stage before, and few enough failed.
+    """Return what must be true of all rows together: as many as the stage before gave, few of them failed.
 
     Args:
         rows: Rows that there must be.
@@ -66,7 +66,7 @@ def totals_suite(rows: int, allowed: int) -> list[Expectation]:
 
 
 def shares_suite(labels: Sequence[str], max_share: float) -> list[Expectation]:
-    """What must hold of the share of each class: one class for all images means a broken model or input."""
+    """Return what must be true of each class's share: one class for all means a broken model or input."""
     return [
         gxe.ExpectColumnValuesToBeInSet(column="label", value_set=list(labels)),
         gxe.ExpectColumnValuesToBeBetween(column="share", min_value=0, max_value=max_share),

@@ -1,4 +1,4 @@
-"""Great Expectations on frames in memory, one after the other: JSON results and Data Docs, no telemetry."""
+"""Validate frames in memory, one after the other: JSON results and Data Docs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Suite:
 
 
 class Validator:
-    """Validates frames and keeps what was found.
+    """A session of Great Expectations that validates frames and keeps what was found.
 
     Args:
         docs: Folder that Data Docs go to; the page to start from is `index.html`.
@@ -50,7 +50,7 @@ class Validator:
         self.results: dict[str, list[dict[str, Any]]] = {}
 
     def validate(self, suite: Suite, frames: Iterable[pd.DataFrame]) -> None:
-        """Validates frames, one in memory at a time."""
+        """Validate frames, one in memory at a time."""
         found = self.results.setdefault(suite.name, [])
         expectations = self._context.suites.add(
             gx.ExpectationSuite(name=suite.name, expectations=suite.expectations)
@@ -71,7 +71,7 @@ class Validator:
             gc.collect()  # what is left of a validation holds its frame in a cycle
 
     def write_docs(self) -> None:
-        """Renders Data Docs of everything validated so far."""
+        """Render Data Docs of everything validated so far."""
         self._context.build_data_docs()
 
     def _batch(self, name: str) -> BatchDefinition[Any]:
