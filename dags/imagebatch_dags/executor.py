@@ -3,7 +3,8 @@
 LocalExecutor puts a new process in the place of a dead one and forgets what that one had taken. A task that
 had begun is found by its missing heartbeats, minutes later. One that had not stays `queued` until the
 scheduler is restarted, for LocalExecutor (3.3) revokes nothing. Here every process says what it takes,
-and what a dead one had taken has failed at once: Airflow retries it as it retries any failure.
+and what a dead one had taken has failed at once: Airflow retries it as it retries any failure. Why the public
+`revoke_task` is not enough, with figures: docs/adr/0004-an-executor-that-keeps-what-it-took.md.
 """
 
 import multiprocessing
