@@ -59,13 +59,9 @@ def prepared_run(settings: MeasuringSettings) -> Iterator[PreparedRun]:
         NothingToDoError: No image was accepted.
     """
     with tempfile.TemporaryDirectory(prefix="imagebatch-bench-") as folder:
-        asked = settings.model_dump(include=set(PreprocessSettings.model_fields))
-        own = {
-            "run_id": _RUN,
-            "runs_uri": folder,
-            "metrics_url": "",
-        }  # no run of a pipeline: nothing is pushed
-        preprocess(PreprocessSettings(**asked | own))
+        # No run of a pipeline: nothing is pushed.
+        own = {"run_id": _RUN, "runs_uri": folder, "metrics_url": ""}
+        preprocess(settings.part(PreprocessSettings, **own))
         run = open_run(folder, _RUN)
         rows: list[AskedRow] = []
         with open_listing(run) as listing:
@@ -80,6 +76,5 @@ def prepared_run(settings: MeasuringSettings) -> Iterator[PreparedRun]:
 
 def score_settings(settings: MeasuringSettings, folder: Path, run_id: str) -> ScoreSettings:
     """How a copy is scored: as asked, without the golden images, which are no part of the rate."""
-    asked = settings.model_dump(include=set(ScoreSettings.model_fields))
     own = {"run_id": run_id, "runs_uri": str(folder), "metrics_url": "", "golden": "", "bench": False}
-    return ScoreSettings(**asked | own | {"shard": -1})
+    return settings.part(ScoreSettings, **own, shard=-1)

@@ -55,7 +55,7 @@ def redrive(settings: RedriveSettings) -> Certificate:
     """
     run = open_run(settings.runs_uri, settings.run_id)
     description = read_description(run)
-    outputs = PostprocessSettings(**settings.model_dump(include=set(PostprocessSettings.model_fields)))
+    outputs = settings.part(PostprocessSettings)
     done = finished_redrives(run)
     certificate = recorded_certificate(run) if not done else _up_to_date(run, len(done), outputs)
     reasons = {reason.strip() for reason in settings.reasons.split(",") if reason.strip()}
@@ -66,7 +66,7 @@ def redrive(settings: RedriveSettings) -> Certificate:
     scores = _scored(manifest, description, settings)
     _record(run, len(certificate.redrives) + 1, manifest, scores)
     certificate = postprocess(outputs)
-    report_if_possible(ReportSettings(**settings.model_dump(include=set(ReportSettings.model_fields))))
+    report_if_possible(settings.part(ReportSettings))
     return certificate
 
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import TypeVar
-
-from pydantic import BaseModel
 
 from imagebatch.images.decoders import Decoders
 from imagebatch.images.sample import image_sample
@@ -15,7 +12,6 @@ from imagebatch.runs.description import read_description
 from imagebatch.runs.folder import open_run
 from imagebatch.settings import (
     CheckSettings,
-    CommonSettings,
     PostprocessSettings,
     PreprocessSettings,
     ReportSettings,
@@ -27,8 +23,6 @@ from imagebatch.stages.postprocess import postprocess
 from imagebatch.stages.preprocess import preprocess
 from imagebatch.stages.score import score
 
-S = TypeVar("S", bound=CommonSettings)
-
 
 def run(settings: WholeRunSettings) -> Certificate:
     """Does what the DAG does, in the same order and with the same files."""
@@ -39,22 +33,22 @@ def run(settings: WholeRunSettings) -> Certificate:
 def _run(settings: WholeRunSettings, stack: ExitStack) -> Certificate:
     looking: Future[Decoders] | None = None
     with CheckProcess(settings.log_level) as checks:
-        preprocess(_part(settings, PreprocessSettings))
-        checks.check(_part(settings, CheckSettings, suite="manifest"))
+        preprocess(settings.part(PreprocessSettings))
+        checks.check(settings.part(CheckSettings, suite="manifest"))
         # Embeddings are for the report alone.
         wanted = {} if settings.report else {"embeddings": 0}
-        score(_part(settings, ScoreSettings, shard=-1, **wanted))
+        score(settings.part(ScoreSettings, shard=-1, **wanted))
         # The check keeps one core busy: images are looked at on the others meanwhile.
         with ThreadPoolExecutor(1) as beside:
             if settings.report:
-                looking = beside.submit(_look, _part(settings, ReportSettings), stack)
-            checks.check(_part(settings, CheckSettings, suite="predictions"))
-    certificate = postprocess(_part(settings, PostprocessSettings))
+                looking = beside.submit(_look, settings.part(ReportSettings), stack)
+            checks.check(settings.part(CheckSettings, suite="predictions"))
+    certificate = postprocess(settings.part(PostprocessSettings))
     if looking:
         from imagebatch.stages.report import report_if_possible  # noqa: PLC0415 (a fifth of a second, and not for all)
 
         decoders = None if looking.exception() else looking.result()
-        report_if_possible(_part(settings, ReportSettings), decoders)
+        report_if_possible(settings.part(ReportSettings), decoders)
     return certificate
 
 
@@ -72,8 +66,3 @@ def _look(settings: ReportSettings, stack: ExitStack) -> Decoders:
 
     load(settings)
     return decoders
-
-
-def _part(settings: BaseModel, kind: type[S], **more: object) -> S:
-    """The settings of one stage, out of those of the whole run."""
-    return kind(**settings.model_dump(include=set(kind.model_fields)) | more)

@@ -55,9 +55,8 @@ def reachable_workers(settings: TuneSettings, pin: ModelPin) -> tuple[Workers | 
         return None, f"the backend is {settings.backend}"
     if urlsplit(settings.api_url).hostname not in _LOOPBACK:
         return None, "the server is on another machine, whose cores are not known here"
-    asked = settings.model_dump(include=set(ModelsSettings.model_fields))
     try:
-        return Workers(Management(ModelsSettings(**asked | {"action": "describe"})), pin), ""
+        return Workers(Management(settings.part(ModelsSettings, action="describe")), pin), ""
     except ImagebatchError as error:
         return None, str(error)
 

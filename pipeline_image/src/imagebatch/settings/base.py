@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AwareDatetime, Field, StringConstraints
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -15,6 +15,8 @@ ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-
 ModelVersion = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{0,64}$")]
 HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s?#]+$")]
 Allowance = Annotated[str, StringConstraints(pattern=r"^(\d{1,9}|(100|\d{1,2})(\.\d+)?%)$")]
+
+S = TypeVar("S", bound="CommonSettings")
 
 
 class CommonSettings(BaseSettings):
@@ -38,6 +40,15 @@ class CommonSettings(BaseSettings):
         default="",
         description="File of IMAGEBATCH_NAME=value lines, as tune writes it; flags and variables win.",
     )
+
+    def part(self, kind: type[S], **more: object) -> S:
+        """Carve the settings of one command out of those of another.
+
+        Args:
+            kind: The settings wanted. They take their values from the settings of the same name here.
+            more: Values that win over these, and those that are missing here.
+        """
+        return kind(**self.model_dump(include=set(kind.model_fields)) | more)
 
     @override
     @classmethod
