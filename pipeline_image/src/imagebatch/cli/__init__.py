@@ -1,4 +1,7 @@
-"""The command line: parse, call a stage, print one line of JSON, exit with its code."""
+"""The command line: parse, call a stage, print one line of JSON, exit with its code.
+
+`flags` of `imagebatch.settings` describes what a command takes, `parser` reads it, and `help` prints it.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +17,29 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from imagebatch import __version__, log, settings
+from imagebatch.cli.help import overview
+from imagebatch.cli.parser import nearest, parsed
 from imagebatch.contracts.layout import CERTIFICATE, PREDICTIONS_CSV
 from imagebatch.contracts.records import PROTOCOL_VERSION
 from imagebatch.errors import ExitCode, ImagebatchError, UsageError, one_line
+from imagebatch.settings.flags import summary
 
 _LONGEST_LINE = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A subcommand: its settings, its function (imported only when called), how its result reads."""
+    """A subcommand.
 
+    Attributes:
+        section: Title in `imagebatch --help` that it stands under.
+        settings: What it takes.
+        module: Where its function is; imported only when it is called.
+        function: Its name.
+        summarize: Turns its settings and its result into the last line of output.
+    """
+
+    section: str
     settings: type[settings.CommonSettings]
     module: str
     function: str
@@ -58,34 +73,49 @@ def _certificate(asked: Any, result: Any) -> dict[str, Any]:
     return {**result.counts.model_dump(), "balanced": result.balanced, **model, **paths}
 
 
+_STAGES = "Stages of a run, in their order"
+_RUNS = "Whole runs"
+_LOOKING = "Looking back at runs"
+_MACHINE = "This machine and its model server"
+
 COMMANDS = {
-    "preprocess": Command(settings.PreprocessSettings, "imagebatch.stages.preprocess", "preprocess", _plan),
-    "check": Command(settings.CheckSettings, "imagebatch.stages.check", "check", _check),
-    "score": Command(settings.ScoreSettings, "imagebatch.stages.score", "score", _scores),
-    "postprocess": Command(
-        settings.PostprocessSettings, "imagebatch.stages.postprocess", "postprocess", _certificate
+    "preprocess": Command(
+        _STAGES, settings.PreprocessSettings, "imagebatch.stages.preprocess", "preprocess", _plan
     ),
-    "report": Command(settings.ReportSettings, "imagebatch.stages.report", "report", _plain),
-    "run": Command(settings.WholeRunSettings, "imagebatch.commands.run", "run", _certificate),
-    "redrive": Command(settings.RedriveSettings, "imagebatch.commands.redrive", "redrive", _certificate),
-    "verify": Command(settings.VerifySettings, "imagebatch.commands.verify", "verify", _certificate),
-    "prune": Command(settings.PruneSettings, "imagebatch.commands.prune", "prune", _plain),
-    "baseline": Command(settings.BaselineSettings, "imagebatch.commands.baseline", "baseline", _plain),
-    "history": Command(settings.HistorySettings, "imagebatch.commands.history", "history", _plain),
-    "trends": Command(settings.TrendsSettings, "imagebatch.commands.trends", "trends", _plain),
-    "bench": Command(settings.BenchSettings, "imagebatch.commands.bench", "bench", lambda _, r: r.as_json()),
-    "tune": Command(settings.TuneSettings, "imagebatch.commands.tune", "tune", lambda _, r: r.as_json()),
+    "check": Command(_STAGES, settings.CheckSettings, "imagebatch.stages.check", "check", _check),
+    "score": Command(_STAGES, settings.ScoreSettings, "imagebatch.stages.score", "score", _scores),
+    "postprocess": Command(
+        _STAGES, settings.PostprocessSettings, "imagebatch.stages.postprocess", "postprocess", _certificate
+    ),
+    "report": Command(_STAGES, settings.ReportSettings, "imagebatch.stages.report", "report", _plain),
+    "run": Command(_RUNS, settings.WholeRunSettings, "imagebatch.commands.run", "run", _certificate),
+    "redrive": Command(
+        _RUNS, settings.RedriveSettings, "imagebatch.commands.redrive", "redrive", _certificate
+    ),
+    "verify": Command(_RUNS, settings.VerifySettings, "imagebatch.commands.verify", "verify", _certificate),
+    "prune": Command(_RUNS, settings.PruneSettings, "imagebatch.commands.prune", "prune", _plain),
+    "baseline": Command(
+        _LOOKING, settings.BaselineSettings, "imagebatch.commands.baseline", "baseline", _plain
+    ),
+    "history": Command(_LOOKING, settings.HistorySettings, "imagebatch.commands.history", "history", _plain),
+    "trends": Command(_LOOKING, settings.TrendsSettings, "imagebatch.commands.trends", "trends", _plain),
+    "bench": Command(
+        _MACHINE, settings.BenchSettings, "imagebatch.commands.bench", "bench", lambda _, r: r.as_json()
+    ),
+    "tune": Command(
+        _MACHINE, settings.TuneSettings, "imagebatch.commands.tune", "tune", lambda _, r: r.as_json()
+    ),
     "models": Command(
-        settings.ModelsSettings, "imagebatch.commands.models", "models", lambda _, r: {"answer": r}
+        _MACHINE, settings.ModelsSettings, "imagebatch.commands.models", "models", lambda _, r: {"answer": r}
     ),
     "doctor": Command(
-        settings.DoctorSettings, "imagebatch.commands.doctor", "doctor", lambda _, r: {"found": r}
+        _MACHINE, settings.DoctorSettings, "imagebatch.commands.doctor", "doctor", lambda _, r: {"found": r}
     ),
 }
 
 
 def main() -> None:
-    """Entry point of `imagebatch`; ends the process."""
+    """Run the command that the process was started with, and end the process."""
     code = call(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()
@@ -95,7 +125,7 @@ def main() -> None:
 
 
 def call(arguments: Sequence[str]) -> int:
-    """Runs one command.
+    """Run one command.
 
     Args:
         arguments: As after the program's name. `--parse-only` before the command only checks what follows.
@@ -117,23 +147,22 @@ def call(arguments: Sequence[str]) -> int:
 
 
 def parse(arguments: Sequence[str]) -> tuple[str, settings.CommonSettings]:
-    """A command's name and its settings, from flags and `IMAGEBATCH_*` variables.
+    """Read a command's name and its settings, from flags and `IMAGEBATCH_*` variables.
 
     Raises:
         UsageError: Unknown command, unknown flag, or a value out of range.
     """
     name = arguments[0] if arguments else "--help"
     if name in {"-h", "--help", "help"}:
-        print(_help())  # noqa: T201 (asked for)
+        print(_overview())  # noqa: T201 (asked for)
         sys.exit(0)
     if name == "--version":
         print(f"imagebatch {__version__} protocol {PROTOCOL_VERSION}")  # noqa: T201 (asked for)
         sys.exit(0)
     if name not in COMMANDS:
-        raise UsageError(f"no command {name}; there are {', '.join(COMMANDS)}")
+        raise UsageError(f"no command {name}; {nearest(name, list(COMMANDS)) or _all_commands()}")
     try:
-        kind: Any = COMMANDS[name].settings  # the base class adds these arguments where mypy cannot see them
-        return name, kind(_cli_parse_args=list(arguments[1:]), _cli_prog_name=f"imagebatch {name}")
+        return name, parsed(COMMANDS[name].settings, name, arguments[1:])
     except ValidationError as error:
         raise UsageError(_first_problem(error)) from error
     except SettingsError as error:
@@ -168,7 +197,12 @@ def _first_problem(error: ValidationError) -> str:
     return f"{flag} {one_line(problem['input'], 80)}: {text}" if flag else text
 
 
-def _help() -> str:
-    width = max(map(len, COMMANDS)) + 2
-    lines = [f"  {name:<{width}}{command.settings.__doc__}" for name, command in COMMANDS.items()]
-    return "\n".join(["usage: imagebatch COMMAND [flags]; imagebatch COMMAND --help lists them", "", *lines])
+def _all_commands() -> str:
+    return f"there are {', '.join(COMMANDS)}"
+
+
+def _overview() -> str:
+    sections: dict[str, dict[str, str]] = {}
+    for name, command in COMMANDS.items():
+        sections.setdefault(command.section, {})[name] = summary(command.settings)
+    return overview(sections)

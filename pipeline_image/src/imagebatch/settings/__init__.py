@@ -1,19 +1,10 @@
 """Every setting of every command, declared once: a flag, or the `IMAGEBATCH_*` variable of the same name.
 
-One class per command; what several commands share stands in a mixin. docs/reference/protocol.md lists the
-same settings.
+One class per command; what several commands share stands in a mixin, whose sentence is the title of its flags
+in --help. The tables of docs/reference/protocol.md are generated from these classes.
 """
 
-from imagebatch.settings.base import (
-    Allowance,
-    ApiSettings,
-    CommonSettings,
-    HttpUrl,
-    ModelName,
-    ModelVersion,
-    RunId,
-    RunSettings,
-)
+from imagebatch.settings.base import ApiSettings, CommonSettings, RunSettings
 from imagebatch.settings.commands import (
     BenchSettings,
     DoctorSettings,
@@ -29,6 +20,8 @@ from imagebatch.settings.reporting import (
     BaselineSettings,
     CheckSettings,
     HistorySettings,
+    PastRunsSettings,
+    ReportingSettings,
     ReportSettings,
     SampleSettings,
     TrendsSettings,
@@ -50,7 +43,6 @@ __all__ = [
     "DEFAULT_INCLUDE",
     "MOST_IN_FLIGHT",
     "MOST_PER_PACK",
-    "Allowance",
     "ApiSettings",
     "BaselineSettings",
     "BenchSettings",
@@ -58,18 +50,16 @@ __all__ = [
     "CommonSettings",
     "DoctorSettings",
     "HistorySettings",
-    "HttpUrl",
     "InputSettings",
     "MeasuringSettings",
-    "ModelName",
-    "ModelVersion",
     "ModelsSettings",
+    "PastRunsSettings",
     "PostprocessSettings",
     "PreprocessSettings",
     "PruneSettings",
     "RedriveSettings",
     "ReportSettings",
-    "RunId",
+    "ReportingSettings",
     "RunSettings",
     "SampleSettings",
     "ScoreSettings",

@@ -1,26 +1,38 @@
-"""What every command takes, which run, and where the model server is."""
+"""What every command takes, which run, and where the model API is."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
-from pydantic import AwareDatetime, Field, StringConstraints
+from pydantic import Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from typing_extensions import override
 
 from imagebatch.settings.file import SettingsFile
-
-RunId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
-ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
-ModelVersion = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{0,64}$")]
-HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s?#]+$")]
-Allowance = Annotated[str, StringConstraints(pattern=r"^(\d{1,9}|(100|\d{1,2})(\.\d+)?%)$")]
+from imagebatch.settings.values import (
+    Count,
+    HttpUrl,
+    ModelName,
+    OptionalHttpUrl,
+    OptionalTime,
+    Path,
+    RunId,
+    RunsUri,
+    Seconds,
+)
 
 S = TypeVar("S", bound="CommonSettings")
 
 
 class CommonSettings(BaseSettings):
-    """What every command takes."""
+    """What every command takes.
+
+    The first line of each class is shown to people: as a command's summary, or as the title of the flags
+    that a class gives to several commands.
+
+    Attributes:
+        one_of: Settings of which exactly one must be given.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix="IMAGEBATCH_",
@@ -28,15 +40,14 @@ class CommonSettings(BaseSettings):
         extra="forbid",
         cli_kebab_case=True,
         cli_implicit_flags=True,
-        cli_exit_on_error=False,
-        cli_hide_none_type=True,
         cli_avoid_json=True,
     )
+    one_of: ClassVar[tuple[str, ...]] = ()
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Log events below this level are dropped."
+        "info", description="Drop log events below this level."
     )
-    settings_file: str = Field(
+    settings_file: Path = Field(
         default="",
         description="File of IMAGEBATCH_NAME=value lines, as tune writes it; flags and variables win.",
     )
@@ -60,55 +71,57 @@ class CommonSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags stand before all of these."""
+        """Rank the variables above the settings file; flags stand before both."""
         return init_settings, env_settings, SettingsFile(settings_cls, CommonSettings)
 
 
 class RunSettings(CommonSettings):
-    """Which run."""
+    """Which run, and where its metrics go."""
 
     run_id: RunId = Field(description="Name of the run: letters, digits, '.', '_' and '-', at most 128.")
-    runs_uri: str = Field(
-        "var/runs", min_length=1, description="Where runs are kept: a folder or any fsspec URI."
-    )
+    runs_uri: RunsUri = "var/runs"
     pipeline: ModelName = Field(
         "default", description="Name of the batch that this run is one of; metrics carry it."
     )
-    metrics_url: str = Field(
-        "",
-        pattern=r"^(https?://[^\s?#]+)?$",
-        description="Pushgateway that metrics are pushed to; empty: none.",
+    metrics_url: OptionalHttpUrl = Field(
+        "", description="Pushgateway that metrics are pushed to; empty: none."
     )
-    metrics_interval: float = Field(15, gt=0, le=3600, description="Seconds between two pushes.")
-    next_run: AwareDatetime | None = Field(
-        None, description="When the next run of the pipeline is expected to begin; metrics carry it."
+    metrics_interval: Seconds = Field(15, gt=0, le=3600, description="Seconds between two pushes.")
+    next_run: OptionalTime = Field(
+        None,
+        description="When the next run of the pipeline is expected to begin, as 2026-01-31T02:00:00Z; metrics"
+        " carry it.",
     )
 
 
 class ApiSettings(CommonSettings):
-    """Where the model server is, and how to be let in."""
+    """Where the model API is, and how to be let in."""
 
     api_url: HttpUrl = Field("http://127.0.0.1:8080", description="Inference API of the model server.")
     management_url: HttpUrl = Field(
         "http://127.0.0.1:8081", description="Management API; also renews inference keys that have expired."
     )
-    key_file: str = Field(
+    key_file: Path = Field(
         "", description="TorchServe's key_file.json, read again whenever a key is refused; empty: no keys."
     )
-    model_archive: str = Field(
+    model_archive: Path = Field(
         "",
-        description="Backend local: the .mar file, run as code; {model} in it stands for the model's name.",
+        description="Backend local: the .mar file, run as code; {model} in it stands for the model's name."
+        " Needs imagebatch[local].",
     )
-    local_workers: int = Field(
-        0, ge=0, le=1024, description="Backend local: worker processes of one thread each; 0: one per core."
+    local_workers: Count = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="Backend local: worker processes of one thread and about 600 MB each; 0: one per core.",
     )
     shared_memory: bool = Field(
         default=True,
         description="Hand images to a model server on this machine by memory, where it can open it.",
     )
-    request_timeout: float = Field(
+    request_timeout: Seconds = Field(
         120, gt=0, le=3600, description="Seconds before a request is given up (and tried again)."
     )
-    retry_seconds: float = Field(
+    retry_seconds: Seconds = Field(
         180, ge=0, le=86400, description="Seconds without any answer before the stage ends with code 69."
     )

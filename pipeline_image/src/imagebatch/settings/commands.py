@@ -7,13 +7,26 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
-from imagebatch.settings.base import ApiSettings, CommonSettings, ModelName, ModelVersion, RunSettings
-from imagebatch.settings.reporting import ReportSettings
+from imagebatch.settings.base import ApiSettings, CommonSettings, RunSettings
+from imagebatch.settings.reporting import ReportingSettings
 from imagebatch.settings.scoring import (
     InputSettings,
     MeasuringSettings,
     ScoringSettings,
     WholeScoringSettings,
+)
+from imagebatch.settings.values import (
+    Count,
+    Days,
+    Gigabytes,
+    ModelName,
+    ModelVersion,
+    Name,
+    Names,
+    Path,
+    Ports,
+    RunsUri,
+    WholeSeconds,
 )
 
 
@@ -25,14 +38,14 @@ class VerifySettings(RunSettings):
     """Prove a finished run's certificate again."""
 
 
-class RedriveSettings(ReportSettings, ScoringSettings):
+class RedriveSettings(ReportingSettings, ScoringSettings):
     """Score only the images of a finished run that have no prediction, and merge them into it."""
 
-    reasons: str = Field("", description="Comma-separated reasons to redrive; empty: all of failures.csv.")
+    reasons: Names = Field("", description="Comma-separated reasons to redrive; empty: all of failures.csv.")
 
 
-class WholeRunSettings(InputSettings, WholeScoringSettings, ReportSettings):
-    """All stages in one process, without an orchestrator."""
+class WholeRunSettings(ReportingSettings, WholeScoringSettings, InputSettings):
+    """Run all stages in one process, without an orchestrator."""
 
     report: bool = Field(default=True, description="End with a report, which never fails the run.")
 
@@ -40,11 +53,9 @@ class WholeRunSettings(InputSettings, WholeScoringSettings, ReportSettings):
 class PruneSettings(CommonSettings):
     """Remove old runs, and what killed processes left in the others."""
 
-    runs_uri: str = Field(
-        "var/runs", min_length=1, description="Where runs are kept: a folder or any fsspec URI."
-    )
-    keep_days: float = Field(
-        ge=0, le=36_500, description="Runs that were last written to longer ago are removed, in days."
+    runs_uri: RunsUri = "var/runs"
+    keep_days: Days = Field(
+        ge=0, le=36_500, description="Remove runs that were last written to longer ago than this."
     )
     unfinished: bool = Field(
         default=False, description="Remove old runs that never finished, too: they cannot be continued then."
@@ -55,13 +66,13 @@ class PruneSettings(CommonSettings):
 class BenchSettings(MeasuringSettings):
     """Measure what this machine can do with this model, and how much of it a run gets."""
 
-    seconds: int = Field(3, ge=1, le=600, description="Seconds per ceiling and round.")
+    seconds: WholeSeconds = Field(3, ge=1, le=600, description="Seconds per ceiling and round.")
 
 
 class TuneSettings(MeasuringSettings):
     """Find the pack size, requests in flight and workers that suit this machine and model."""
 
-    output: str = Field(
+    output: Path = Field(
         "imagebatch.env", min_length=1, description="File to write, for --settings-file; replaced as a whole."
     )
     tune_workers: bool = Field(
@@ -72,21 +83,21 @@ class TuneSettings(MeasuringSettings):
 
 
 class ModelsSettings(ApiSettings):
-    """The model server's management API."""
+    """Ask the model server's management API, or have it register and scale models."""
 
     action: CliPositionalArg[Literal["list", "describe", "register", "unregister", "scale"]] = Field(
         description="What to do."
     )
     model: ModelName = Field("solar-cells", description="Name of the model.")
     model_version: ModelVersion = Field("", description="Version of the model; empty: the server's default.")
-    archive: str = Field("", description="register: the archive's file name in the model store.")
-    workers: int = Field(2, ge=0, le=1024, description="register, scale: worker processes.")
+    archive: Name = Field("", description="register: the archive's file name in the model store.")
+    workers: Count = Field(2, ge=0, le=1024, description="register, scale: worker processes.")
 
 
 class DoctorSettings(CommonSettings):
     """Say what is missing on this machine."""
 
-    ports: str = Field("", description="Comma-separated TCP ports of loopback that must be free.")
-    java: str = Field("", description="Java executable that must start; empty: not checked.")
-    min_free_gb: float = Field(1.0, ge=0, description="Free disk space wanted, in GB (10^9 bytes).")
-    path: str = Field(".", description="Folder on the disk that is checked.")
+    ports: Ports = Field("", description="Comma-separated TCP ports of loopback that must be free.")
+    java: Path = Field("", description="Java executable that must start; empty: not checked.")
+    min_free_gb: Gigabytes = Field(1.0, ge=0, description="Free disk space wanted, in GB (10^9 bytes).")
+    path: Path = Field(".", description="Folder on the disk that is checked.")

@@ -1,8 +1,8 @@
-"""A file of settings, as `imagebatch tune` writes it: lines `IMAGEBATCH_NAME=value`, or comments with a `#`.
+"""Read a file of settings, as `imagebatch tune` writes it: `IMAGEBATCH_NAME=value`, or a comment with a `#`.
 
-That is the form that Docker's --env-file takes too: no quotes, nothing after the value. Flags and variables
-win over it. One file serves every command, so a name that another command takes is passed over; a name that
-no command takes is an error, for a typo would change nothing in silence.
+Docker's --env-file takes the same form: no quotes, nothing after the value. Flags and variables win over it.
+One file serves every command, so a name that only another command takes is passed over. A name that no
+command takes is an error: passed over, a mistyped line would change nothing, in silence.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ PREFIX = "IMAGEBATCH_"
 
 
 class SettingsFile(PydanticBaseSettingsSource):
-    """The source of lowest rank: what the file named by an earlier source says.
+    """Source of lowest rank: what the file says that an earlier source names.
 
     Args:
         settings: The command's settings.
-        root: Whose subclasses hold the settings of all commands.
+        root: The class whose subclasses hold the settings of all commands.
     """
 
     def __init__(self, settings: type[BaseSettings], root: type[BaseSettings]) -> None:
@@ -47,7 +47,10 @@ class SettingsFile(PydanticBaseSettingsSource):
 
 
 def read_settings(path: str) -> dict[str, str]:
-    """The lines of a settings file, by the setting's name.
+    """Read the lines of a settings file.
+
+    Returns:
+        Values by the setting's name, in small letters.
 
     Raises:
         ConfigurationError: There is no such file, or a line is no setting.
@@ -68,5 +71,5 @@ def read_settings(path: str) -> dict[str, str]:
 
 
 def _names(kind: type[BaseSettings]) -> set[str]:
-    """Settings of a class and of all that are made from it."""
+    """Name the settings of a class and of all its subclasses."""
     return set(kind.model_fields).union(*map(_names, kind.__subclasses__()))

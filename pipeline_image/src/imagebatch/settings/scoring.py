@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import Field, model_validator
 
-from imagebatch.settings.base import (
+from imagebatch.settings.base import ApiSettings, CommonSettings, RunSettings
+from imagebatch.settings.values import (
     Allowance,
-    ApiSettings,
-    CommonSettings,
+    Bytes,
+    Count,
     ModelName,
     ModelVersion,
-    RunSettings,
+    Number,
+    OptionalTime,
+    Path,
+    Patterns,
+    Pixels,
+    Share,
+    Uri,
+    Uris,
 )
 
 DEFAULT_INCLUDE = "*.jpg,*.jpeg,*.png,*.webp,*.bmp,*.tif,*.tiff,*.gif"
@@ -21,33 +29,44 @@ MOST_IN_FLIGHT = 256
 
 
 class SourceSettings(CommonSettings):
-    """What to score, and with which model: all that shapes the result. Kept in run.json."""
+    """What to score and with which model: all that shapes the result, kept in run.json."""
 
-    input: str = Field("", description="Folder, single image or fsspec URI to list.")
-    manifest: str = Field("", description="CSV or Parquet file with a column uri and, optionally, image_id.")
-    include: str = Field(
+    one_of: ClassVar[tuple[str, ...]] = ("input", "manifest")
+
+    input: Uri = Field("", description="Folder, single image or fsspec URI to list.")
+    manifest: Uri = Field("", description="CSV or Parquet file with a column uri and, optionally, image_id.")
+    include: Patterns = Field(
         DEFAULT_INCLUDE, min_length=1, description="Comma-separated name patterns to take from a folder."
     )
-    shard_size: int = Field(512, ge=1, le=100_000, description="Images per shard.")
-    limit: int = Field(0, ge=0, description="Take only the first N images by id; 0 takes all.")
-    allowed_roots: str = Field(
-        "", description="Comma-separated folders that images may come from; empty: the input itself."
+    shard_size: Count = Field(512, ge=1, le=100_000, description="Images per shard.")
+    limit: Count = Field(0, ge=0, description="Take only the first N images by id; 0 takes all.")
+    allowed_roots: Uris = Field(
+        "",
+        description="Comma-separated folders or URIs that images and a manifest may come from; empty: the"
+        " input itself. Web servers are read only if one is listed here, as https://host/prefix.",
     )
-    backend: Literal["torchserve", "local"] = Field("torchserve", description="Kind of model API.")
+    backend: Literal["torchserve", "local"] = Field(
+        "torchserve",
+        description="Kind of model API: torchserve, or local, which needs no server but runs the archive's"
+        " own handler in worker processes here.",
+    )
     model: ModelName = Field("solar-cells", description="Name of the served model.")
     model_version: ModelVersion = Field("", description="Version of the model; empty: the server's default.")
-    top_k: int = Field(4, ge=1, le=100, description="Labels per image, most probable first.")
+    top_k: Count = Field(4, ge=1, le=100, description="Labels per image, most probable first.")
     max_failures: Allowance = Field(
         "5%", description="Failures and rejects tolerated: a count (20) or a share (5%)."
     )
-    max_class_share: float = Field(
+    max_class_share: Share = Field(
         0.98, gt=0, le=1, description="Largest share of one class among 100 or more predictions."
     )
-    max_image_bytes: int = Field(
-        64 * 2**20, ge=1, le=2**31, description="Larger files are rejected, in bytes."
+    max_image_bytes: Bytes = Field(
+        64 * 2**20, ge=1, le=2**31, description="Reject larger files; the default is 64 MiB."
     )
-    max_image_pixels: int = Field(
-        100_000_000, ge=1, le=2**31, description="Larger images are rejected, width times height."
+    max_image_pixels: Pixels = Field(
+        100_000_000,
+        ge=1,
+        le=2**31,
+        description="Reject larger images, width times height; the handler has a max_pixels of its own, too.",
     )
 
     @model_validator(mode="after")
@@ -63,53 +82,62 @@ class InputSettings(RunSettings, SourceSettings):
 
 
 class ScoringSettings(ApiSettings):
-    """How hard to drive the model server; never changes the result."""
+    """How hard to drive the model API, and when to stop; never changes the result."""
 
-    pack_size: int = Field(128, ge=1, le=MOST_PER_PACK, description="Most images per request.")
-    in_flight: int = Field(
+    pack_size: Count = Field(
+        128,
+        ge=1,
+        le=MOST_PER_PACK,
+        description="Most images per request. More than 256 have no effect, for packs are cut within parts,"
+        " and a request takes no more than 16 MiB of files unless it is one file.",
+    )
+    in_flight: Count = Field(
         6,
         ge=1,
         le=MOST_IN_FLIGHT,
-        description="Most requests under way at once; how many are found while scoring.",
+        description="Most requests under way at once; how many suit the server is found while scoring.",
     )
-
-    max_consecutive_failures: int = Field(
-        0, ge=0, description="Stop with 65 after more failures in a row; 0: any number."
+    max_consecutive_failures: Count = Field(
+        0, ge=0, description="Stop with code 65 after more failures in a row; 0: any number."
     )
-    golden: str = Field(
+    golden: Uri = Field(
         "",
         description="File of golden images, asked about before the first row; {model} in it stands for the"
         " model's name, and then the file may be missing; empty: no probe.",
     )
-    deadline: AwareDatetime | None = Field(
-        None, description="When the run must be done, as 2026-01-31T06:00:00Z; progress says if it will be."
+    deadline: OptionalTime = Field(
+        None,
+        description="When the run must be done, as 2026-01-31T06:00:00Z; progress shows the time to spare.",
     )
 
 
 class WholeScoringSettings(ScoringSettings):
-    """Scoring from the first image to the last."""
+    """What scoring keeps and measures beside the predictions."""
 
     bench: bool = Field(
         default=False,
-        description="After scoring, measure for some seconds what this machine could do: log and telemetry.",
+        description="After scoring, measure for some seconds what this machine could do: a line in the log, a"
+        " file in telemetry/.",
     )
-    embeddings: int = Field(
+    embeddings: Count = Field(
         400,
         ge=0,
         le=1_000_000,
         description="Images, chosen by the run id, whose embeddings the model API is asked for, for drift;"
         " 0: none.",
     )
-    cache: str = Field(
-        "", description="Folder of predictions kept from run to run; an unchanged image is not asked about."
+    cache: Path = Field(
+        "",
+        description="Folder on a local disk: predictions kept from run to run, found by the image's SHA-256,"
+        " the model's digest and --top-k; an unchanged image is not asked about. Empty: none are kept.",
     )
 
 
 class MeasuringSettings(SourceSettings, ScoringSettings):
-    """What a measurement is made with: a real input, a real model."""
+    """How often a measurement is repeated."""
 
-    limit: int = Field(1024, ge=0, description="Take only the first N images by id; 0 takes all.")
-    rounds: int = Field(
+    limit: Count = Field(1024, ge=0, description="Take only the first N images by id; 0 takes all.")
+    rounds: Count = Field(
         3, ge=1, le=100, description="Times that each figure is measured, in turn; medians count."
     )
 
@@ -121,4 +149,4 @@ class PreprocessSettings(InputSettings, ApiSettings):
 class ScoreSettings(RunSettings, WholeScoringSettings):
     """Ask the model API about every image of a shard."""
 
-    shard: int = Field(-1, ge=-1, description="Number of the shard; -1: all, one after the other.")
+    shard: Number = Field(-1, ge=-1, description="Number of the shard; -1: all, one after the other.")

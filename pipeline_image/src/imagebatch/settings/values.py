@@ -1,0 +1,59 @@
+"""The kinds of values that settings take: what is allowed, and the name that help gives them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import AwareDatetime, Field, StringConstraints
+
+_NAME = StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
+
+
+@dataclass(frozen=True, slots=True)
+class ValueName:
+    """Name the value of a setting for help, as in `--pack-size COUNT`; it says the unit or the kind.
+
+    Attributes:
+        text: The name, in capitals.
+    """
+
+    text: str
+
+
+RunId = Annotated[str, _NAME, ValueName("NAME")]
+ModelName = Annotated[str, _NAME, ValueName("NAME")]
+ModelVersion = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{0,64}$"), ValueName("VERSION")]
+Name = Annotated[str, ValueName("NAME")]
+Names = Annotated[str, ValueName("NAME,...")]
+
+Path = Annotated[str, ValueName("PATH")]
+Uri = Annotated[str, ValueName("URI")]
+Uris = Annotated[str, ValueName("URI,...")]
+RunsUri = Annotated[
+    str, Field(min_length=1, description="Where runs are kept: a folder or any fsspec URI."), ValueName("URI")
+]
+HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s?#]+$"), ValueName("URL")]
+OptionalHttpUrl = Annotated[str, StringConstraints(pattern=r"^(https?://[^\s?#]+)?$"), ValueName("URL")]
+Patterns = Annotated[str, ValueName("PATTERN,...")]
+Ports = Annotated[str, ValueName("PORT,...")]
+
+Allowance = Annotated[
+    str, StringConstraints(pattern=r"^(\d{1,9}|(100|\d{1,2})(\.\d+)?%)$"), ValueName("COUNT|PERCENT")
+]
+OptionalAllowance = Annotated[
+    str, StringConstraints(pattern=r"^((\d{1,9}|(100|\d{1,2})(\.\d+)?%)?)$"), ValueName("COUNT|PERCENT")
+]
+
+Count = Annotated[int, ValueName("COUNT")]
+Number = Annotated[int, ValueName("NUMBER")]
+Bytes = Annotated[int, ValueName("BYTES")]
+Pixels = Annotated[int, ValueName("PIXELS")]
+WholeSeconds = Annotated[int, ValueName("SECONDS")]
+Seconds = Annotated[float, ValueName("SECONDS")]
+Days = Annotated[float, ValueName("DAYS")]
+Gigabytes = Annotated[float, ValueName("GB")]
+Rate = Annotated[float, ValueName("IMAGES/S")]
+Share = Annotated[float, ValueName("SHARE")]
+Probability = Annotated[float, ValueName("PROBABILITY")]
+OptionalTime = Annotated[AwareDatetime | None, ValueName("TIME")]
