@@ -1,6 +1,7 @@
 """The command line: parse, call a stage, print one line of JSON, exit with its code.
 
-`flags` of `imagebatch.settings` describes what a command takes, `parser` reads it, and `help` prints it.
+`flags` of `imagebatch.settings` describes what a command takes, `parser` reads it, `help` prints it, and
+`reference` writes it into docs/reference/protocol.md.
 """
 
 from __future__ import annotations
