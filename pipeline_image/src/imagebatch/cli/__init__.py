@@ -1,7 +1,7 @@
 """The command line: parse, call a stage, print one line of JSON, exit with its code.
 
-`flags` of `imagebatch.settings` describes what a command takes, `parser` reads it, `help` prints it, and
-`reference` writes it into docs/reference/protocol.md.
+`commands` lists what can be called. `flags` of `imagebatch.settings` describes what a command takes, `parser`
+reads it, `help` prints it, and `reference` writes it into docs/reference/protocol.md.
 """
 
 from __future__ import annotations
@@ -10,109 +10,23 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from imagebatch import __version__, log, settings
+from imagebatch.cli.commands import COMMANDS
 from imagebatch.cli.help import overview
 from imagebatch.cli.parser import nearest, parsed
-from imagebatch.contracts.layout import CERTIFICATE, PREDICTIONS_CSV
 from imagebatch.contracts.records import PROTOCOL_VERSION
 from imagebatch.errors import ExitCode, ImagebatchError, UsageError, one_line
 from imagebatch.settings.flags import summary
 
+__all__ = ["COMMANDS", "call", "main", "parse"]
+
 _LONGEST_LINE = 2000
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """A subcommand.
-
-    Attributes:
-        section: Title in `imagebatch --help` that it stands under.
-        settings: What it takes.
-        module: Where its function is; imported only when it is called.
-        function: Its name.
-        summarize: Turns its settings and its result into the last line of output.
-    """
-
-    section: str
-    settings: type[settings.CommonSettings]
-    module: str
-    function: str
-    summarize: Callable[[Any, Any], dict[str, Any]]
-
-
-def _plain(_: Any, result: Any) -> dict[str, Any]:
-    return {name: getattr(result, name) for name in result.__slots__}
-
-
-def _plan(_: Any, result: Any) -> dict[str, Any]:
-    return dict(result)
-
-
-def _scores(_: Any, result: Any) -> dict[str, Any]:
-    shard = {"shard": result[0].shard} if len(result) == 1 else {"shards": len(result)}
-    return shard | {
-        key: sum(getattr(one, key) for one in result) for key in ("predicted", "failed", "resumed")
-    }
-
-
-def _check(_: Any, result: Any) -> dict[str, Any]:
-    return {"success": True} | _plain(_, result)
-
-
-def _certificate(asked: Any, result: Any) -> dict[str, Any]:
-    base = f"{asked.runs_uri.rstrip('/')}/{asked.run_id}"
-    paths = {"predictions": f"{base}/{PREDICTIONS_CSV}", "certificate": f"{base}/{CERTIFICATE}"}
-    model = {"model": result.model.name, "model_version": result.model.version}
-    model["model_digest"] = result.model.digest
-    return {**result.counts.model_dump(), "balanced": result.balanced, **model, **paths}
-
-
-_STAGES = "Stages of a run, in their order"
-_RUNS = "Whole runs"
-_LOOKING = "Looking back at runs"
-_MACHINE = "This machine and its model server"
-
-COMMANDS = {
-    "preprocess": Command(
-        _STAGES, settings.PreprocessSettings, "imagebatch.stages.preprocess", "preprocess", _plan
-    ),
-    "check": Command(_STAGES, settings.CheckSettings, "imagebatch.stages.check", "check", _check),
-    "score": Command(_STAGES, settings.ScoreSettings, "imagebatch.stages.score", "score", _scores),
-    "postprocess": Command(
-        _STAGES, settings.PostprocessSettings, "imagebatch.stages.postprocess", "postprocess", _certificate
-    ),
-    "report": Command(_STAGES, settings.ReportSettings, "imagebatch.stages.report", "report", _plain),
-    "run": Command(_RUNS, settings.WholeRunSettings, "imagebatch.commands.run", "run", _certificate),
-    "redrive": Command(
-        _RUNS, settings.RedriveSettings, "imagebatch.commands.redrive", "redrive", _certificate
-    ),
-    "verify": Command(_RUNS, settings.VerifySettings, "imagebatch.commands.verify", "verify", _certificate),
-    "prune": Command(_RUNS, settings.PruneSettings, "imagebatch.commands.prune", "prune", _plain),
-    "baseline": Command(
-        _LOOKING, settings.BaselineSettings, "imagebatch.commands.baseline", "baseline", _plain
-    ),
-    "history": Command(_LOOKING, settings.HistorySettings, "imagebatch.commands.history", "history", _plain),
-    "trends": Command(_LOOKING, settings.TrendsSettings, "imagebatch.commands.trends", "trends", _plain),
-    "bench": Command(
-        _MACHINE, settings.BenchSettings, "imagebatch.commands.bench", "bench", lambda _, r: r.as_json()
-    ),
-    "tune": Command(
-        _MACHINE, settings.TuneSettings, "imagebatch.commands.tune", "tune", lambda _, r: r.as_json()
-    ),
-    "models": Command(
-        _MACHINE, settings.ModelsSettings, "imagebatch.commands.models", "models", lambda _, r: {"answer": r}
-    ),
-    "doctor": Command(
-        _MACHINE, settings.DoctorSettings, "imagebatch.commands.doctor", "doctor", lambda _, r: {"found": r}
-    ),
-}
 
 
 def main() -> None:
@@ -122,11 +36,11 @@ def main() -> None:
     sys.stderr.flush()
     # Everything is written and closed, so the interpreter's teardown is skipped. On a crowded machine it
     # ended commands that had done their work with SIGABRT now and then (C++'s terminate, exit code -6), with
-    # pyarrow 26.0.1 on Python 3.11.7. Arrow's are the only C++ threads of a stage, and known for this: one
-    # that asks for the interpreter lock during the teardown is ended by pthread_exit, which C++ answers with
-    # terminate (apache/arrow#34314; python/cpython#87135, changed in Python 3.14), or waits for ever
-    # (apache/arrow#50482). It is rare: on two cores under a load of 8 to 15, 50 stages and 800 reads of a
-    # listing through a Python file all ended well without this line.
+    # pyarrow 26.0.1 on Python 3.11. Of the libraries that a stage loads, only Arrow starts C++ threads, and
+    # it is known for this: a thread that asks for the interpreter lock during the teardown is ended by
+    # pthread_exit, which C++ answers with terminate (apache/arrow#34314; python/cpython#87135, changed in
+    # Python 3.14), or it waits for ever (apache/arrow#50482). It is rare: on two cores under a load of 8 to
+    # 15, 50 stages and 800 reads of a listing through a Python file all ended well without this line.
     os._exit(code)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from imagebatch.cli import COMMANDS
+from imagebatch.cli.commands import COMMANDS
 from imagebatch.settings import CommonSettings
 from imagebatch.settings.flags import ONE_OF, Flag, groups, summary
 

@@ -56,7 +56,7 @@ class Flag:
     @property
     def typed(self) -> str:
         """Give what is typed, with the name of its value."""
-        return " ".join([*([", ".join(self.options)] if self.options else []), self.value]).rstrip()
+        return " ".join(filter(None, [", ".join(self.options), self.value]))
 
     @property
     def variable(self) -> str:
