@@ -14,7 +14,6 @@ from imagebatch.settings.flags import ONE_OF, Flag, groups, summary
 
 _HEAD = "| flag | variable | value | default | commands | meaning |\n|---|---|---|---|---|---|"
 _OWN = "Flags of one command."
-_FEW = 4
 
 
 def tables(commands: Mapping[str, type[CommonSettings]]) -> str:
@@ -49,7 +48,7 @@ def _row(flag: Flag, takers: list[str], everyone: list[str]) -> str:
         f"`{flag.variable}`",
         _value(flag),
         _default(flag),
-        _takers(takers, everyone),
+        "all" if takers == everyone else ", ".join(takers),
         re.sub(r"--[a-z][a-z-]*", r"`\g<0>`", flag.sentence),
     ]
     return f"| {' | '.join(cells)} |"
@@ -74,13 +73,6 @@ def _default(flag: Flag) -> str:
         return "one of the two is required" if flag.needed == ONE_OF else "required"
     default = flag.default if flag.value else {"on": "true", "off": "false"}[flag.default]
     return f"`{default}`" if default else ""
-
-
-def _takers(takers: list[str], everyone: list[str]) -> str:
-    missing = [name for name in everyone if name not in takers]
-    if not missing:
-        return "all"
-    return f"all but {', '.join(missing)}" if len(missing) <= _FEW else ", ".join(takers)
 
 
 if __name__ == "__main__":
