@@ -14,7 +14,7 @@ _MODULES = {
 
 
 def open_backend(kind: str, settings: ApiSettings, model: str, version: str) -> ModelApi:
-    """The model API of a kind.
+    """Open the model API of a kind.
 
     Args:
         kind: A name out of `settings.InputSettings.backend`.

@@ -68,7 +68,7 @@ class Fault(StrEnum):
     UNREACHABLE = "unreachable"  # nobody answered: wait, then the same again
     OVERLOADED = "overloaded"  # asked to come back later: wait, then the same again
     WORKER_DIED = "worker_died"  # an image of this request may be the cause: again, then halves
-    TIMED_OUT = "timed_out"  # the same
+    TIMED_OUT = "timed_out"  # an image of this request may be the cause: again, then halves
     BAD_REPLY = "bad_reply"  # an answer that cannot be trusted: again, then halves
     TOO_LARGE = "too_large"  # halves
 
@@ -100,7 +100,7 @@ class ModelApi(Protocol):
     has_server: ClassVar[bool] = True
 
     def describe(self) -> ModelPin:
-        """The served model's name, version, digest and labels.
+        """Return the served model's name, version, digest and labels.
 
         Raises:
             ApiFaultError: No answer.
@@ -108,14 +108,14 @@ class ModelApi(Protocol):
         """
 
     def ready(self) -> None:
-        """Returns if the API can answer: its server is up and a worker of the model replies.
+        """Return if the API can answer: its server is up and a worker of the model replies.
 
         Raises:
             ApiFaultError: It cannot.
         """
 
     def predict(self, images: Sequence[ImagePayload], top_k: int) -> Reply:
-        """Answers for every image, in order.
+        """Answer for every image, in order.
 
         Raises:
             ApiFaultError: No answers that can be trusted.

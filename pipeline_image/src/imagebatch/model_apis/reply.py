@@ -1,4 +1,4 @@
-"""The handler's replies as JSON (docs/reference/wire.md), read with suspicion: whoever carried them."""
+"""The handler's replies as JSON (docs/reference/wire.md); nothing in them is trusted before it is checked."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class _Reply(BaseModel):
 
 
 def parse_description(body: bytes) -> ModelPin:
-    """The model that a description names.
+    """Return the model that a description names.
 
     Raises:
         ApiFaultError: It is none.
@@ -69,18 +69,18 @@ def parse_description(body: bytes) -> ModelPin:
 
 
 def opens_memory(description: bytes) -> bool:
-    """Whether the server that described itself has opened the memory that it was offered."""
+    """Tell whether the server that described itself has opened the memory that it was offered."""
     return _Description.model_validate_json(description).memory
 
 
 def asking_headers(images: Sequence[ImagePayload], top_k: int) -> dict[str, str]:
-    """The request headers that say what is wanted of each image."""
+    """Return the request headers that say what is wanted of each image."""
     wanted = [str(position) for position, image in enumerate(images) if image.embed]
     return {"X-Top-K": str(top_k)} | ({"X-Embeddings": ",".join(wanted)} if wanted else {})
 
 
 def parse_reply(body: bytes, images: Sequence[ImagePayload], top_k: int) -> Reply:
-    """The answers of a reply, one per image, in order.
+    """Return the answers of a reply, one per image, in order.
 
     Raises:
         ApiFaultError: They are not the answers to these images, or cannot be.

@@ -1,9 +1,9 @@
-"""Waiting for a model API: full jitter, a budget of retries, a breaker that probes, an end.
+"""The retry policy for model APIs: full jitter, a retry budget, a circuit breaker that probes, a time limit.
 
 Pauses grow as `uniform(0, FIRST_PAUSE * 2**n)` ("full jitter": Brooker, Exponential Backoff And Jitter, AWS
-Architecture Blog, 2015), so that many scorers do not come back at the same moment. Retries are paid from a
-budget that good answers fill (Google SRE book, chapter 21): when it is empty, or several requests in a row
-have failed, one thread asks whether the API is ready, and all others wait for its word.
+Architecture Blog, 2015), so that many scorers do not come back at the same moment. Every retry takes one
+from a budget that good answers fill (Google SRE book, chapter 21). When it is empty, or several requests in a
+row have failed, one thread probes the API until it is ready, and all others wait for that thread.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ LONGEST_RETRY_AFTER = 300.0
 BUDGET = 20.0
 BUDGET_PER_ANSWER = 0.2
 OUTAGE_AFTER = 5
-# An API that is ready again and again, and yet never answers, is away.
+# An API that answers this many probes, but no request in between, is treated as unavailable.
 RECOVERIES = 5
 
 
 class Patience:
-    """How long the API may go without an answer; shared by all threads that ask it.
+    """The pauses between tries, and the time limit without any answer; shared by all threads of a scorer.
 
     Args:
         ready: Asks whether the API can answer; raises ApiFaultError if not.
@@ -58,20 +58,20 @@ class Patience:
         self._outages_over = 0
 
     def answered(self) -> None:
-        """Notes that the API has answered."""
+        """Note that the API has answered."""
         with self._lock:
             self._last_answer = time.monotonic()
             self._failed_in_a_row = self._recoveries = 0
             self._budget = min(BUDGET, self._budget + BUDGET_PER_ANSWER)
 
     def give_up(self, cause: BaseException) -> None:
-        """Ends all pauses: a thread has failed for good, and the others fail with its cause."""
+        """End all pauses: a thread has failed for good, and the others fail with its cause."""
         with self._lock:
             self._cause = self._cause or cause
         self._stop.set()
 
     def pause(self, fault: ApiFaultError, tries: int) -> None:
-        """Waits before try number `tries` + 1.
+        """Wait before try number `tries` + 1.
 
         Raises:
             ModelApiUnavailableError: There was no answer for too long.
@@ -87,7 +87,7 @@ class Patience:
             self.sleep(fault, tries)
 
     def _outlast(self, fault: ApiFaultError) -> None:
-        """Probes until the API is ready; of several threads one probes and the others wait for it."""
+        """Probe until the API is ready; of several threads one probes and the others wait for it."""
         with self._lock:
             before = self._outages_over
         started = time.monotonic()
@@ -118,12 +118,12 @@ class Patience:
             self._failed_in_a_row = 0
             self._recoveries += 1
             if self._recoveries <= RECOVERIES:
-                # Ready is not yet an answer, but earns half the time again in which to give one.
+                # A successful probe gives back half of `--retry-seconds`; only an answer gives back all.
                 self._last_answer = max(self._last_answer, time.monotonic() - self._seconds / 2)
         return True
 
     def sleep(self, fault: ApiFaultError, tries: int) -> None:
-        """Waits as `pause` does, without probing."""
+        """Wait as `pause` does, without probing."""
         with self._lock:
             silent = time.monotonic() - self._last_answer
             cause = self._cause
@@ -142,7 +142,7 @@ class Patience:
 
 
 def patiently(call: Callable[[], T], seconds: float, telemetry: Telemetry | None = None) -> T:
-    """Calls until there is an answer, for at most `seconds`; counts faults and waits."""
+    """Call until there is an answer, for at most `seconds`; count faults and waits."""
     telemetry = telemetry or Telemetry()
     patience = Patience(call, seconds, telemetry)
     tries = 0

@@ -1,4 +1,4 @@
-"""Scores without any server: the archive's own handler in worker processes of one thread each.
+"""Score without any server: the archive's own handler in worker processes of one thread each.
 
 The answers are byte for byte those that TorchServe gives with the same archive. It is the reference for what
 a machine can do, and a way to score where no TorchServe runs. An archive is code, and is run: give only
@@ -26,7 +26,7 @@ _CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def connect(settings: ApiSettings, model: str, version: str) -> LocalModel:
-    """A pool of workers for one archive; no worker is started yet.
+    """Return a pool of workers for one archive; no worker is started yet.
 
     Raises:
         ConfigurationError: No archive, or the extra is not installed.
@@ -46,12 +46,12 @@ def connect(settings: ApiSettings, model: str, version: str) -> LocalModel:
 
 
 def missing_packages() -> list[str]:
-    """What of the extra `local` is not installed."""
+    """Return the packages of the extra `local` that are not installed."""
     return [name for name in _NEEDED if importlib.util.find_spec(name) is None]
 
 
 def cores() -> int:
-    """Cores that this process may use: its CPU set, and a container's quota rounded up."""
+    """Return how many cores this process may use: its CPU set, and a container's quota rounded up."""
     allowed = len(os.sched_getaffinity(0))
     with contextlib.suppress(OSError, ValueError):
         quota, period = _CGROUP_QUOTA.read_text("ascii").split()
@@ -89,7 +89,7 @@ class LocalModel(ModelApi):
         return len(self._workers)
 
     def describe(self) -> ModelPin:
-        """The archive's name, version, digest and labels."""
+        """Return the archive's name, version, digest and labels."""
         with self._worker() as worker:
             pin = parse_description(worker.describe())
         if pin.name != self._model or self._version not in {"", pin.version}:
@@ -100,17 +100,17 @@ class LocalModel(ModelApi):
         return pin
 
     def ready(self) -> None:
-        """Returns if a worker answers a prediction."""
+        """Return if a worker answers a prediction."""
         self.predict([PROBE], 1)
 
     def predict(self, images: Sequence[ImagePayload], top_k: int) -> Reply:
-        """Answers for every image, in order, from one worker."""
+        """Answer for every image, in order, from one worker."""
         with self._worker() as worker:
             body = worker.ask("predict", images, asking_headers(images, top_k))
         return parse_reply(body, images, top_k)
 
     def timed(self, images: Sequence[ImagePayload], seconds: int) -> bytes:
-        """One worker decodes and infers the images again and again, from memory, for about that long.
+        """Let one worker decode and infer the images again and again, from memory, for about that long.
 
         Returns:
             JSON: `images` done, `seconds` that they took, `model_seconds` of these outside decoding.
@@ -119,7 +119,7 @@ class LocalModel(ModelApi):
             return worker.ask("timed", images, seconds)
 
     def close(self) -> None:
-        """Ends all workers."""
+        """End all workers."""
         for worker in self._workers:
             worker.stop()
 

@@ -47,7 +47,7 @@ class WorkerProcess:
         return self._process.pid if self._process else 0
 
     def start(self) -> None:
-        """Starts the process, unless there is one; loading goes on beside the caller."""
+        """Start the process, unless there is one; return while it is still loading the model."""
         if self._process is not None:
             return
         folder = tempfile.mkdtemp(prefix="imagebatch-local-")
@@ -64,7 +64,7 @@ class WorkerProcess:
         self._end = weakref.finalize(self, _end, self._process, self._connection, folder)
 
     def stop(self) -> int | None:
-        """Ends the process, if there is one; returns its exit code, negative for a signal."""
+        """End the process, if there is one; return its exit code, negative for a signal."""
         process, self._process = self._process, None
         if process is None:
             return None
@@ -72,7 +72,7 @@ class WorkerProcess:
         return process.returncode
 
     def describe(self) -> bytes:
-        """The loaded model's description.
+        """Return the loaded model's description.
 
         Raises:
             ConfigurationError: The archive cannot be loaded.
@@ -98,7 +98,7 @@ class WorkerProcess:
     def ask(
         self, operation: Operation, images: Sequence[ImagePayload], argument: dict[str, str] | int
     ) -> bytes:
-        """The worker's answer to one request: `predict` takes the request's headers, `timed` seconds.
+        """Return the worker's answer to one request: `predict` takes the request's headers, `timed` seconds.
 
         Raises:
             ConfigurationError: The archive cannot be loaded.
@@ -124,7 +124,7 @@ class WorkerProcess:
         return connection.recv_bytes()
 
     def kill(self) -> None:
-        """Ends the process at once, whatever it does."""
+        """End the process at once, whatever it does."""
         if self._process is not None:
             self._process.kill()
         self.stop()

@@ -52,14 +52,14 @@ class Context:
         self.status = _OK
 
     def get_all_request_header(self, _index: int) -> Mapping[str, str]:
-        """The headers of the one request."""
+        """Return the headers of the one request."""
         return self.headers
 
     def set_response_content_type(self, _index: int, _kind: str) -> None:
-        """Of no use here."""
+        """Ignore the content type: the parent knows the reply's format."""
 
     def set_response_status(self, code: int = _OK, phrase: str = "", idx: int = 0) -> None:
-        """Keeps the one reply's status."""
+        """Store the one reply's status."""
         del phrase, idx
         self.status = code
 
@@ -84,11 +84,11 @@ class Worker:
         self._handler.initialize(self._context)
 
     def describe(self) -> bytes:
-        """The model's description, as served."""
+        """Return the model's description, as served."""
         return bytes(self._handler.describe_handle())
 
     def predict(self, images: Images, headers: Mapping[str, str]) -> bytes:
-        """The reply to one multipart request."""
+        """Return the reply to one multipart request."""
         self._context.headers = {"Content-Type": "multipart/form-data", **headers}
         (body,) = self._handler.handle([dict(images)], self._context)
         if self._context.status != _OK:
@@ -96,7 +96,7 @@ class Worker:
         return bytes(body)
 
     def timed(self, images: Images, seconds: int) -> bytes:
-        """Decodes and infers the images again and again, as when predicting, and times both."""
+        """Decode and infer the images again and again, as when predicting, and time both."""
         model = self._handler.model
         done, in_model, begun = 0, 0.0, time.perf_counter()
         for _, data in itertools.cycle(images):
@@ -113,7 +113,7 @@ class Worker:
 
 
 def main(descriptor: int, archive: str, folder: Path) -> None:
-    """Loads the archive and answers until the other end is closed."""
+    """Load the archive and answer until the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the parent's to handle
     os.dup2(2, 1)  # standard output belongs to the protocol with the orchestrator
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -139,7 +139,7 @@ def _serve(worker: Worker, connection: Connection[bytes, Any]) -> None:
         operation, argument, images = connection.recv()
         try:
             answer = b"+" + operations[operation](images, argument)
-        except Exception as error:  # noqa: BLE001 (as above: this request failed, the next one may not)
+        except Exception as error:  # noqa: BLE001 (an archive's code raises what it likes: this request fails, the next may not)
             answer = _failed(error)
         connection.send_bytes(answer)
 

@@ -30,7 +30,7 @@ class NotSharedError(ApiFaultError):
 
 
 def connect(settings: ApiSettings, model: str, version: str) -> TorchServe:
-    """A client for one model."""
+    """Return a client for one model."""
     keys = KeyFile(settings.key_file, settings.management_url) if settings.key_file else None
     return TorchServe(
         settings.api_url,
@@ -73,7 +73,7 @@ class TorchServe(ModelApi):
         self._local = threading.local()
 
     def describe(self) -> ModelPin:
-        """The served model's name, version, digest and labels.
+        """Return the served model's name, version, digest and labels.
 
         Also finds out whether the server can open this process's memory: whether it runs on this machine, for
         this user, outside a container, and with a handler that knows how.
@@ -85,14 +85,14 @@ class TorchServe(ModelApi):
         return found
 
     def ready(self) -> None:
-        """Returns if a worker answers a prediction.
+        """Return if a worker answers a prediction.
 
         `/ping` stays healthy when no worker can load, and a description can be right where predictions fail.
         """
         self.predict([PROBE], 1)
 
     def predict(self, images: Sequence[ImagePayload], top_k: int) -> Reply:
-        """Answers for every image, in order, from one request."""
+        """Answer for every image, in order, from one request."""
         try:
             return self.prepared(images, top_k)()
         except NotSharedError:  # another server answers now, or the same one elsewhere
@@ -100,14 +100,14 @@ class TorchServe(ModelApi):
             return self.prepared(images, top_k)()
 
     def prepared(self, images: Sequence[ImagePayload], top_k: int) -> Callable[[], Reply]:
-        """`predict` with its request made: each call of the result sends it, to measure the server alone."""
+        """Return `predict` with its request made: each call sends it again, to measure the server alone."""
         headers = asking_headers(images, top_k)
         memory = self._memory([image.data for image in images]) if self._shares else None
         send = self._by_memory(images, headers, memory) if memory else self._by_body(images, headers)
         return lambda: parse_reply(send().content, images, top_k)
 
     def _memory(self, contents: Sequence[bytes]) -> SharedMemory | None:
-        """Contents in memory that the server may open; None where that is unwanted or not to be had."""
+        """Put the contents into memory that the server may open; None if unwanted or not available."""
         try:
             return SharedMemory(contents) if self._may_share else None
         except OSError:
@@ -133,7 +133,7 @@ class TorchServe(ModelApi):
         return session
 
     def _post(self, *, headers: Headers | None = None, **body: Any) -> requests.Response:
-        """Posts once, or more often where a key was refused and another is to be had."""
+        """Post the request, and post again with another key if the first was refused."""
         for _ in range(_KEY_ATTEMPTS):
             key = self._keys.key("inference") if self._keys else ""
             sent = {**(headers or {}), **({"Authorization": f"Bearer {key}"} if key else {})}
@@ -172,7 +172,7 @@ class TorchServe(ModelApi):
 
 
 def _multipart(images: Sequence[ImagePayload], boundary: str) -> bytes:
-    """A part per image, named by its key (docs/reference/wire.md)."""
+    """Return a body with one part per image, named by its key (docs/reference/wire.md)."""
     pieces: list[bytes] = []
     for image in images:
         head = f'--{boundary}\r\nContent-Disposition: attachment; name="{image.key}"\r\n\r\n'

@@ -21,7 +21,7 @@ Kind = Literal["inference", "management"]
 
 # A key with less life than this is replaced before a request is sent with it.
 RENEW_BEFORE_SECONDS = 30.0
-# Where the management API cannot be reached somebody else renews: asking is not repeated sooner.
+# If the management API cannot be reached, ask it again only after this many seconds.
 _RENEWAL_PAUSE = 10.0
 _RENEWAL_TIMEOUT = 3.0
 _READ_ATTEMPTS = 5
@@ -59,7 +59,7 @@ class KeyFile:
         self._asked = float("-inf")
 
     def key(self, kind: Kind) -> str:
-        """The key for one of the two APIs.
+        """Return the key for one of the two APIs.
 
         Raises:
             ConfigurationError: The file is missing, unreadable or holds no such key.
@@ -74,7 +74,7 @@ class KeyFile:
             return held.value
 
     def replace(self, kind: Kind, refused: str) -> None:
-        """Finds another key than the refused one: in the file, else by asking for a new one."""
+        """Find another key than the refused one: in the file, else by asking for a new one."""
         with self._lock:
             held = self._keys.get(kind)
             if held is not None and held.value != refused:

@@ -33,25 +33,25 @@ class Management:
         self._timeout = settings.request_timeout
 
     def list(self) -> Any:
-        """Names and archives of the models."""
+        """Return names and archives of the models."""
         return self._ask("GET", "/models")["models"]
 
     def describe(self, model: str, version: str) -> Any:
-        """A model's workers, and what its handler says of itself."""
+        """Return a model's workers, and the description that its handler gives."""
         return self._ask("GET", _path(model, version), customized="true")[0]
 
     def register(self, archive: str, workers: int) -> Any:
-        """Loads an archive of the model store."""
+        """Load an archive of the model store."""
         if not archive:
             raise ConfigurationError("models register needs --archive, a file name in the model store")
         return self._ask("POST", "/models", url=archive, initial_workers=str(workers), synchronous="true")
 
     def unregister(self, model: str, version: str) -> Any:
-        """Takes a model away."""
+        """Unregister a model."""
         return self._insist("DELETE", _path(model, version))
 
     def scale(self, model: str, version: str, workers: int) -> Any:
-        """Sets a model's number of workers."""
+        """Set a model's number of workers."""
         count = str(workers)
         wanted = {"min_worker": count, "max_worker": count, "synchronous": "true"}
         return self._insist("PUT", _path(model, version), **wanted)
