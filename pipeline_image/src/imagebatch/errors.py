@@ -39,7 +39,7 @@ class ExitCode(IntEnum):
 
 
 def one_line(text: object, limit: int = MAX_MESSAGE) -> str:
-    """Makes any text safe to print on one line: no control characters, bounded length.
+    """Make any text safe to print on one line: no control characters, bounded length.
 
     Args:
         text: What to print; file names and server replies inside it are not trusted.

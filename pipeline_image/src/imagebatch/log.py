@@ -8,7 +8,7 @@ import structlog
 
 
 def configure(level: str) -> None:
-    """Sends every log event to standard error.
+    """Send every log event to standard error.
 
     Args:
         level: `debug`, `info`, `warning` or `error`; events below it are dropped.
@@ -32,6 +32,6 @@ def configure(level: str) -> None:
 
 
 def get_logger() -> structlog.typing.FilteringBoundLogger:
-    """The logger that every module uses."""
+    """Return the logger that every module uses."""
     logger: structlog.typing.FilteringBoundLogger = structlog.get_logger()
     return logger

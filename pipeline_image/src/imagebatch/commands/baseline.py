@@ -1,4 +1,4 @@
-"""The verb `baseline`: a finished run becomes what later runs are compared with."""
+"""The command `baseline`: make a finished run the one that later runs are compared with."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class MadeBaseline:
 
 
 def baseline(settings: BaselineSettings) -> MadeBaseline:
-    """Writes a baseline.
+    """Write a baseline.
 
     Raises:
         ConfigurationError: The run has not finished, or the labels cannot be read.

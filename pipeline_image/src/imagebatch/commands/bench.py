@@ -1,4 +1,4 @@
-"""The command: interleaved rounds, so that every figure meets the same machine."""
+"""The command `bench`: measure everything in interleaved rounds, so that all figures see the same machine."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Bench:
     cores: int
 
     def as_json(self) -> dict[str, Any]:
-        """For the command's last line."""
+        """Return the figures for the command's last line."""
         return {
             "line": self.verdict.line,
             "ratio": round(self.verdict.ratio, 4),
@@ -71,7 +71,7 @@ class Bench:
 
 
 def bench(settings: BenchSettings) -> Bench:
-    """Measures the ceilings and a real score of the input, and prints the table.
+    """Measure the ceilings and a real score of the input, and print the table.
 
     Raises:
         NothingToDoError: The input has no image that can be scored.
@@ -114,7 +114,7 @@ class _Measurements:
         self._sample = read_sample(run.uris, self._source)
 
     def round(self, number: int) -> Readings:
-        """One reading of everything; number 0 is the warm-up."""
+        """Take one reading of everything; number 0 is the warm-up."""
         seconds = self._settings.seconds if number else _WARM_UP_SECONDS
         steps: list[Callable[[int], Readings]] = [self._storage, self._inprocess, self._server]
         found: Readings = {}
@@ -147,7 +147,7 @@ class _Measurements:
         return {Ceiling.SERVER: reading}
 
     def _achieved(self, run_id: str) -> Readings:
-        """A real score, from files to finished shards; with the backend `local`, its start too."""
+        """Time a real score, from files to finished shards; with the backend `local`, its start too."""
         self._run.copy(run_id)
         asked = score_settings(self._settings, self._run.folder, run_id)
         clock = Clock()

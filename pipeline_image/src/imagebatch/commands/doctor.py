@@ -16,7 +16,7 @@ _LAST_PORT = 65535
 
 
 def doctor(settings: DoctorSettings) -> list[str]:
-    """Checks what the settings name.
+    """Check what the settings name.
 
     Returns:
         One line per check that passed.

@@ -1,4 +1,4 @@
-"""The verb `history`: lists and compares runs, and writes history.html over all of them."""
+"""The command `history`: list and compare runs, and write history.html over all of them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class HistoryResult:
 
 
 def history(settings: HistorySettings) -> HistoryResult:
-    """Prints the newest runs as a table on standard error, and writes the page.
+    """Print the newest runs as a table on standard error, and write the page.
 
     Raises:
         NothingToDoError: No run has figures.
@@ -43,7 +43,7 @@ def history(settings: HistorySettings) -> HistoryResult:
 
 
 def compared(runs: list[RunSummary]) -> dict[str, float]:
-    """The newest run against the mean of the others of its pipeline: 0.1 is ten per cent more."""
+    """Compare the newest run with the mean of the others of its pipeline: 0.1 is ten per cent more."""
     found = {}
     runs = [run for run in runs if run.pipeline == runs[-1].pipeline]
     for name in ("listed", "images_per_second", "failure_share", "confidence", "cpu_seconds"):
@@ -56,7 +56,7 @@ def compared(runs: list[RunSummary]) -> dict[str, float]:
 
 
 def as_table(runs: list[RunSummary]) -> str:
-    """Runs as lines of text, oldest first."""
+    """Return the runs as lines of text, oldest first."""
     rows = [_COLUMNS, *map(_cells, runs)]
     widths = [max(len(row[at]) for row in rows) for at in range(len(_COLUMNS))]
     return "\n".join(

@@ -9,7 +9,7 @@ from imagebatch.settings import ModelsSettings
 
 
 def models(settings: ModelsSettings) -> Any:
-    """Does one action and returns the server's answer, as JSON types."""
+    """Do one action and return the server's answer, as JSON types."""
     management = Management(settings)
     name, version = settings.model, settings.model_version
     match settings.action:

@@ -1,4 +1,4 @@
-"""A real run of the measured input in a temporary folder, ready to be scored again and again."""
+"""A preprocessed run in a temporary folder, for commands that score the same input many times."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ class PreparedRun:
         return [row["uri"] for row in self.rows]
 
     def copy(self, run_id: str) -> None:
-        """Another run like it, to be scored from the beginning."""
+        """Copy the planned run under another run id, to be scored from the beginning."""
         shutil.copytree(self.folder / _RUN, self.folder / run_id)
 
     def remove(self, run_id: str) -> None:
-        """Lets go of a copy."""
+        """Remove a copy."""
         shutil.rmtree(self.folder / run_id)
 
 
 @contextlib.contextmanager
 def prepared_run(settings: MeasuringSettings) -> Iterator[PreparedRun]:
-    """Preprocesses the input; the folder is removed with all that is in it.
+    """Preprocess the input; afterwards the folder is removed with all that is in it.
 
     Raises:
         NothingToDoError: No image was accepted.
@@ -75,6 +75,6 @@ def prepared_run(settings: MeasuringSettings) -> Iterator[PreparedRun]:
 
 
 def score_settings(settings: MeasuringSettings, folder: Path, run_id: str) -> ScoreSettings:
-    """How a copy is scored: as asked, without the golden images, which are no part of the rate."""
+    """Return the settings for scoring a copy: without the golden images, which would distort the rate."""
     own = {"run_id": run_id, "runs_uri": str(folder), "metrics_url": "", "golden": "", "bench": False}
     return settings.part(ScoreSettings, **own, shard=-1)

@@ -1,4 +1,4 @@
-"""Removes old runs, and what killed processes left in the others."""
+"""The command `prune`: remove old runs, and temporary files that killed processes left in the others."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class Pruned:
 
 
 def prune(settings: PruneSettings) -> Pruned:
-    """Removes every finished run that was last written to more than `keep_days` days ago.
+    """Remove every finished run that was last written to more than `keep_days` days ago.
 
-    Never: the newest success of each input and model, a run written to within the last hour, and, unless
-    `unfinished` is set, a run that has not succeeded, for it may be continued.
+    Three kinds of runs always stay: the newest success of each input and model, runs written to within the
+    last hour, and, unless `unfinished` is set, runs that have not succeeded, because they may be continued.
 
     Raises:
         ConfigurationError: There is no such folder.
@@ -88,7 +88,7 @@ def _newest_successes(root: RunsRoot, runs: Iterable[StoredRun]) -> set[str]:
 
 
 def _purpose(root: RunsRoot, name: str) -> tuple[str, ...]:
-    """What runs that follow each other have in common: the input and the model."""
+    """Return the input and the model, by which runs of the same purpose are recognised."""
     try:
         asked = json.loads(root.description(name))
         return str(asked["input"]), str(asked["manifest"]), str(asked["model"]["name"])

@@ -1,4 +1,4 @@
-"""All stages in one process, without an orchestrator."""
+"""The command `run`: all stages in one process, without an orchestrator."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from imagebatch.stages.score import score
 
 
 def run(settings: WholeRunSettings) -> Certificate:
-    """Does what the DAG does, in the same order and with the same files."""
+    """Do what the DAG does, in the same order and with the same files."""
     with ExitStack() as stack:
         return _run(settings, stack)
 
@@ -53,16 +53,16 @@ def _run(settings: WholeRunSettings, stack: ExitStack) -> Certificate:
 
 
 def _look(settings: ReportSettings, stack: ExitStack) -> Decoders:
-    """Takes the sample of images that the report will find; if it cannot, the report says so.
+    """Measure the sample of images that the report will use; if that fails, the report says so.
 
     Returns:
-        What looked at them, for the report's pictures; lives as long as `stack`.
+        The decoding processes, which the report uses again for its pictures; they end with `stack`.
     """
     run = open_run(settings.runs_uri, settings.run_id)
     decoders = stack.enter_context(Decoders(spared=1))
     image_sample(run, read_description(run), settings.image_sample, decoders)
-    # Now, while this process waits for the check: it would cost its time after the certificate.
-    from imagebatch.stages.report.stage import load  # noqa: PLC0415 (as above)
+    # Load the report's modules now, while this process waits for the check anyway.
+    from imagebatch.stages.report.stage import load  # noqa: PLC0415 (a fifth of a second, and not for all)
 
     load(settings)
     return decoders

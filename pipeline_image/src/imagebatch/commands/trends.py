@@ -1,4 +1,4 @@
-"""The verb: finds what has changed, pipeline by pipeline, keeps it, and says what is new first."""
+"""The command `trends`: find what has changed in each pipeline, store it, and print the new changes first."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class TrendsResult:
 
 
 def trends(settings: TrendsSettings) -> TrendsResult:
-    """Finds and keeps what has changed, as `_history/_trends.json`, and prints it on standard error.
+    """Find what has changed, write it to `_history/_trends.json` and print it on standard error.
 
     Raises:
         NothingToDoError: No pipeline has 14 runs with figures.
@@ -77,7 +77,7 @@ def trends(settings: TrendsSettings) -> TrendsResult:
 
 
 def by_pipeline(settings: TrendsSettings) -> dict[str, list[RunSummary]]:
-    """The newest runs of each pipeline that has enough of them, oldest first.
+    """Return the newest runs of each pipeline that has enough of them, oldest first.
 
     Raises:
         NothingToDoError: None has.

@@ -1,4 +1,4 @@
-"""The command: measures real scoring with many settings, keeps the best in a file, shows them all."""
+"""The command `tune`: measure real scoring with many settings and write the best to a file."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Tuned:
     output: str
 
     def as_json(self) -> dict[str, Any]:
-        """For the command's last line."""
+        """Return the result for the command's last line."""
         return {
             "pack_size": self.best.pack_size,
             "in_flight": self.best.in_flight,
@@ -61,7 +61,7 @@ class Tuned:
 
 
 def tune(settings: TuneSettings) -> Tuned:
-    """Tries settings on a real input, writes the settings file and prints the table.
+    """Try settings on a real input, write the settings file and print the table.
 
     Raises:
         NothingToDoError: The input has no image that can be scored.
@@ -97,7 +97,7 @@ class _Trial:
         self._run = run
 
     def rate(self, candidate: Candidate) -> float:
-        """Images per second, from files to answers, over the whole input."""
+        """Score the whole input and return images per second, from files to answers."""
         asked = score_settings(self._settings, self._run.folder, "none").model_copy(
             update={"pack_size": candidate.pack_size, "in_flight": candidate.in_flight}
         )
@@ -118,7 +118,7 @@ class _Trial:
 
 @contextlib.contextmanager
 def _restored(workers: Workers | None) -> Iterator[None]:
-    """Sets the number of workers back if the search fails or is broken off."""
+    """Set the number of workers back if the search fails or is interrupted."""
     try:
         yield
     finally:
@@ -129,7 +129,7 @@ def _restored(workers: Workers | None) -> Iterator[None]:
 def _by_workers(
     workers: Workers | None, trial: _Trial, best: Candidate, rounds: int
 ) -> list[dict[int, float]]:
-    """Rates by number of workers, in sweeps; empty where it cannot be changed."""
+    """Measure the rate for each number of workers, in sweeps; empty if the number cannot be changed."""
     sweeps: list[dict[int, float]] = []
     if workers is None:
         return sweeps
@@ -159,7 +159,7 @@ def _content(result: Tuned, pin: ModelPin) -> str:
 
 
 def _require_writable(path: Path) -> None:
-    """Fails now rather than after minutes of measuring."""
+    """Raise now rather than after minutes of measuring."""
     if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
         raise StorageError(f"--output {path}: not a file in a folder that can be written")
 

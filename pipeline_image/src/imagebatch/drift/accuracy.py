@@ -38,12 +38,12 @@ class Calibration(BaseModel):
     accuracy: float
 
     def __call__(self, confidence: Floats) -> Floats:
-        """Probabilities of being right: same shape."""
+        """Return the probabilities of being right: same shape."""
         return np.interp(confidence, self.confidence, self.probability)
 
 
 def calibrate(confidence: Floats, right: npt.NDArray[np.bool_]) -> Calibration:
-    """Fits a calibration.
+    """Fit a calibration.
 
     Args:
         confidence: Largest probability of each image, shape (images,).
@@ -64,7 +64,7 @@ def calibrate(confidence: Floats, right: npt.NDArray[np.bool_]) -> Calibration:
 
 
 def estimate(calibration: Calibration, confidence: Floats, seed: int = 0) -> dict[str, Any]:
-    """Estimates the accuracy of answers whose truth is not known.
+    """Estimate the accuracy of answers whose true labels are not known.
 
     Returns:
         `accuracy`, `low` and `high` (95 %, from resampling these images and the calibration's own size),

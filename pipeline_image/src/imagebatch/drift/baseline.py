@@ -50,7 +50,7 @@ class Baseline:
         self.observations = observations
 
     def write(self, uri: str) -> None:
-        """Writes the file, replacing one of the same name as a whole on local disks and object stores.
+        """Write the file; on local disks and object stores it replaces an old one in one step.
 
         Raises:
             StorageError: It cannot be written.
@@ -67,7 +67,7 @@ class Baseline:
 
 
 def read_baseline(uri: str, model: str) -> Baseline | None:
-    """A baseline, or None if `uri` contains `{model}` and there is no such file.
+    """Read a baseline; None if `uri` contains `{model}` and there is no such file.
 
     Raises:
         ConfigurationError: There is no such file, or it is no baseline.
@@ -95,5 +95,5 @@ def read_baseline(uri: str, model: str) -> Baseline | None:
 
 
 def as_text(content: dict[str, Any]) -> bytes:
-    """JSON as it is kept in a run."""
+    """Return JSON in the form in which it is kept in a run."""
     return (json.dumps(content, indent=1) + "\n").encode()

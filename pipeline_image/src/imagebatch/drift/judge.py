@@ -49,7 +49,7 @@ _VECTORS = {"answers": "answer", "layout": "layout", "embeddings": "embedding"}
 
 
 def compare(before: pa.Table, now: pa.Table, seed: int) -> list[Compared]:
-    """All tests of two tables of OBSERVATION_SCHEMA, uncorrected."""
+    """Make all tests between two tables of OBSERVATION_SCHEMA; the p-values are not yet corrected."""
     found = []
     for name, column in _MIXES.items():
         texts = [table[column].to_pylist() for table in (before, now)]
@@ -68,7 +68,7 @@ def compare(before: pa.Table, now: pa.Table, seed: int) -> list[Compared]:
 
 
 def judge(baseline: Baseline, now: pa.Table, *, run_id: str, digest: str, alpha: float) -> dict[str, Any]:
-    """What is kept as quality/drift.json.
+    """Compare a run with its baseline and return the content of quality/drift.json.
 
     Args:
         baseline: To compare with.
@@ -114,7 +114,7 @@ def judge(baseline: Baseline, now: pa.Table, *, run_id: str, digest: str, alpha:
 
 
 def _no_embeddings(baseline: Baseline, now: pa.Table, *, same_model: bool) -> str:
-    """Why embeddings cannot be compared; empty if they can."""
+    """Return why embeddings cannot be compared; empty if they can."""
     if not same_model:
         return "the baseline is of another model, whose embeddings mean something else"
     for whose, table in (("run", now), ("baseline", baseline.observations)):

@@ -36,7 +36,7 @@ OBSERVATION_SCHEMA = pa.schema(
 
 
 def observe(run: RunFolder, description: RunDescription, sample: pa.Table) -> pa.Table:
-    """Joins a sample with the run's predictions.
+    """Join a sample with the run's predictions.
 
     Args:
         run: Finished.
@@ -61,13 +61,13 @@ def observe(run: RunFolder, description: RunDescription, sample: pa.Table) -> pa
 
 
 def ranked_probabilities(table: pa.Table, top_k: int) -> Floats:
-    """`probability_1` to `probability_k` of predictions: shape (rows, k)."""
+    """Return `probability_1` to `probability_k` of predictions: shape (rows, k)."""
     columns = [table[f"probability_{rank + 1}"].to_numpy() for rank in range(top_k)]
     return np.nan_to_num(np.stack(columns, axis=1).astype(np.float64))
 
 
 def entropy(probabilities: Floats) -> Floats:
-    """Entropy in nats of rows of probabilities: shape (rows,)."""
+    """Return the entropy in nats of rows of probabilities: shape (rows,)."""
     found: Floats = -(probabilities * np.log(np.clip(probabilities, 1e-12, 1))).sum(axis=1)
     return found
 

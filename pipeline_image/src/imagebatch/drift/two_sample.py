@@ -25,7 +25,7 @@ _LEAST_EXPECTED = 5.0
 
 
 def numbers(before: Floats, now: Floats) -> tuple[float, float]:
-    """Kolmogorov-Smirnov: p-value, and the largest distance of the distribution functions.
+    """Return Kolmogorov-Smirnov's p-value and the largest distance of the distribution functions.
 
     The p-value is the asymptotic one with the correction for small samples of M. A. Stephens (1970).
     """
@@ -39,7 +39,7 @@ def numbers(before: Floats, now: Floats) -> tuple[float, float]:
 
 
 def categories(before: Sequence[str], now: Sequence[str]) -> tuple[float, float]:
-    """Chi-squared test of homogeneity: p-value, and half the sum of the shares' differences.
+    """Return the p-value of the chi-squared test, and half the sum of the shares' differences.
 
     Categories whose expected count is below 5 are pooled; where too little is left to pool, Fisher's exact
     test of the rare against the rest decides.
@@ -64,7 +64,7 @@ def categories(before: Sequence[str], now: Sequence[str]) -> tuple[float, float]
 
 
 def vectors(before: Floats, now: Floats, seed: int) -> tuple[float, float]:
-    """Maximum mean discrepancy with a permutation p-value (A. Gretton and others, JMLR 13, 2012).
+    """Compute the maximum mean discrepancy, p-value by permutation (A. Gretton and others, JMLR 13, 2012).
 
     Args:
         before: Shape (rows, dimensions).
@@ -88,7 +88,10 @@ def vectors(before: Floats, now: Floats, seed: int) -> tuple[float, float]:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values: reject those at most alpha, and any false rejection has probability alpha."""
+    """Adjust p-values by Holm's procedure.
+
+    Rejecting those that are at most alpha makes one or more false rejections with probability at most alpha.
+    """
     adjusted = [0.0] * len(p_values)
     highest = 0.0
     for rank, at in enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index])):
@@ -98,7 +101,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _fisher(table: Floats) -> float:
-    """Fisher's exact test, two-sided: how probable tables of these sums are that are no more probable."""
+    """Return the two-sided p-value of Fisher's exact test.
+
+    It is the probability, given the sums of rows and columns, of all tables no more probable than this one.
+    """
     first, second = table.sum(axis=1)
     column = table[:, 0].sum()
     counts = np.arange(max(0, column - second), min(first, column) + 1)
@@ -116,7 +122,7 @@ def _at_most(rows: Floats, chance: np.random.Generator) -> Floats:
 
 
 def _gaussian(rows: Floats) -> Floats:
-    """Gaussian kernel of all pairs, its width the median distance."""
+    """Return the Gaussian kernel of all pairs; its width is the median distance."""
     squares = (rows**2).sum(axis=1)
     distances = np.maximum(squares[:, None] + squares[None, :] - 2 * rows @ rows.T, 0)
     width = float(np.median(distances[np.triu_indices(len(rows), 1)]))

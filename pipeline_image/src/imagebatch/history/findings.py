@@ -51,7 +51,7 @@ class Series:
 
 
 def findings(runs: list[RunSummary], alpha: float) -> tuple[int, list[Finding]]:
-    """Looks for changes over runs.
+    """Look for changes over runs.
 
     Args:
         runs: Of one pipeline, oldest first.
@@ -73,7 +73,7 @@ def findings(runs: list[RunSummary], alpha: float) -> tuple[int, list[Finding]]:
 
 
 def series_of(runs: list[RunSummary]) -> list[Series]:
-    """Every figure that is looked at: throughput, failures, classes, confidence, drift."""
+    """Return every figure that is looked at: throughput, failures, classes, confidence, drift."""
     labels = {label: sum(run.classes.get(label, 0) for run in runs) for run in runs for label in run.classes}
     classes = sorted(labels, key=lambda label: -labels[label])[:_MOST_CLASSES]
     return [

@@ -36,7 +36,7 @@ _PARAMETERS = (
 def log_run(
     server: str, experiment: str, summary: RunSummary, description: RunDescription, report: str
 ) -> bool:
-    """Logs a run's parameters, figures and links.
+    """Log a run's parameters, figures and links.
 
     Args:
         server: `http://…` of an MLflow server. `MLFLOW_TRACKING_TOKEN`, or `MLFLOW_TRACKING_USERNAME` and
@@ -62,7 +62,10 @@ def log_run(
 
 
 def metrics_of(summary: RunSummary) -> dict[str, float]:
-    """A run's figures by MLflow metric name: counts, rates, `class_share/<label>`, `unpredicted/<reason>`."""
+    """Return a run's figures by MLflow metric name.
+
+    These are counts and rates, `class_share/<label>` and `unpredicted/<reason>`.
+    """
     plain = summary.model_dump(exclude={"run_id", "pipeline", "started", "model", "classes", "reasons"})
     figures = {name: float(value) for name, value in plain.items() if value is not None}
     figures["failure_share"] = summary.failure_share
@@ -76,7 +79,7 @@ class _Client:
         self._base = f"{server.rstrip('/')}/api/2.0/mlflow"
 
     def experiment(self, name: str) -> str:
-        """Id of the experiment of this name."""
+        """Return the id of the experiment of this name; create it if needed."""
         url = f"{self._base}/experiments/get-by-name"
         reply = self._session.get(url, params={"experiment_name": name}, timeout=_TIMEOUT)
         if reply.status_code != requests.codes.not_found:
@@ -85,7 +88,7 @@ class _Client:
         return str(self._post("experiments/create", {"name": name})["experiment_id"])
 
     def run(self, experiment: str, summary: RunSummary) -> str:
-        """Id of the MLflow run that stands for this run; made if there is none."""
+        """Return the id of the MLflow run that stands for this run; create it if needed."""
         # Run ids hold letters, digits, dots, underscores and dashes only: nothing to quote.
         query = {"experiment_ids": [experiment], "filter": f"tags.`{_TAG}` = '{summary.run_id}'"}
         found = self._post("runs/search", query).get("runs") or []
@@ -141,5 +144,5 @@ def _session() -> requests.Session:
 
 
 def _name(text: str) -> str:
-    """A label as MLflow takes it in a metric's name."""
+    """Replace the characters of a label that MLflow does not accept in a metric's name."""
     return "".join(char if char.isalnum() or char in "_-. /" else "_" for char in text)[:200]

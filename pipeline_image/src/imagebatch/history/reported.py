@@ -1,4 +1,4 @@
-"""Which change is news: the same one is seen night after night, and shall be told once."""
+"""Remember which changes were reported already, so that each is reported once."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ _SAME_STEP = 5
 
 
 class Told(BaseModel):
-    """A change when it was first found.
+    """A change that was found, as it looked the first time.
 
     Attributes:
-        pipeline: Whose runs.
+        pipeline: The pipeline whose runs changed.
         figure: What has changed; `kind` and `rises` say how.
-        run_id: That it was found at; a change is forgotten with this run, and told anew if it is still there.
+        run_id: The run at which it was found. When that run is no longer looked at, the change is forgotten,
+            and reported again if it is still there.
         since: The newest run when it was first found.
     """
 
@@ -33,14 +34,14 @@ class Told(BaseModel):
 
     @property
     def key(self) -> str:
-        """The same for the same change on every night."""
+        """An identifier that stays the same for the same change on every night."""
         return f"{self.pipeline} {self.figure} {self.kind} {'up' if self.rises else 'down'} {self.run_id}"
 
 
 def remembered(
     before: Iterable[Told], pipeline: str, found: Sequence[Finding], runs: Sequence[str]
 ) -> tuple[list[Told], list[Told]]:
-    """Finds each change among those found before.
+    """Find each change among those found before.
 
     Args:
         before: What was found up to now, of any pipeline.

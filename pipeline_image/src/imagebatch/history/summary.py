@@ -74,18 +74,18 @@ class RunSummary(BaseModel):
         return (self.failed + self.rejected) / self.listed if self.listed else 0.0
 
     def share(self, label: str) -> float:
-        """Share of one class among the predictions."""
+        """Return the share of one class among the predictions."""
         return self.classes.get(label, 0) / self.predicted if self.predicted else 0.0
 
 
 def keep_summary(runs_uri: str, summary: RunSummary) -> None:
-    """Writes the figures beside the runs."""
+    """Write the figures beside the runs."""
     folder = open_run(runs_uri, HISTORY)
     folder.write(f"{summary.run_id}.json", (summary.model_dump_json(indent=1) + "\n").encode())
 
 
 def read_history(runs_uri: str, last: int = 0, model: str = "", pipeline: str = "") -> list[RunSummary]:
-    """The runs' figures, oldest first.
+    """Read the runs' figures, oldest first.
 
     Args:
         runs_uri: Where runs are kept.

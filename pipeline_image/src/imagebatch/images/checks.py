@@ -1,4 +1,4 @@
-"""What is wrong with an image to the eye, though a decoder takes it: the image checks of the quality report.
+"""The image checks of the quality report: what looks wrong in an image that decodes without an error.
 
 Absolute thresholds are for photographs of anything, so they only name what is plainly broken. Where a
 baseline is known, an image is also compared with what the model was trained on.
@@ -52,7 +52,7 @@ HARMLESS = frozenset({Check.NEAR_DUPLICATE, Check.WRONG_MODE})
 
 
 def findings(sample: pa.Table) -> list[Row]:
-    """What the checks find in a sample.
+    """Return what the checks find in a sample.
 
     Args:
         sample: SAMPLE_SCHEMA.
@@ -72,12 +72,12 @@ def findings(sample: pa.Table) -> list[Row]:
 
 
 def suspects(found: list[Row]) -> int:
-    """Images with a finding that counts for the gate."""
+    """Count the images with a finding that counts for the gate."""
     return len({row["image_id"] for row in found if row["check"] not in HARMLESS})
 
 
 def findings_json(looked_at: int, found: list[Row]) -> bytes:
-    """quality/images.json: `looked_at`, `suspect`, `findings`."""
+    """Return the content of quality/images.json: `looked_at`, `suspect`, `findings`."""
     content = {"looked_at": looked_at, "suspect": suspects(found), "findings": found}
     return (json.dumps(content, indent=1) + "\n").encode()
 
@@ -98,7 +98,7 @@ def _of_one(row: Row, usual: str | None) -> list[tuple[Check, str]]:
 
 
 def _usual_mode(rows: list[Row]) -> str | None:
-    """The colour mode of at least 95 % of the images, if there is one."""
+    """Return the colour mode of at least 95 % of the images, if there is one."""
     modes = Counter(row["mode"] for row in rows if row["mode"])
     mode, count = modes.most_common(1)[0] if modes else ("", 0)
     return mode if count >= 0.95 * modes.total() and modes.total() > 1 else None
@@ -109,7 +109,7 @@ def _hashable(row: Row) -> bool:
 
 
 def _near_duplicates(rows: list[Row]) -> list[Row]:
-    """The later image of every pair that is nearly the same; the earlier one is named."""
+    """Return the later image of every pair that is nearly the same; its row names the earlier one."""
     rows = rows[:_MANY]  # pairs grow with the square
     if not rows:
         return []

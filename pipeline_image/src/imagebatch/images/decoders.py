@@ -1,4 +1,4 @@
-"""Worker processes that decode images: one that a file has ended is replaced, and the file is named."""
+"""Worker processes that decode images. If a file crashes a worker, the worker is replaced."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Decoders:
     """A pool of decoding processes. Use as a context manager; `measure` and `thumbnail` from any thread.
 
     Args:
-        spared: Cores that somebody else is busy on: so many fewer processes.
+        spared: Cores that are busy with other work; so many fewer processes are started.
     """
 
     def __init__(self, spared: int = 0) -> None:
@@ -35,16 +35,16 @@ class Decoders:
             self._idle.put(worker)
 
     def measure(self, data: bytes) -> dict[str, Any]:
-        """See `imagery.measure.measure`; one that ends its worker has a problem."""
+        """Return `images.measure.measure` of one file; a file that crashes its worker gets a `problem`."""
         kind, content = self._ask(b"m", data)
         return dict(json.loads(content)) if kind else {"problem": "crashed the decoder, or took too long"}
 
     def thumbnail(self, data: bytes) -> bytes:
-        """A JPEG of at most 112 x 112 pixels; empty if the image cannot be shown."""
+        """Return a JPEG of at most 112 x 112 pixels; empty if the image cannot be shown."""
         return self._ask(b"t", data)[1]
 
     def map(self, call: Callable[[T], Any], items: Iterable[T]) -> Iterator[Any]:
-        """`call` of every item in order, as many at once as there are workers."""
+        """Yield `call` of every item in order, running as many at once as there are workers."""
         with ThreadPoolExecutor(self.size) as threads:
             yield from threads.map(call, items)
 
@@ -72,12 +72,12 @@ class _Worker:
         self._process: subprocess.Popen[bytes] | None = _start()
 
     def ask(self, kind: bytes, data: bytes) -> tuple[bytes, bytes]:
-        """The reply, or (b"", b"") if the process has died of it."""
+        """Return the reply, or (b"", b"") if the process died while answering."""
         if self._process is None:
             self._process = _start()
         process = self._process
-        assert process.stdin  # noqa: S101 (a pipe, made below)
-        assert process.stdout  # noqa: S101 (the same)
+        assert process.stdin  # noqa: S101 (for mypy: it is a pipe, made below)
+        assert process.stdout  # noqa: S101 (for mypy: it is a pipe, made below)
         try:
             write_frame(process.stdin, kind, data)
             reply = read_frame(process.stdout)
@@ -91,8 +91,8 @@ class _Worker:
         if self._process is None:
             return
         process, self._process = self._process, None
-        assert process.stdin  # noqa: S101 (as above)
-        assert process.stdout  # noqa: S101 (as above)
+        assert process.stdin  # noqa: S101 (for mypy: _start has made it a pipe)
+        assert process.stdout  # noqa: S101 (for mypy: _start has made it a pipe)
         process.kill()
         with contextlib.suppress(BrokenPipeError):
             process.stdin.close()

@@ -28,7 +28,7 @@ Grey = npt.NDArray[np.float32]
 
 
 def measure(data: bytes) -> dict[str, Any]:
-    """Statistics of one image file.
+    """Return the statistics of one image file.
 
     Args:
         data: The whole file; of a known format, and of a bounded number of pixels.
@@ -62,7 +62,7 @@ def measure(data: bytes) -> dict[str, Any]:
 
 
 def thumbnail(data: bytes) -> bytes:
-    """A JPEG of at most 112 x 112 pixels, without metadata.
+    """Return a JPEG of at most 112 x 112 pixels, without metadata.
 
     Raises:
         Exception: Whatever the decoder raises.
@@ -76,7 +76,7 @@ def thumbnail(data: bytes) -> bytes:
 
 
 def _small(image: Image.Image, side: int) -> Image.Image:
-    """The image as RGB, or as L where it is grey, with a shorter side of at most `side`."""
+    """Return the image as RGB, or as L if it is grey, with a shorter side of at most `side`."""
     if image.width * image.height > MOST_PIXELS:
         raise ValueError(f"{image.width}x{image.height} is too large to look at")
     image.draft("RGB", (side, side))  # JPEG: decodes at a fraction of the size
@@ -109,15 +109,15 @@ def _saturation(colour: Image.Image) -> float:
 
 
 def _layout(shades: Image.Image) -> npt.NDArray[np.float32]:
-    """Grey of an 8 x 8 grid, with mean 0 and deviation 1: shape (64,)."""
+    """Return the grey of an 8 x 8 grid, with mean 0 and deviation 1: shape (64,)."""
     cells = np.asarray(shades.resize((LAYOUT, LAYOUT), Image.Resampling.BOX), np.float32).ravel()
     found: Grey = (cells - cells.mean()) / (cells.std() + 1.0)
     return found
 
 
 def _directions(grey: Grey) -> npt.NDArray[np.float32]:
-    """Share of the edges' strength in each of 8 directions, times 8: shape (8,)."""
-    if min(grey.shape) < 6:  # noqa: PLR2004 (as above, at half the size)
+    """Return the share of the edges' strength in each of 8 directions, times 8: shape (8,)."""
+    if min(grey.shape) < 6:  # noqa: PLR2004 (gradients of 3 x 3 pixels, taken at half the size)
         return np.ones(DIRECTIONS, np.float32)
     grey = grey[::2, ::2]
     across = grey[1:-1, 2:] - grey[1:-1, :-2]
@@ -130,7 +130,7 @@ def _directions(grey: Grey) -> npt.NDArray[np.float32]:
 
 
 def _difference_hash(shades: Image.Image) -> str:
-    """256 bits: whether each of 16 x 16 cells is brighter than its right neighbour."""
+    """Return 256 bits: whether each of 16 x 16 cells is brighter than its right neighbour."""
     cells = np.asarray(shades.resize((_HASH + 1, _HASH), Image.Resampling.BOX), np.int16)
     return np.packbits(cells[:, :-1] > cells[:, 1:]).tobytes().hex()
 

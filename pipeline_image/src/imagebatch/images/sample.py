@@ -43,7 +43,7 @@ SAMPLE_SCHEMA = pa.schema(
 
 
 def image_sample(run: RunFolder, description: RunDescription, images: int, decoders: Decoders) -> pa.Table:
-    """The run's sample, from its file or made now.
+    """Return the run's sample, read from its file or made now.
 
     Args:
         run: Planned.
@@ -72,7 +72,7 @@ def image_sample(run: RunFolder, description: RunDescription, images: int, decod
 
 
 def measured_sample(run: RunFolder, description: RunDescription, images: int, decoders: Decoders) -> pa.Table:
-    """`image_sample`, always made anew and not kept."""
+    """Make the sample as `image_sample` does, but neither read nor write its file."""
     rows = chosen_rows(run, description.run_id, images)
     source = image_source(description)
     looked_at = list(decoders.map(lambda row: row | _look(row, source, decoders), rows))
@@ -81,14 +81,17 @@ def measured_sample(run: RunFolder, description: RunDescription, images: int, de
 
 
 def chosen_rows(run: RunFolder, seed: str, images: int) -> list[Row]:
-    """Manifest rows of accepted images, drawn without replacement; all of them if `images` is 0."""
+    """Draw manifest rows of accepted images without replacement; all of them if `images` is 0."""
     with open_listing(run) as listing:
         wanted = sampled_positions(seed, listing.images, images)
         return [row for row in _rows_at(listing, wanted) if row.pop("reason") is None]
 
 
 def _rows_at(listing: Listing, positions: Iterable[int]) -> Iterable[Row]:
-    """Rows at positions of the whole listing, in rising order; reads only the shards that hold one."""
+    """Yield the rows at these positions of the whole listing, in rising order.
+
+    Only shards that hold one of them are read.
+    """
     waiting = list(positions)
     start = at = 0
     for shard in range(listing.shards):

@@ -21,7 +21,7 @@ MOST_SECONDS = 20
 
 
 def read_frame(stream: IO[bytes]) -> tuple[bytes, bytes]:
-    """The next frame; (b"", b"") at the end of the stream."""
+    """Read the next frame; (b"", b"") at the end of the stream."""
     head = stream.read(HEADER.size)
     if len(head) < HEADER.size:
         return b"", b""
@@ -31,16 +31,16 @@ def read_frame(stream: IO[bytes]) -> tuple[bytes, bytes]:
 
 
 def write_frame(stream: IO[bytes], kind: bytes, content: bytes) -> None:
-    """Sends one frame."""
+    """Send one frame."""
     stream.write(HEADER.pack(kind, len(content)) + content)
     stream.flush()
 
 
 def main() -> None:
-    """Answers requests until standard input ends."""
+    """Answer requests until standard input ends."""
     from PIL import Image, ImageFile  # noqa: PLC0415 (heavy, and only this process needs it)
 
-    from imagebatch.images.measure import measure, thumbnail  # noqa: PLC0415 (the same)
+    from imagebatch.images.measure import measure, thumbnail  # noqa: PLC0415 (imports Pillow and NumPy, which only this process needs)
 
     Image.MAX_IMAGE_PIXELS = None  # the limit is measure.MOST_PIXELS, applied before decoding
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")

@@ -46,7 +46,7 @@ def inspect(row: ListedRow, source: ImageSource, max_pixels: int) -> ManifestRow
 
 
 def read_header(data: bytes, max_pixels: int) -> Header:
-    """Reads an image's header.
+    """Read an image's header.
 
     Args:
         data: The whole file.

@@ -22,19 +22,19 @@ from imagebatch.inputs.unavailable import ImageUnavailableError
 from imagebatch.inputs.web import SCHEMES, WebSource
 
 _HELD = "/proc/self/fd" if hasattr(os, "O_PATH") and os.path.isdir("/proc/self/fd") else ""
-# What is held is opened by a link of the kernel's; elsewhere the real path may have become a link since.
+# On Linux a held file is opened through its link in /proc; elsewhere its path may have become a link since.
 _NO_LINK = 0 if _HELD else os.O_NOFOLLOW
 
 
 def to_uri(path_or_uri: str) -> str:
-    """A local path as a `file://` URI; any other URI as it is."""
+    """Return a local path as a `file://` URI; any other URI as it is."""
     if "://" in path_or_uri:
         return path_or_uri
     return "file://" + quote_from_bytes(os.fsencode(os.path.abspath(path_or_uri)))
 
 
 def local_path(uri: str) -> str | None:
-    """The path of a `file://` URI, or None for any other kind."""
+    """Return the path of a `file://` URI, or None for any other kind."""
     parts = urlsplit(uri)
     if parts.scheme != "file":
         return None
@@ -42,7 +42,7 @@ def local_path(uri: str) -> str | None:
 
 
 def is_web(uri: str) -> bool:
-    """Whether a URI names something on a web server."""
+    """Tell whether a URI names something on a web server."""
     return uri.lower().startswith(SCHEMES)
 
 
@@ -70,7 +70,7 @@ class ImageSource:
                 self._local_roots.append(os.path.realpath(path))
 
     def read(self, uri: str) -> bytes:
-        """An image's bytes.
+        """Return an image's bytes.
 
         Raises:
             ImageUnavailableError: This image cannot be had; others may.
@@ -82,7 +82,7 @@ class ImageSource:
         return self._read_remote(uri) if path is None else self._read_local(path)
 
     def allows(self, uri: str) -> bool:
-        """Whether a URI, local links followed, is an allowed root or lies under one."""
+        """Tell whether a URI, local links followed, is an allowed root or lies under one."""
         if is_web(uri):
             return self._web.allows(uri)
         path = local_path(uri)
@@ -92,7 +92,7 @@ class ImageSource:
         return inside and "::" not in uri and ".." not in urlsplit(uri).path.split("/")
 
     def allows_path(self, path: str) -> bool:
-        """Whether a local path, links followed, lies under an allowed root."""
+        """Tell whether a local path, links followed, lies under an allowed root."""
         return self._inside(os.path.realpath(path))
 
     def _inside(self, real: str) -> bool:
@@ -123,7 +123,7 @@ class ImageSource:
             raise ImageUnavailableError(Reason.UNREADABLE, error.strerror) from error
 
     def _content(self, descriptor: int, size: int) -> bytes:
-        """A file's bytes, in one system call unless it is being written to."""
+        """Read a file's bytes, in one system call unless it is being written to."""
         data = os.read(descriptor, size + 1)
         while len(data) != size and (more := os.read(descriptor, self._max_bytes + 1 - len(data))):
             data += more
@@ -171,7 +171,7 @@ class SourceOptions(Protocol):
 
 
 def image_source(options: SourceOptions) -> ImageSource:
-    """What may be read: the allowed roots, else the input folder, else the manifest's folder."""
+    """Return a source confined to the allowed roots, else the input folder, else the manifest's folder."""
     roots = [root.strip() for root in options.allowed_roots.split(",") if root.strip()]
     fallback = options.input or to_uri(options.manifest).rsplit("/", 1)[0]
     return ImageSource(roots or [fallback], options.max_image_bytes)
@@ -179,10 +179,10 @@ def image_source(options: SourceOptions) -> ImageSource:
 
 @contextlib.contextmanager
 def _found(path: str) -> Iterator[tuple[str, str, os.stat_result]]:
-    """A file's real path, links followed, a name that opens that very file while the block runs, its status.
+    """Yield a file's real path (links followed), a name that opens exactly that file, and its status.
 
-    On Linux the kernel holds the file and tells where it is: nobody can put another in its place between the
-    look and the reading.
+    The name is valid while the block runs. On Linux the kernel holds the file open and tells where it is, so
+    that nobody can put another file in its place between the check and the reading.
     """
     if not _HELD:
         real = os.path.realpath(path, strict=True)
@@ -220,7 +220,7 @@ class InputListing:
         self.ignored = 0
 
     def __iter__(self) -> Iterator[tuple[bytes, str]]:
-        """Yields (name relative to the input, URI), in no particular order.
+        """Yield (name relative to the input, URI), in no particular order.
 
         Raises:
             InputNotFoundError: There is no such folder, file or object.
@@ -260,7 +260,7 @@ class InputListing:
             elif entry.is_symlink() and entry.is_dir():
                 real = os.path.realpath(entry.path)
                 if real in above or not self._source.allows_path(real):
-                    yield entry.path  # a loop or a way out: a reject, for the same reason
+                    yield entry.path  # a loop or a way out of the roots: a reject, not silently left out
                 else:
                     yield from self._walk(entry.path, (*above, real))
             elif self._wanted(entry.name):

@@ -1,4 +1,4 @@
-"""An image that cannot be had, told apart from a storage that fails."""
+"""The error for one image that cannot be read, as opposed to a storage that fails."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class WebSource:
         self._local = threading.local()
 
     def allows(self, url: str) -> bool:
-        """Whether a URL is an allowed root or lies below one."""
+        """Tell whether a URL is an allowed root or lies below one."""
         place = _place(url)
         return place is not None and any(
             place[:3] == root[:3] and f"{place.path.rstrip('/')}/".startswith(f"{root.path.rstrip('/')}/")
@@ -72,7 +72,7 @@ class WebSource:
         )
 
     def read(self, url: str) -> bytes:
-        """An image's bytes.
+        """Return an image's bytes.
 
         Raises:
             ImageUnavailableError: This image cannot be had; others may.
@@ -136,7 +136,7 @@ def _prepared(url: str) -> requests.PreparedRequest | None:
 
 
 def _place(url: str) -> _Place | None:
-    """What a URL is compared by; None for one that servers and clients may read differently."""
+    """Return the parts by which a URL is compared; None if servers and clients may read it differently."""
     try:
         parts = urlsplit(url)
         port = parts.port or _PORTS[parts.scheme]
@@ -148,7 +148,7 @@ def _place(url: str) -> _Place | None:
 
 
 def _require_public(host: str, sock: socket.socket) -> None:
-    """Refuses a private address, unless its own text or a private name is what the root names."""
+    """Refuse a private address, unless the root itself names that address or a private name."""
     peer = ipaddress.ip_address(sock.getpeername()[0])
     address = getattr(peer, "ipv4_mapped", None) or peer
     if address.is_global and not address.is_multicast:
@@ -194,7 +194,7 @@ class _HttpsPool(HTTPSConnectionPool):
 
 
 class _Adapter(HTTPAdapter):
-    """Tries again, with pauses of its own: a server's Retry-After could hold a run for hours."""
+    """An adapter that retries with pauses of its own: a server's Retry-After could hold a run for hours."""
 
     def __init__(self) -> None:
         again = Retry(

@@ -1,4 +1,4 @@
-"""The figures as a table for a terminal."""
+"""The figures of `bench` as a table for a terminal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _COLUMNS = ("", "images/s", "lowest", "highest", "CPU ms/image")
 
 
 def table(figures: Mapping[Ceiling, Figure], found: Verdict, missing: str) -> str:
-    """Medians with their range, and what they come to.
+    """Return medians with their range, and what they come to.
 
     Args:
         figures: What was measured.

@@ -46,7 +46,7 @@ class Figure:
 
     @classmethod
     def of(cls, readings: Sequence[Reading]) -> Figure:
-        """Median and range of at least one reading."""
+        """Make a figure out of at least one reading: median and range."""
         rates = [reading.rate for reading in readings]
         cpu = statistics.median(reading.cpu for reading in readings)
         return cls(statistics.median(rates), min(rates), max(rates), cpu)
@@ -57,7 +57,7 @@ class Figure:
         return (self.highest - self.lowest) / 2 / self.rate if self.rate else 0.0
 
     def as_json(self) -> dict[str, float]:
-        """Short enough for a command's last line."""
+        """Return the figure as JSON, short enough for a command's last line."""
         found = {"median": self.rate, "lowest": self.lowest, "highest": self.highest, "cpu_ms": self.cpu}
         return {name: round(value, 2) for name, value in found.items()}
 
@@ -75,13 +75,13 @@ class Clock:
         return time.perf_counter() - self._begun
 
     def reading(self, images: int, *, rate: float | None = None) -> Reading:
-        """The measurement of `images` done since; `rate` where it is known better than images / seconds."""
+        """Return the measurement of `images` done since; `rate` replaces images / seconds if it is given."""
         busy = 1000 * (machine_cpu_seconds() - self._cpu) / max(1, images)
         return Reading(images / self.seconds if rate is None else rate, busy)
 
 
 def machine_cpu_seconds() -> float:
-    """CPU seconds that the machine has spent; where it does not tell, this process and its ended children.
+    """Return the CPU seconds that the machine has spent; if unknown, those of this process and its children.
 
     The server's processes are not this command's children, so only the machine's own count holds them.
     """

@@ -14,7 +14,7 @@ MOST_BYTES = 256 * 2**20
 
 
 def read_sample(uris: Sequence[str], source: ImageSource, most: int = MOST_IMAGES) -> list[ImagePayload]:
-    """Reads up to `most` images, or `MOST_BYTES` of them; those that cannot be read are passed over.
+    """Read up to `most` images, or `MOST_BYTES` of them; those that cannot be read are passed over.
 
     Raises:
         NothingToDoError: None can be read.

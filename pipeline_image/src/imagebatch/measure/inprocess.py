@@ -35,7 +35,7 @@ class InProcess:
 
 
 def open_inprocess(settings: ScoringSettings, pin: ModelPin, seconds: float) -> tuple[LocalModel | None, str]:
-    """Workers with the served model, one per core; or none, and why not.
+    """Start workers with the served model, one per core; or return None and why not.
 
     Raises:
         ConfigurationError: The archive is not the served model.
@@ -58,7 +58,7 @@ def open_inprocess(settings: ScoringSettings, pin: ModelPin, seconds: float) -> 
 
 
 def measure_inprocess(local: LocalModel, images: Sequence[ImagePayload], seconds: int) -> InProcess:
-    """All workers at once, each on its share of the images, from memory."""
+    """Measure all workers at once, each on its share of the images, from memory."""
     shares = [images[worker :: local.workers] or images for worker in range(local.workers)]
     clock = Clock()
     with ThreadPoolExecutor(local.workers) as threads:

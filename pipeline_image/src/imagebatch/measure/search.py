@@ -1,8 +1,8 @@
-"""The search: a coarse grid, steps to better neighbours, then a final among those that are nearly as good.
+"""The search of `tune`: a coarse grid, then steps to better neighbours, then a final among near equals.
 
-What decides is always measured side by side, for a machine is faster now and slower then.
-Measuring is noisy, so a difference below the range of repeated measurements is none: among settings that
-are as good, the one with the fewest images under way wins, for it costs least memory and least lost work.
+Rates that are compared are always measured in turn, because a machine is faster now and slower then.
+Measuring is noisy, so a difference below the range of repeated measurements counts as a tie. Among ties the
+setting with the fewest images under way wins, because it costs the least memory and the least lost work.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from imagebatch.settings import MOST_IN_FLIGHT, MOST_PER_PACK
 
 K = TypeVar("K")
 
-# Below this share of the rate two settings are a tie, however calm the machine was.
+# Differences below this share of the rate are always a tie, however quiet the machine was.
 LEAST_DIFFERENCE = 0.02
-# Above it they are none, however restless.
+# Differences above this share are never a tie, however noisy the machine was.
 MOST_DIFFERENCE = 0.1
-# At most so many go into the final; each is measured again in every round of it.
+# At most this many candidates go into the final; each is measured again in every round of it.
 FINALISTS = 4
-# Of the grid, what is below this share of the best is not measured twice.
+# Candidates of the grid below this share of the best rate are not measured a second time.
 HOPELESS = 0.7
 MOST_STEPS = 8
-# Above this spread something else was at work, and the choice may be chance.
+# Above this spread the machine was busy with other work, and the choice may be chance.
 UNREST = 0.1
 
 PACKS = (8, 32, 128)
@@ -46,15 +46,15 @@ class Candidate:
 
     @property
     def images_under_way(self) -> int:
-        """What is in memory at once, and lost when the scorer is killed."""
+        """The most images in memory at once, and lost when the scorer is killed."""
         return self.in_flight * self.pack_size
 
     def for_workers(self, workers: int) -> Candidate:
-        """The same with at least two requests per worker: one in hand and one to come."""
+        """Return the same with at least two requests per worker: one being answered and one waiting."""
         return Candidate(max(self.in_flight, min(2 * workers, MOST_IN_FLIGHT)), self.pack_size)
 
     def neighbours(self) -> Iterator[Candidate]:
-        """Half and double the pack, half as many requests more or less."""
+        """Yield candidates with half and double the pack, and with half as many requests more or less."""
         step = max(1, self.in_flight // 2)
         for pack_size in (self.pack_size // 2, self.pack_size * 2):
             if 1 <= pack_size <= MOST_PER_PACK:
@@ -66,7 +66,7 @@ class Candidate:
 
 @dataclass(slots=True)
 class Search:
-    """Finds the best candidate.
+    """A search for the best candidate.
 
     Args:
         measure: Images per second with a candidate.
@@ -81,7 +81,7 @@ class Search:
     rates: dict[Candidate, list[float]] = field(default_factory=dict)
 
     def run(self, grid: Sequence[Candidate]) -> Candidate:
-        """Measures the grid, climbs from its best, and decides among the finalists."""
+        """Measure the grid, climb from its best, and decide among the finalists."""
         best = self._climbed(self._coarse(grid))
         finalists = self._finalists(best)
         if len(finalists) == 1:
@@ -91,11 +91,11 @@ class Search:
 
     @property
     def unrest(self) -> float:
-        """The largest spread of any candidate: what else the machine did meanwhile."""
+        """The largest spread of any candidate; if large, the machine was busy with other work."""
         return max(map(self.spread, self.rates))
 
     def _coarse(self, grid: Sequence[Candidate]) -> Candidate:
-        """The grid's best, measured forth and back: a machine that grows slower or faster favours none."""
+        """Return the grid's best, measured in both directions: a machine that gets slower favours none."""
         for candidate in grid:
             self._again(candidate)
         best = self.rate(self._fastest(grid))
@@ -105,7 +105,7 @@ class Search:
         return self._fastest(grid)
 
     def _climbed(self, best: Candidate) -> Candidate:
-        """Goes to a better neighbour while there is one that has won twice, measured beside the best."""
+        """Move to a better neighbour as long as one wins twice, measured in turn with the best so far."""
         for _ in range(MOST_STEPS):
             rivals = [one for one in best.neighbours() if one not in self.rates]
             if not rivals:
@@ -124,11 +124,11 @@ class Search:
         return best
 
     def rate(self, candidate: Candidate) -> float:
-        """Median of what was measured, images per second."""
+        """Return the median of what was measured, images per second."""
         return statistics.median(self.rates[candidate])
 
     def spread(self, candidate: Candidate) -> float:
-        """Half the range as a share of the median; 0 after one measurement."""
+        """Return half the range as a share of the median; 0 after one measurement."""
         rates = self.rates[candidate]
         return (max(rates) - min(rates)) / 2 / self.rate(candidate)
 
@@ -141,7 +141,7 @@ class Search:
         return max(candidates, key=self.rate)
 
     def _finalists(self, best: Candidate) -> list[Candidate]:
-        """The fastest, and the cheapest of those that may be as fast."""
+        """Return the fastest, and the cheapest of those that may be as fast."""
         least = self.rate(best) * (1 - self._doubt(best))
         near = [one for one in self.rates if self.rate(one) >= least]
         fastest = sorted(near, key=self.rate, reverse=True)[: FINALISTS // 2]
@@ -149,12 +149,12 @@ class Search:
         return fastest + cheapest[: FINALISTS - len(fastest)]
 
     def _doubt(self, best: Candidate) -> float:
-        # Few measurements each: either may be off by what counts as a difference, or by the spread.
+        # Both rates come from few measurements; each may be wrong by the spread, or by what counts as a tie.
         return 2 * max(LEAST_DIFFERENCE, self.spread(best))
 
 
 def decide(sweeps: Sequence[Mapping[K, float]], cost: Callable[[K], Any]) -> K:
-    """The cheapest of those that are as good as the best.
+    """Return the cheapest of those that are as good as the best.
 
     Args:
         sweeps: Rates of the same candidates, measured side by side; each sweep is compared within itself, so
@@ -178,6 +178,6 @@ def _cost(candidate: Candidate) -> tuple[int, int]:
 
 
 def grid(most_images: int) -> list[Candidate]:
-    """The coarse grid, without packs that would swallow the whole input."""
+    """Return the coarse grid, without packs so large that the input would make fewer than four."""
     packs = [size for size in PACKS if size * 4 <= most_images] or [max(1, most_images // 4)]
     return [Candidate(in_flight, size) for size in packs for in_flight in IN_FLIGHT]

@@ -22,7 +22,7 @@ def server_ceiling(
     top_k: int,
     seconds: float,
 ) -> Reading:
-    """Asks about the same images again and again, without reading, hashing or writing anything.
+    """Send the same images again and again, without reading, hashing or writing anything.
 
     The rate is taken between the first and the last answer within the time, while every place is taken: the
     way up and the way down are the server's latency, not its throughput.
@@ -64,7 +64,7 @@ def server_ceiling(
 
 
 def _steady(answered: list[tuple[float, int]], seconds: float, clock: Clock) -> float:
-    """Images per second between the first and the last answer that came in time."""
+    """Return images per second between the first and the last answer that came in time."""
     over = time.perf_counter() - clock.seconds + seconds
     in_time = [one for one in answered if one[0] <= over]
     if len(in_time) < 3:  # noqa: PLR2004 (fewer make no interval worth the name)

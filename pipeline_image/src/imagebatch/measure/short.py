@@ -40,7 +40,7 @@ def short_bench(
     achieved: float,
     name: str,
 ) -> None:
-    """Measures, logs one line and writes `telemetry/bench-{name}.json`. Never fails a run that is scored.
+    """Measure, log one line and write `telemetry/bench-{name}.json`; never fail a run that is scored.
 
     Args:
         run: The run's files.

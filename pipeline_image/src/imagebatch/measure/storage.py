@@ -20,7 +20,7 @@ from imagebatch.settings import SourceSettings
 def storage_ceiling(
     settings: SourceSettings, source: ImageSource, uris: Sequence[str], readers: int, seconds: float
 ) -> Reading:
-    """Lists the input (unless it is a manifest), then reads and hashes as `read_ceiling` does.
+    """List the input (unless it is a manifest), then read and hash as `read_ceiling` does.
 
     Args:
         settings: The input.
@@ -40,7 +40,7 @@ def storage_ceiling(
 
 
 def read_ceiling(source: ImageSource, uris: Sequence[str], readers: int, seconds: float) -> Reading:
-    """Reads and hashes the images again and again, for that many seconds."""
+    """Read and hash the images again and again, for that many seconds."""
     images = 0
     clock = Clock()
     with ThreadPoolExecutor(readers) as threads:

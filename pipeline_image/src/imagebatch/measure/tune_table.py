@@ -1,4 +1,4 @@
-"""What was measured, as a table for a terminal, the chosen rows marked."""
+"""What `tune` has measured, as a table for a terminal; the chosen rows are marked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from imagebatch.measure.search import UNREST, Candidate, Search
 def table(
     search: Search, best: Candidate, workers: Sequence[Mapping[int, float]], chosen: int, why: str
 ) -> str:
-    """Every setting tried.
+    """Return a table of every setting tried.
 
     Args:
         search: What was measured.

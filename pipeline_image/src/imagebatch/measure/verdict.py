@@ -45,7 +45,7 @@ class Verdict:
 
 
 def verdict(figures: Mapping[Ceiling, Figure]) -> Verdict:
-    """Takes apart the time of an image.
+    """Split the time of an image into its parts.
 
     Decoding and model share the cores, so their times add up to the in-process time; what the server needs
     beyond that is its own, and what the run needs beyond the server is the scorer's, or the storage's where

@@ -33,14 +33,14 @@ class Workers:
         self.now = self.found
 
     def scale(self, workers: int) -> None:
-        """Sets their number, and returns when the new ones are ready."""
+        """Set the number of workers, and return when the new ones are ready."""
         if workers != self.now:
             self._management.scale(self._pin.name, self._pin.version, workers)
             self.now = workers
             log.info("workers scaled", workers=workers)
 
     def change(self, workers: int) -> tuple[int, int]:
-        """How far a number is from what was found: where several are as good, nothing is changed."""
+        """Return the tie-breaker: prefer the number of workers closest to the one found."""
         return abs(workers - self.found), workers
 
     def _count(self) -> int:
@@ -48,7 +48,7 @@ class Workers:
 
 
 def reachable_workers(settings: TuneSettings, pin: ModelPin) -> tuple[Workers | None, str]:
-    """The workers, or none and why their number stays as it is."""
+    """Return the workers, or None and the reason why their number stays as it is."""
     if not settings.tune_workers:
         return None, "--no-tune-workers"
     if settings.backend != "torchserve":
@@ -62,5 +62,5 @@ def reachable_workers(settings: TuneSettings, pin: ModelPin) -> tuple[Workers | 
 
 
 def counts(cores: int, found: int) -> list[int]:
-    """Numbers worth trying on so many cores: one less, as many, one more, and what there is."""
+    """Return the numbers of workers to try: one fewer than cores, as many, one more, and today's."""
     return sorted({max(1, cores - 1), cores, cores + 1, found} - {0})

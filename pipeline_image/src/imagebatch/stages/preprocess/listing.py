@@ -25,7 +25,7 @@ CHUNK_ROWS = 20_000
 
 
 def sorted_rows(rows: Iterable[Entry], chunk_rows: int = CHUNK_ROWS) -> Iterator[Entry]:
-    """Sorts (image_id, uri) rows by the bytes of the id, spilling to a temporary folder.
+    """Sort (image_id, uri) rows by the bytes of the id, spilling to a temporary folder.
 
     Args:
         rows: In any order.
@@ -48,12 +48,12 @@ def sorted_rows(rows: Iterable[Entry], chunk_rows: int = CHUNK_ROWS) -> Iterator
 
 
 def limited(rows: Iterator[Entry], limit: int) -> Iterator[Entry]:
-    """The first `limit` rows; all of them if it is 0."""
+    """Yield the first `limit` rows; all of them if it is 0."""
     return itertools.islice(rows, limit) if limit else rows
 
 
 def shards_of(rows: Iterable[Entry], shard_size: int) -> Iterator[pa.RecordBatch]:
-    """Cuts sorted rows into shards: each a record batch of LISTING_SCHEMA with at most `shard_size` rows."""
+    """Cut sorted rows into shards: record batches of LISTING_SCHEMA with at most `shard_size` rows."""
     source = iter(rows)
     while shard := list(itertools.islice(source, shard_size)):
         columns = [pa.array(column, pa.string()) for column in zip(*shard, strict=True)]

@@ -28,7 +28,7 @@ _REMOTE_READERS = 32
 def write_manifests(
     run: RunFolder, listing: pq.ParquetFile, source: ImageSource, max_pixels: int
 ) -> Iterator[tuple[int, int]]:
-    """Writes every shard's manifest and rejects; manifests that are there already are kept.
+    """Write every shard's manifest and rejects; manifests that are there already are kept.
 
     Args:
         run: The run's files.
@@ -77,7 +77,7 @@ def _written(run: RunFolder, shard: int, inspected: Inspected | None) -> tuple[i
 
 
 def _write_rejects(run: RunFolder, shard: int, manifest: pa.Table) -> int:
-    """The manifest's rejected rows as a file of their own, for people; returns how many."""
+    """Write the manifest's rejected rows to a file of their own, for people; return how many."""
     rejects = manifest.filter(pc.is_valid(manifest["reason"]))
     stage = pa.array(["preprocess"] * rejects.num_rows, pa.string())
     run.write(

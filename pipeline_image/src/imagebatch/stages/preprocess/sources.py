@@ -44,7 +44,7 @@ class Asked:
         self._listing = InputListing(settings.input, settings.include.split(","), source)
 
     def __iter__(self) -> Iterator[Entry]:
-        """Yields (image_id, uri) in no particular order."""
+        """Yield (image_id, uri) in no particular order."""
         if self._manifest:
             return _manifest_rows(self._manifest)
         return ((encode_id(name), uri) for name, uri in self._listing)

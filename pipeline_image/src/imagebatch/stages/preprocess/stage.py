@@ -1,4 +1,4 @@
-"""The stage: `run.json`, the listing, one manifest file per shard."""
+"""The stage `preprocess`: write `run.json`, the listing, and one manifest file per shard."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ log = get_logger()
 
 @observed("preprocess")
 def preprocess(settings: PreprocessSettings) -> Plan:
-    """Lists, hashes and plans a run, or continues where an earlier attempt stopped.
+    """List, hash and plan a run, or continue where an earlier attempt stopped.
 
     Raises:
         NothingToDoError: The input holds no image.
@@ -40,9 +40,8 @@ def preprocess(settings: PreprocessSettings) -> Plan:
     source = image_source(settings)
     listed = run.exists(LISTING)
     if not listed:
-        _require_any(
-            settings, source
-        )  # before the model API is asked: it may be away, and no wait would help
+        # Before the model API is asked: waiting for it would be in vain if there is nothing to score.
+        _require_any(settings, source)
     description = _description(settings)
     if listed:
         _claim(run, description)
@@ -74,7 +73,7 @@ def _description(settings: PreprocessSettings) -> RunDescription:
 
 
 def _claim(run: RunFolder, description: RunDescription) -> None:
-    """Writes run.json, or makes sure that the one there asks for the same."""
+    """Write run.json, or check that the existing one asks for the same."""
     if run.create(RUN_JSON, (description.model_dump_json(indent=2) + "\n").encode()):
         return
     found = RunDescription.model_validate_json(run.read(RUN_JSON))

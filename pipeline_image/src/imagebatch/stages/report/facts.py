@@ -27,7 +27,7 @@ Row = dict[str, Any]
 _SHOWN = 24
 _SLOWEST = 8
 _PER_CHECK = 8
-# A chart wider than this many points shows no more on any screen.
+# More points than this cannot be told apart on any screen.
 _POINTS = 120
 _MOST_STAGES = 40
 
@@ -90,7 +90,7 @@ class Facts:
         ]
 
     def stages(self) -> list[Row]:
-        """Bars of the timeline, in per cent of the whole: `name`, `left`, `width`, `seconds`, `outcome`.
+        """Return the bars of the timeline, in per cent: `name`, `left`, `width`, `seconds`, `outcome`.
 
         Idle time between stages is cut to a twentieth of the whole, so that a retry after an hour does not
         make all the stages invisible.
@@ -126,7 +126,7 @@ class Facts:
         return rows
 
     def throughput(self) -> Row | None:
-        """Images per second over the time of scoring, as points of a chart; None: not recorded."""
+        """Return images per second over the time of scoring, as points of a chart; None: not recorded."""
         records = [one for one in self.timeline if one.stage.startswith("score") and one.images]
         if not records:
             return None
@@ -154,7 +154,7 @@ class Facts:
 
     @cached_property
     def _ceiling(self) -> float | None:
-        """As asked, else what `--bench` has measured after scoring."""
+        """The ceiling that the settings give, else the one that `--bench` has measured after scoring."""
         if self.ceiling:
             return self.ceiling
         for path in self.run.list("telemetry"):
@@ -167,7 +167,7 @@ class Facts:
         return None
 
     def classes(self) -> list[Row]:
-        """Share of each class now and, where there is a baseline, then: at most 12, the others together."""
+        """Return each class's share, now and in the baseline if there is one: at most 12, others together."""
         now = self.predictions.classes
         before = Counter(self.drift["baseline"].get("classes", {})) if self.drift else Counter()
         totals = max(now.total(), 1), before.total()
@@ -183,7 +183,7 @@ class Facts:
         return rows
 
     def histogram(self) -> list[Row]:
-        """Bars of the confidence histogram: `low`, `high`, `count`, `height` in per cent of the highest."""
+        """Return the confidence histogram's bars: `low`, `high`, `count`, `height` in % of the highest."""
         counts = [int(count) for count in self.predictions.histogram]
         highest = max(*counts, 1)
         bins = len(counts)
@@ -193,7 +193,7 @@ class Facts:
         ]
 
     def expectations(self) -> list[Row]:
-        """Great Expectations' results by suite: `suite`, `total`, `failed` (their sentences)."""
+        """Return Great Expectations' results by suite: `suite`, `total`, `failed` (their sentences)."""
         rows = []
         for suite in ("manifest", "predictions"):
             try:
@@ -235,7 +235,11 @@ def _shown(found: list[Row]) -> list[Row]:
 
 
 def spread(series: list[int]) -> list[float]:
-    """Images by bucket: a part is counted when it is whole, and was made since the one before it."""
+    """Return images by bucket of time, spread evenly.
+
+    Progress is recorded when a part of 256 images is written, so those images are spread evenly over the time
+    since the part before.
+    """
     even: list[float] = []
     for images in series:
         even.append(0.0)
@@ -252,7 +256,7 @@ def _smoothed(rates: list[float]) -> list[float]:
 
 
 def _points(rates: list[float], highest: float) -> str:
-    """Points of an SVG line in a box of 100 x 100."""
+    """Return the points of an SVG line in a box of 100 x 100."""
     last = max(len(rates) - 1, 1)
     steady = rates if len(rates) > 1 else rates * 2
     return " ".join(

@@ -17,7 +17,7 @@ from imagebatch.stages.report.page import count, percent, render
 Figure = Callable[[RunSummary], float | None]
 Text = Callable[[float], str]
 
-# Its name on the page, and what trends call it.
+# A figure's name on the page, and its name in the findings of trends.
 _FIGURES: dict[tuple[str, str], tuple[Figure, Text]] = {
     ("Images per second", "throughput"): (lambda run: run.images_per_second, lambda value: f"{value:.0f}"),
     ("Images", "number of images"): (lambda run: run.listed, count),
@@ -36,14 +36,14 @@ _MOST_POINTS = 120
 
 @dataclass(frozen=True, slots=True)
 class Trends:
-    """What `trends` has found last: its sentences, and where levels changed: (pipeline, figure, run)."""
+    """The last findings of `trends`: its sentences, and where levels changed: (pipeline, figure, run)."""
 
     sentences: list[str]
     steps: frozenset[tuple[str, str, str]] = frozenset()
 
 
 def write_history(runs_uri: str, runs: list[RunSummary]) -> str:
-    """Writes history.html beside the runs.
+    """Write history.html beside the runs.
 
     Args:
         runs_uri: Where runs are kept.
@@ -62,7 +62,7 @@ def write_history(runs_uri: str, runs: list[RunSummary]) -> str:
 
 
 def history_page(runs: list[RunSummary], trends: Trends, reports: set[str]) -> str:
-    """The page.
+    """Return the page.
 
     Args:
         runs: Oldest first.
@@ -82,7 +82,7 @@ def history_page(runs: list[RunSummary], trends: Trends, reports: set[str]) -> s
 
 
 def _pipeline(name: str, runs: list[RunSummary], trends: Trends) -> dict[str, Any]:
-    """The charts of one pipeline: `name`, `figures`, `classes`."""
+    """Return the charts of one pipeline: `name`, `figures`, `classes`."""
 
     def line(title: str, figure: str, value: Figure, text: Text) -> dict[str, Any] | None:
         changed = {run_id for pipeline, what, run_id in trends.steps if (pipeline, what) == (name, figure)}
@@ -103,7 +103,7 @@ def _pipeline(name: str, runs: list[RunSummary], trends: Trends) -> dict[str, An
 
 
 def _trends(folder: RunFolder) -> Trends:
-    """What `trends` has found last; nothing if it has not run, or its file cannot be read."""
+    """Read the last findings of `trends`; empty if it has not run, or its file cannot be read."""
     try:
         content = json.loads(folder.read(TRENDS))
         steps = [
@@ -117,7 +117,7 @@ def _trends(folder: RunFolder) -> Trends:
 def _line(
     name: str, runs: list[RunSummary], value: Figure, text: Text, changed: set[str]
 ) -> dict[str, Any] | None:
-    """One small chart, in a box of 100 x 100 that reaches a little beyond the values.
+    """Return one small chart, in a box of 100 x 100 that reaches a little beyond the values.
 
     Args:
         name: Of the figure.

@@ -17,7 +17,7 @@ NOT_KNOWN = "\u2013"
 
 
 def report_page(facts: Facts, decoders: Decoders) -> str:
-    """report.html, less than 2 MB however large the run."""
+    """Return report.html, less than 2 MB however large the run."""
     queue = facts.predictions.least_confident
     groups = [facts.failures, facts.slowest, queue, *(check["rows"] for check in facts.checks)]
     with_thumbnails(facts.run, facts.description, groups, decoders)
@@ -36,12 +36,12 @@ def report_page(facts: Facts, decoders: Decoders) -> str:
 
 
 def render(template: str, **content: Any) -> str:
-    """A page of one of the templates."""
+    """Render a page from one of the templates."""
     return _environment().get_template(template).render(**content)
 
 
 def compile_templates() -> None:
-    """Compiles all templates, once for this process."""
+    """Compile all templates, once for this process."""
     environment = _environment()
     for name in environment.list_templates(extensions=["j2", "css"]):
         environment.get_template(name)
@@ -61,12 +61,12 @@ def _environment() -> Environment:
 
 
 def count(number: float) -> str:
-    """A count as people read it: 2,624."""
+    """Return a count as people read it: 2,624."""
     return f"{number:,.0f}"
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as `0.4 s`, `12 s`, `3 min 05 s` or `2 h 10 min`."""
+    """Return seconds as `0.4 s`, `12 s`, `3 min 05 s` or `2 h 10 min`."""
     if seconds is None:
         return NOT_KNOWN
     if seconds < 9.95:  # noqa: PLR2004 (where one decimal stops helping)
@@ -79,7 +79,7 @@ def duration(seconds: float | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share of 1 with as many digits as say something."""
+    """Return a share of 1 in per cent, with up to two decimals below 10 % and up to one above."""
     if share is None:
         return NOT_KNOWN
     text = f"{share * 100:.2f}" if 0 < share < 0.0995 else f"{share * 100:.1f}"  # noqa: PLR2004 (below 10 %)
@@ -87,7 +87,7 @@ def percent(share: float | None) -> str:
 
 
 def shorten(text: str, length: int = 48) -> str:
-    """The two ends of a long text, which is where names differ."""
+    """Return the two ends of a long text, which is where names differ."""
     if len(text) <= length:
         return text
     half = (length - 1) // 2

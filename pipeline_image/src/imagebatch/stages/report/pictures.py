@@ -22,7 +22,7 @@ MOST_BYTES = 900_000
 def with_thumbnails(
     run: RunFolder, description: RunDescription, groups: Iterable[list[Row]], decoders: Decoders
 ) -> None:
-    """Adds `picture`, a data URI or empty, to rows that carry an `image_id`.
+    """Add `picture`, a data URI or empty, to rows that carry an `image_id`.
 
     Args:
         run: Planned.

@@ -46,7 +46,7 @@ class Predictions:
                 self._add(pa.Table.from_batches([batch]))
 
     def mean(self, figure: str) -> float | None:
-        """Mean `confidence`, mean `entropy` in nats, or share `unsure`; None without a prediction."""
+        """Return mean `confidence`, mean `entropy` in nats, or share `unsure`; None without a prediction."""
         total = {"confidence": self._confidence, "entropy": self._entropy, "unsure": self._unsure}[figure]
         return round(float(total / self.rows), 6) if self.rows else None
 

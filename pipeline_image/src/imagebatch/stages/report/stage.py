@@ -1,4 +1,4 @@
-"""The verb: looks at the sample, judges drift, writes the page, keeps the run's figures.
+"""The stage `report`: look at the sample, judge drift, write the page, store the run's figures.
 
 It comes after the certificate and changes nothing of it. What fails here never makes a finished run fail:
 whoever calls it in the chain of stages ignores its exit code, and `imagebatch run` logs it.
@@ -53,7 +53,7 @@ class ReportResult:
 
 
 def load(settings: ReportSettings) -> None:
-    """Loads and compiles what a report will need."""
+    """Load and compile what a report will need."""
     compile_templates()
     if settings.baseline:
         importlib.import_module("imagebatch.drift.judge")
@@ -61,7 +61,7 @@ def load(settings: ReportSettings) -> None:
 
 @observed("report", shown=False)
 def report(settings: ReportSettings, decoders: Decoders | None = None) -> ReportResult:
-    """Writes report.html and quality/drift.json of a finished run, its figures, and history.html.
+    """Write report.html and quality/drift.json of a finished run, its figures, and history.html.
 
     Args:
         settings: Which run, and what to compare it with.
@@ -105,7 +105,7 @@ def report(settings: ReportSettings, decoders: Decoders | None = None) -> Report
 
 
 def report_if_possible(settings: ReportSettings, decoders: Decoders | None = None) -> None:
-    """`report` of a run that is proven, whatever its page may lack: what goes wrong is logged."""
+    """Make the report of a proven run; if that fails, log why and return."""
     try:
         report(settings, decoders)
     except Exception as error:  # noqa: BLE001 (nothing of a page is worth a finished run)
