@@ -43,8 +43,8 @@ def stop_orphans() -> dict[str, int]:
         Containers `seen` and `stopped`.
     """
     # Here, for the docker SDK would cost every parse of this file.
-    from imagebatch_dags.container import installation  # noqa: PLC0415 - see above
-    from imagebatch_dags.orphans import end, engine_client, orphans, stage_containers  # noqa: PLC0415 - see above
+    from imagebatch_dags.container import installation  # noqa: PLC0415 - the docker SDK costs every parse
+    from imagebatch_dags.orphans import end, engine_client, orphans, stage_containers  # noqa: PLC0415 - the docker SDK costs every parse
 
     instance: Any = get_current_context()["ti"]
     client = engine_client()

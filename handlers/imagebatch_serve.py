@@ -214,7 +214,7 @@ def _settings(config: Path) -> dict[str, str]:
 def _ask(private: Path, path: str, key: str) -> bytes:
     address = _settings(private.with_name("config.properties"))["management_address"]
     request = urllib.request.Request(f"{address}{path}", headers={"Authorization": f"Bearer {key}"})  # noqa: S310 - http, from configuration()
-    with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 - the same
+    with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 - http, from configuration()
         content: bytes = answer.read()
     return content
 

@@ -83,8 +83,8 @@ def _board(name: str, title: str, rows: dict[str, list[Chart]]) -> Dashboard:
             # Or Grafana would neither ask for the pipelines nor show all of them when it is opened.
             .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
             .current(VariableOption(selected=True, text="All", value="$__all"))
-            .include_all(True)  # noqa: FBT003 - the SDK's setters
-            .multi(True)  # noqa: FBT003 - the same
+            .include_all(True)  # noqa: FBT003 - the SDK's setters take positional booleans
+            .multi(True)  # noqa: FBT003 - the SDK's setters take positional booleans
         )
     )
     numbers = itertools.count(1)  # explicit, so that a link to a panel stays right
@@ -103,7 +103,7 @@ def _panel(chart: Chart) -> Stat | TimeSeries:
     else:
         names = VizLegendOptions().display_mode(LegendDisplayMode.LIST).placement(LegendPlacement.BOTTOM)
         tooltip = VizTooltipOptions().mode(TooltipDisplayMode.MULTI).sort(SortOrder.DESCENDING)
-        panel = TimeSeries().legend(names.show_legend(True)).tooltip(tooltip)  # noqa: FBT003 - the same
+        panel = TimeSeries().legend(names.show_legend(True)).tooltip(tooltip)  # noqa: FBT003 - the SDK's setters take positional booleans
         panel = panel.fill_opacity(FAINT).span(WIDE).height(TALL)
     panel = panel.title(chart.title).description(chart.about).unit(chart.unit).datasource(SOURCE)
     for letter, (query, legend) in zip("ABCDE", chart.queries, strict=False):

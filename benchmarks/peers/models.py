@@ -86,7 +86,7 @@ def open_model() -> Model:
 def load_network() -> tuple[torch.nn.Module, list[float], list[float]]:
     """Load torchvision's MobileNetV2 with the archive's weights; give mean and deviation of its pixels."""
     from safetensors import safe_open  # noqa: PLC0415 - the environments with our engine alone lack both
-    from torchvision.models import mobilenet_v2  # noqa: PLC0415 - the same
+    from torchvision.models import mobilenet_v2  # noqa: PLC0415 - the environments with our engine alone lack torchvision
 
     with safe_open(os.environ["PEER_WEIGHTS"], framework="pt") as file:
         convention: dict[str, Any] = json.loads(file.metadata()["imagebatch"])

@@ -68,7 +68,7 @@ def _deadline(severity: str, after: timedelta) -> DeadlineAlert:
         reference=DeadlineReference.DAGRUN_QUEUED_AT,
         # Seconds, as Airflow stored them up to 3.2 and still reads them. A timedelta is stored in a form that
         # clearing the tasks of a run stumbles over: 3.3.2 answers 500, and the run cannot be continued.
-        interval=after.total_seconds(),  # type: ignore[arg-type]
+        interval=after.total_seconds(),  # type: ignore[arg-type] # annotated as timedelta only
         callback=SyncCallback(
             report_missed_deadline,
             kwargs={"severity": severity, "minutes": after.total_seconds() / 60},

@@ -73,7 +73,7 @@ class _Claiming:
 
     def __init__(self, workloads: "SimpleQueue[Any]", claims: "SimpleQueue[tuple[int, Any]]") -> None:
         self._lock: Any = workloads._rlock  # type: ignore[attr-defined]  # noqa: SLF001 - no other way to wait
-        self._reader: Any = workloads._reader  # type: ignore[attr-defined]  # noqa: SLF001 - the same
+        self._reader: Any = workloads._reader  # type: ignore[attr-defined]  # noqa: SLF001 - no other way to read without blocking
         self._claims = claims
 
     def get(self) -> Any:

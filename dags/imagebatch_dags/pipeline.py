@@ -108,4 +108,4 @@ def _check_type(key: str, value: Any, wanted: Any) -> None:
     kinds: dict[Any, tuple[type, ...]] = {str: (str,), int: (int,), float: (int, float)}
     allowed = kinds.get(wanted, (list,))
     if isinstance(value, bool) or not isinstance(value, allowed):
-        raise ValueError(f"{key} must be {' or '.join(kind.__name__ for kind in allowed)}, not {value!r}")  # noqa: TRY004 - as above
+        raise ValueError(f"{key} must be {' or '.join(kind.__name__ for kind in allowed)}, not {value!r}")  # noqa: TRY004 - one kind for all that a file can have wrong

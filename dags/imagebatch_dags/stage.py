@@ -137,7 +137,7 @@ def _operator() -> tuple[type[BaseOperator], dict[str, Any]]:
         return ProcessStageOperator, {"executable": executable, "environment": settings}
     if kind == "docker":
         from imagebatch_dags.container import stage_container  # noqa: PLC0415 - the docker SDK costs every parse
-        from imagebatch_dags.docker_operator import DockerStageOperator  # noqa: PLC0415 - the same
+        from imagebatch_dags.docker_operator import DockerStageOperator  # noqa: PLC0415 - the docker SDK costs every parse
 
         return DockerStageOperator, {**stage_container(), "environment": settings}
     raise ValueError(f"IMAGEBATCH_OPERATOR is {kind!r}: set it to process or docker")

@@ -69,8 +69,8 @@ def installation(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 def default_dag(installation: dict[str, str]) -> Iterator[Any]:
     """Build the default DAG with the operator that the environment names."""
     # Here, not above: whoever imports Airflow before its settings stand gets somebody else's database.
-    from imagebatch_dags.factory import build_dag  # noqa: PLC0415 - see above
-    from imagebatch_dags.pipeline import Pipeline  # noqa: PLC0415 - see above
+    from imagebatch_dags.factory import build_dag  # noqa: PLC0415 - Airflow's settings must stand first
+    from imagebatch_dags.pipeline import Pipeline  # noqa: PLC0415 - Airflow's settings must stand first
 
     assert installation
     return build_dag(Pipeline(dag_id="batch", input="/data/inputs/cells"))

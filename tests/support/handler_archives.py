@@ -41,7 +41,7 @@ def write_archive(folder: Path, *, features: bool = True) -> Path:
     Its features, where it gives any, are the three channels' means.
     """
     import openvino  # type: ignore[import-untyped]  # noqa: PLC0415 (half a second, for the tests that need it)
-    from openvino import opset13 as op  # type: ignore[import-untyped]  # noqa: PLC0415 (the same)
+    from openvino import opset13 as op  # type: ignore[import-untyped]  # noqa: PLC0415 (half a second, for the tests that need it)
 
     pixels = op.parameter([1, 3, 224, 224], openvino.Type.u8, name="pixels")
     numbers = op.convert(pixels, "f32")

@@ -85,9 +85,9 @@ def test_hostile_files_cost_their_own_row_only() -> None:
         assert decoders.thumbnail(bomb) == b""
         assert "problem" in decoders.measure(b"\x89PNG\r\n\x1a\n" + bytes(500))
         worker = decoders._all[-1]  # noqa: SLF001 (the process that has just answered)
-        assert worker._process is not None  # noqa: SLF001 (as above)
+        assert worker._process is not None  # noqa: SLF001 (the process that has just answered)
         worker._process.kill()  # noqa: SLF001 (as a decoder's crash would)
-        worker._process.wait()  # noqa: SLF001 (as above)
+        worker._process.wait()  # noqa: SLF001 (until the crash has happened)
         assert "crashed" in decoders.measure(jpeg(1))["problem"]
         assert decoders.measure(jpeg(1))["mode"] == "RGB"
 

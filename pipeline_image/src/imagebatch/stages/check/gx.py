@@ -10,10 +10,10 @@ from imagebatch.stages.check.late import import_late
 os.environ["GX_ANALYTICS_ENABLED"] = "False"
 import_late(["altair", "scipy.stats"])
 
-import great_expectations as gx  # noqa: E402 (see above)
-import great_expectations.expectations as gxe  # noqa: E402 (the same)
-from great_expectations.core.batch_definition import BatchDefinition  # noqa: E402 (the same)
-from great_expectations.data_context.types.base import ProgressBarsConfig  # noqa: E402 (the same)
-from great_expectations.expectations.expectation import Expectation  # noqa: E402 (the same)
+import great_expectations as gx  # noqa: E402 (the variable above must be set first)
+import great_expectations.expectations as gxe  # noqa: E402 (the variable above must be set first)
+from great_expectations.core.batch_definition import BatchDefinition  # noqa: E402 (the variable above must be set first)
+from great_expectations.data_context.types.base import ProgressBarsConfig  # noqa: E402 (the variable above must be set first)
+from great_expectations.expectations.expectation import Expectation  # noqa: E402 (the variable above must be set first)
 
 __all__ = ["BatchDefinition", "Expectation", "ProgressBarsConfig", "gx", "gxe"]

@@ -55,7 +55,7 @@ def check(settings: CheckSettings) -> CheckResult:
         checks, path = check_images(run, read_description(run), settings)
         return CheckResult(settings.suite, checks, 0, path)
     # Imported here: Great Expectations takes seconds, and the other commands do without it.
-    from imagebatch.stages.check.validation import Validator  # noqa: PLC0415 (see above)
+    from imagebatch.stages.check.validation import Validator  # noqa: PLC0415 (Great Expectations takes seconds to import)
 
     run = open_run(settings.runs_uri, settings.run_id)
     description, plan = read_description(run), read_plan(run)
@@ -71,7 +71,7 @@ def check(settings: CheckSettings) -> CheckResult:
 
 
 def _validate_manifest(validator: Validator, run: RunFolder, description: RunDescription, plan: Plan) -> None:
-    from imagebatch.stages.check import frames, suites, validation  # noqa: PLC0415 (as above)
+    from imagebatch.stages.check import frames, suites, validation  # noqa: PLC0415 (Great Expectations takes seconds to import)
 
     totals = frames.Totals()
     rows = validation.Suite("manifest", suites.manifest_suite(description))
@@ -84,7 +84,7 @@ def _validate_manifest(validator: Validator, run: RunFolder, description: RunDes
 def _validate_predictions(
     validator: Validator, run: RunFolder, description: RunDescription, plan: Plan
 ) -> None:
-    from imagebatch.stages.check import frames, suites, validation  # noqa: PLC0415 (as above)
+    from imagebatch.stages.check import frames, suites, validation  # noqa: PLC0415 (Great Expectations takes seconds to import)
 
     totals = frames.Totals()
     rows = validation.Suite("predictions", suites.predictions_suite(description))
