@@ -1,4 +1,4 @@
-"""What the embedded stack consists of: how each service is started, and how its health is asked."""
+"""What the stack without containers consists of: how each service is started, and how its health is asked."""
 
 import hashlib
 import json
