@@ -7,7 +7,7 @@ CHOICE = $(if $(PART),--part "$(PART)") $(if $(K),-k "$(K)")
 
 help: ## list the verbs
 	@grep -hE '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
-setup: ## install uv, the four locked environments and a Java (idempotent)
+setup: ## install uv, the locked environments and a Java (idempotent)
 	@$(PYTHON) -m tools.dev.setup
 demo: setup ## weights, data, training, archive, stack, one DAG run, its result
 	@$(PYTHON) -m tools.local.demo
