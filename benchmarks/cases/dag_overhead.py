@@ -82,7 +82,7 @@ def summary(images: int, runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The breakdown as Markdown."""
+    """Return the breakdown as Markdown."""
     lines = ["| task | waiting, s | starting, s | command, s |", "|---|---|---|---|"]
     lines += [
         f"| {row['task']} | {row['waiting']:.1f} | {row['starting']:.1f} | {row['command']:.1f} |"

@@ -134,7 +134,7 @@ class Judge:
 
 
 def alarms(before: pa.Table, now: pa.Table, seed: int) -> set[str]:
-    """The tests for which a run would be called drifting."""
+    """Return the tests for which a run would be called drifting."""
     tests = compare(before, now, seed)
     adjusted = holm([test.p for test in tests])
     return {test.name for test, p in zip(tests, adjusted, strict=True) if p <= ALPHA}
@@ -245,7 +245,7 @@ def _jpeg(image: Image.Image, quality: int) -> Image.Image:
 
 
 def _turned(image: Image.Image, angle: float) -> Image.Image:
-    """Turned, and cut so that no corner is empty."""
+    """Turn an image, and crop it so that no corner is empty."""
     if angle % 90 == 0:
         return image.rotate(angle, expand=True)
     turned = image.rotate(angle, Image.Resampling.BICUBIC)
@@ -265,7 +265,7 @@ def _packs(items: list[tuple[str, bytes]], size: int) -> list[list[tuple[str, by
 
 
 def table(quiet: dict[int, int], shifts: list[Shift]) -> str:
-    """What is published."""
+    """Return the table that is published."""
     head = ["| | size of the shift | " + " | ".join(f"alarms, {size} images" for size in SIZES)]
     head[0] += f" | by embeddings, {SIZES[-1]} | accuracy | estimated without labels |"
     lines = [*head, "|---|---|" + "---|" * (len(SIZES) + 3)]

@@ -93,7 +93,7 @@ def added(found: dict[str, dict[str, list[float]]], what: str) -> float:
 
 
 def table(found: dict[str, dict[str, list[float]]]) -> str:
-    """What is published."""
+    """Return the table that is published."""
     lines = [
         "| `imagebatch run`, seconds | without report | with report, statistics, embeddings, drift | added |"
     ]

@@ -82,7 +82,7 @@ def make_archives(store: Path) -> Any:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The results as Markdown."""
+    """Return the results as Markdown."""
     head = ["engine", "test images", "uncertain images", "float32 again", "images per CPU-second"]
     lines = [f"| {' | '.join([*head, 'against float32', 'released'])} |", "|---" * 7 + "|"]
     rows = result.get("engines", [])

@@ -205,7 +205,7 @@ def _batches(folder: Path, pixels: Sequence[Any], rounds: int) -> list[dict[str,
 
 
 def _for_batches(graph: Any) -> Any:
-    """The graph of an archive, which flattens its features for one image, for any number of them."""
+    """Change an archive's graph, which flattens the features of one image, to take any number of them."""
     for node in graph.get_ops():
         if node.get_type_name() == "Reshape" and list(node.output(0).shape)[:1] == [1]:
             rest = list(node.output(0).shape)[1:]

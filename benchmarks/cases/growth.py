@@ -94,7 +94,7 @@ def summary(small: int, large: int, rows: list[dict[str, Any]]) -> dict[str, Any
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result as Markdown."""
+    """Return the result as Markdown."""
     small, large = (f"{result[size]:,}" for size in ("small", "large"))
     lines = [f"| images/s | {small} images | {large} images | ratio |", "|---|---|---|---|"]
     for way, name in WAYS.items():

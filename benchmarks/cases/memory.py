@@ -63,7 +63,7 @@ def main() -> int:
 
 
 def measured(entries: int, folder: Path, url: str) -> dict[str, tuple[float, float]]:
-    """Runs all stages over a manifest.
+    """Run all stages over a manifest.
 
     Args:
         entries: Rows of the manifest.
@@ -101,7 +101,7 @@ def compared(
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result as Markdown."""
+    """Return the result as Markdown."""
     small, large = (f"{result[size]:,}" for size in ("small", "large"))
     lines = [
         f"| stage | peak, {small} entries | peak, {large} entries | ratio | seconds, {large} entries |",
@@ -116,7 +116,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def write_manifest(folder: Path, entries: int) -> Path:
-    """A CSV whose rows name a few images over and over, under distinct ids in no order."""
+    """Write a CSV whose rows name a few images over and over, under distinct ids in no order."""
     images = [_image(folder, seed) for seed in range(DISTINCT_IMAGES)]
     step = next(step for step in (7919, 7927) if entries % step)  # a prime: every id comes once
     path = folder / f"manifest-{entries}.csv"
@@ -136,7 +136,7 @@ def _image(folder: Path, seed: int) -> str:
 
 
 def _peak(command: Sequence[str], variables: dict[str, str]) -> tuple[float, float]:
-    """Runs a stage; its peak resident memory in MB, with its children's, and its seconds."""
+    """Run a stage; return its peak resident memory in MB, with its children's, and its seconds."""
     others = {name: value for name, value in os.environ.items() if not name.startswith("IMAGEBATCH_")}
     started = time.monotonic()
     child = subprocess.Popen(  # noqa: S603 - no shell; our own program and flags

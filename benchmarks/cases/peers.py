@@ -72,7 +72,7 @@ def race(asked: argparse.Namespace, record: Record) -> list[str]:
 
 
 def images_of(data: str) -> list[Path]:
-    """The images of a data set.
+    """Return the images of a data set.
 
     Raises:
         SystemExit: `make demo` has not prepared the solar cells.
@@ -90,7 +90,7 @@ def images_of(data: str) -> list[Path]:
 
 
 def reference(ground: Ground, images: list[Path]) -> Answers:
-    """What the archive's modules answer without any server: the answers that count."""
+    """Return what the archive's modules answer without any server: the reference for all peers."""
     (ceiling,) = chosen(["ceiling"])
     return measure(ceiling, ground, images).answers
 

@@ -69,7 +69,7 @@ def alarm(seed: int, resemblance: float) -> bool:
 
 
 def named(seed: int, resemblance: float) -> Named:
-    """What is said of a history with three things planted."""
+    """Return what is said of a history with three things planted."""
     slow, shift = (int(night) for night in np.random.default_rng(seed).integers(12, 48, 2))
     texts = [
         one.text
@@ -95,7 +95,7 @@ def _is_of(text: str, beginning: str, night: int) -> bool:
 
 
 def table(histories: int, alarms: dict[float, int], planted: dict[float, list[Named]]) -> str:
-    """What is published."""
+    """Return the table that is published."""
     lines = ["| correlation with the night before | quiet histories with any sentence | slow-down named |"]
     lines[0] += " class shift named | weekend named | other, false sentences |"
     lines.append("|---|---|---|---|---|---|")

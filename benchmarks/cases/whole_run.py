@@ -119,7 +119,7 @@ def summary(images: int, rates: dict[str, list[float]]) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result as Markdown."""
+    """Return the result as Markdown."""
     lines = ["| | images/s, median | lowest to highest | share of the ceiling |", "|---|---|---|---|"]
     for way, row in result["ways"].items():
         share = f"{result[f'{way}_share']:.2f}" if f"{way}_share" in result else ""

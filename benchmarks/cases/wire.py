@@ -103,12 +103,12 @@ def make_archives(source: Path, store: Path) -> None:
 
 
 def mixed(images: Sequence[bytes]) -> Body:
-    """A part per image, its name the id, of the type that TorchServe's front end does not read."""
+    """Return a body with a part per image, named by its id, of the type that the front end does not read."""
     return f"multipart/mixed; boundary={_BOUNDARY}", form_data(images)[1]
 
 
 def form_data(images: Sequence[bytes]) -> Body:
-    """The same, parsed by the front end."""
+    """Return the same body in the type that the front end parses."""
     parts = []
     for number, content in enumerate(images):
         head = f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{number}"; filename="{number}"\r\n'
@@ -123,7 +123,7 @@ def lengths(images: Sequence[bytes]) -> Body:
 
 
 def document(images: Sequence[bytes]) -> Body:
-    """A JSON document with base64."""
+    """Return a JSON document with base64."""
     instances = [{"id": str(n), "b64": base64.b64encode(one).decode()} for n, one in enumerate(images)]
     return "application/json", json.dumps({"instances": instances}).encode()
 
@@ -205,7 +205,7 @@ def _ask(flags: Sequence[str], case: tuple[Any, ...], images: Sequence[bytes]) -
 
 
 def table(result: dict[str, Any]) -> str:
-    """The results as Markdown."""
+    """Return the results as Markdown."""
     base = result["cases"]["multipart/mixed"]["speed"]["median"]
     lines = [
         "| request | images/s | against the first | CPU-ms per image | a request takes, median and 95 % |",

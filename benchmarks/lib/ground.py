@@ -56,7 +56,7 @@ class Ground:
         return found | ({"OMP_NUM_THREADS": str(contestant.threads)} if contestant.threads else {})
 
     def stock(self, contestant: Contestant, variables: dict[str, str]) -> Path:
-        """The model store of stock TorchServe."""
+        """Return the model store of stock TorchServe."""
         if self._stock is None:
             self._stock = make_stock_archive(self.folder / "stock", contestant.programs, variables)
         return self._stock

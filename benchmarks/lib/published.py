@@ -15,14 +15,14 @@ PAGE = ROOT / "docs" / "explanation" / "performance.md"
 
 
 def keep(name: str, result: dict[str, Any]) -> None:
-    """Writes a benchmark's result, with the machine that it was measured on."""
+    """Write a benchmark's result, with the machine that it was measured on."""
     RESULTS.mkdir(exist_ok=True)
     content = {"machine": machine(), **result}
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def show(name: str, table: str, page: Path = PAGE) -> None:
-    """Puts a table in the place of the one between this benchmark's two marks on the page."""
+    """Replace the table between this benchmark's two marks on the page."""
     begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
     before, found, rest = page.read_text("utf-8").partition(begin)
     _, closed, after = rest.partition(end)

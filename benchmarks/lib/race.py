@@ -91,7 +91,7 @@ class _Turn:
     images: Sequence[Path]
 
     def server(self) -> Measurement:
-        """A server, asked by `client.py`."""
+        """Measure a server, asked by `client.py`."""
         who = self.contestant
         argv, url, more = self._stock() if who.environment == "torch" else self._peer()
         variables = self.variables | more
@@ -104,7 +104,7 @@ class _Turn:
         return replace(found, startup=startup)
 
     def script(self) -> Measurement:
-        """A script: its start-up is what it took beside the time that it measured."""
+        """Measure a script; its start-up is what it took beside the time that it measured."""
         who = self.contestant
         argv = [str(who.programs / "python"), *who.program]
         return self._measured(argv, who.folder, self.variables, {"warm": 32})

@@ -31,7 +31,7 @@ def summary(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result as Markdown, the fastest of each group first."""
+    """Return the result as Markdown, the fastest of each group first."""
     rows = result["contestants"]
     lines = [
         "| | images/s, median | lowest to highest | CPU-ms per image | imagebatch is | start, s |",

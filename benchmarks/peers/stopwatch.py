@@ -35,7 +35,7 @@ def cpu_seconds(mark: str) -> float:
 
 
 def marked(mark: str) -> Iterator[int]:
-    """Processes that were started with this mark."""
+    """Return the processes that were started with this mark."""
     wanted = f"{MARK}={mark}".encode()
     for name in os.listdir("/proc"):  # noqa: PTH208 - names are all that is wanted
         if name.isdigit():

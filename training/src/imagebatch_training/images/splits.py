@@ -51,7 +51,7 @@ def assign(listing: Listing, data: conf.Data) -> None:
 
 
 def number_blocks(groups: Sequence[str], size: int, *, whole: bool) -> npt.NDArray[np.int64]:
-    """Number blocks of images.
+    """Assign each image to a block.
 
     Args:
         groups: A group name per image, in file order.
