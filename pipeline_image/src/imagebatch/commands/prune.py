@@ -24,12 +24,12 @@ class Pruned:
     """What was removed, or would be.
 
     Attributes:
-        removed: Runs.
+        removed: Runs removed.
         kept: Runs that stay, the unfinished ones among them.
         unfinished: Runs that stay because they have not finished, old as they may be.
         temporary: Files of killed processes, older than a day.
-        bytes: Of all that is removed.
-        dry_run: Nothing was.
+        bytes: Size of everything removed.
+        dry_run: Nothing was removed; the numbers say what would be.
     """
 
     removed: int = 0
@@ -93,7 +93,7 @@ def _purpose(root: RunsRoot, name: str) -> tuple[str, ...]:
         asked = json.loads(root.description(name))
         return str(asked["input"]), str(asked["manifest"]), str(asked["model"]["name"])
     except (OSError, ValueError, KeyError, TypeError):
-        return (name,)  # unreadable: of its own kind, and so its newest, and kept
+        return (name,)  # unreadable: the only run of its own purpose, and so the newest, which is kept
 
 
 def _remove(root: RunsRoot, run: StoredRun, done: Pruned, now: float) -> None:

@@ -13,7 +13,7 @@ from imagebatch.contracts.layout import HISTORY, TRENDS
 from imagebatch.errors import NothingToDoError, one_line
 from imagebatch.history.change_points import LEAST_RUNS
 from imagebatch.history.findings import findings
-from imagebatch.history.reported import Told, remembered
+from imagebatch.history.reported import ReportedChange, remembered
 from imagebatch.history.summary import RunSummary, read_history
 from imagebatch.runs.folder import RunFolder, open_run
 from imagebatch.settings import TrendsSettings
@@ -28,10 +28,10 @@ class TrendsResult:
     """What was found.
 
     Attributes:
-        runs: Looked at.
-        figures: Looked at, over all pipelines.
-        found: Changes.
-        changes: At most five, the newest first: `key`, the same for a change on every night, and `text`.
+        runs: Number of runs looked at.
+        figures: Number of figures looked at, over all pipelines.
+        found: Number of changes found.
+        changes: At most five, the newest first: `text`, and `key`, which stays the same every night.
     """
 
     runs: int
@@ -48,10 +48,10 @@ def trends(settings: TrendsSettings) -> TrendsResult:
     """
     pipelines = by_pipeline(settings)
     folder = open_run(settings.runs_uri, HISTORY)
-    before = _told(folder)
+    before = _reported_before(folder)
     sentences: list[tuple[float, str]] = []
     news: list[tuple[str, float, dict[str, str]]] = []
-    memory: list[Told] = []
+    memory: list[ReportedChange] = []
     steps: list[dict[str, str]] = []
     figures = 0
     for name, runs in pipelines.items():
@@ -97,9 +97,9 @@ def by_pipeline(settings: TrendsSettings) -> dict[str, list[RunSummary]]:
     return enough
 
 
-def _told(folder: RunFolder) -> list[Told]:
+def _reported_before(folder: RunFolder) -> list[ReportedChange]:
     try:
         content = json.loads(folder.read(TRENDS))
-        return TypeAdapter(list[Told]).validate_python(content["told"])
+        return TypeAdapter(list[ReportedChange]).validate_python(content["told"])
     except (FileNotFoundError, ValueError, KeyError, TypeError, ValidationError):
-        return []  # the first time, or a file of an earlier version: then all is news
+        return []  # the first time, or a file of an earlier version: every change counts as new

@@ -24,7 +24,7 @@ class About(BaseModel):
 
     Attributes:
         run_id: The run.
-        model: That answered.
+        model: The model that answered.
         classes: Predictions of all its images by label.
         calibration: Fitted on labelled images of the run, if there were any.
     """

@@ -12,7 +12,7 @@ from imagebatch.history.change_points import Changes, changes
 from imagebatch.history.summary import RunSummary
 
 _DAYS = ("Mondays", "Tuesdays", "Wednesdays", "Thursdays", "Fridays", "Saturdays", "Sundays")
-# A figure that every run must have before it is looked at: this share of them.
+# A figure is looked at if at least this share of the runs has it.
 _KNOWN = 0.8
 _MOST_CLASSES = 12
 
@@ -29,7 +29,7 @@ class Finding:
         kind: How: a step, steadily, or by weekday.
         rises: Upwards, or higher on the weekdays named.
         run_id: The first run of the new level; the newest run for the other kinds.
-        p: How often shuffled runs show one as large.
+        p: Share of shuffled histories that show a change at least as large.
         text: A sentence.
     """
 

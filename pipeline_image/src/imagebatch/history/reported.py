@@ -12,7 +12,7 @@ from imagebatch.history.findings import Finding
 _SAME_STEP = 5
 
 
-class Told(BaseModel):
+class ReportedChange(BaseModel):
     """A change that was found, as it looked the first time.
 
     Attributes:
@@ -39,8 +39,8 @@ class Told(BaseModel):
 
 
 def remembered(
-    before: Iterable[Told], pipeline: str, found: Sequence[Finding], runs: Sequence[str]
-) -> tuple[list[Told], list[Told]]:
+    before: Iterable[ReportedChange], pipeline: str, found: Sequence[Finding], runs: Sequence[str]
+) -> tuple[list[ReportedChange], list[ReportedChange]]:
     """Find each change among those found before.
 
     Args:
@@ -59,7 +59,7 @@ def remembered(
     for finding in found:
         same = next((one for one in known if _same(one, finding, place)), None)
         if same is None:
-            same = Told(
+            same = ReportedChange(
                 pipeline=pipeline,
                 figure=finding.figure,
                 kind=finding.kind,
@@ -72,7 +72,7 @@ def remembered(
     return entries, known
 
 
-def _same(one: Told, finding: Finding, place: dict[str, int]) -> bool:
+def _same(one: ReportedChange, finding: Finding, place: dict[str, int]) -> bool:
     if (one.figure, one.kind, one.rises) != (finding.figure, finding.kind, finding.rises):
         return False
     return finding.kind != "level" or abs(place[one.run_id] - place[finding.run_id]) <= _SAME_STEP

@@ -23,12 +23,12 @@ class RunSummary(BaseModel):
     Attributes:
         run_id: The run.
         pipeline: The pipeline that it is one of.
-        started: UTC, of its first stage; of the certificate where no stage was recorded.
+        started: Begin of its first stage, in UTC; of the certificate if no stage was recorded.
         model: Name, version and digest.
-        listed: Images; so are `predicted`, `failed` and `rejected`.
+        listed: Number of images; `predicted`, `failed` and `rejected` count images too.
         reasons: Images without a prediction, by reason.
         seconds: Wall clock of all stages, pauses between them left out.
-        cpu_seconds: Of the stages' processes; the model server's are not in it.
+        cpu_seconds: CPU time of the stages' processes, without the model server's.
         images_per_second: While scoring.
         classes: Predictions by label.
         confidence: Mean of the largest probability.

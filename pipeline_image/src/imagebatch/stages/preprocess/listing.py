@@ -20,7 +20,7 @@ from imagebatch.errors import DataRefusedError
 
 Entry = tuple[str, str]  # image_id, uri
 
-# Each chunk is an open file while they are merged: 10 million rows are 500.
+# Each chunk is one open file while the chunks are merged: 10 million rows make 500.
 CHUNK_ROWS = 20_000
 
 

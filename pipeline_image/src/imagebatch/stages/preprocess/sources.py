@@ -19,8 +19,8 @@ from imagebatch.stages.preprocess.listing import Entry
 _CSV_BLOCK_BYTES = 1 << 18
 
 
-class Asked:
-    """The rows that a run is asked for.
+class RequestedImages:
+    """The images that a run is asked for, as rows (image_id, uri).
 
     Args:
         settings: Input or manifest, and the name patterns.

@@ -19,7 +19,7 @@ from imagebatch.runs.folder import RunFolder, open_run
 from imagebatch.settings import PreprocessSettings
 from imagebatch.stages.preprocess.listing import limited, shards_of, sorted_rows
 from imagebatch.stages.preprocess.manifests import write_manifests
-from imagebatch.stages.preprocess.sources import Asked
+from imagebatch.stages.preprocess.sources import RequestedImages
 
 log = get_logger()
 
@@ -46,20 +46,20 @@ def preprocess(settings: PreprocessSettings) -> Plan:
     if listed:
         _claim(run, description)
     else:
-        _list_input(run, description, Asked(settings, source))
+        _list_input(run, description, RequestedImages(settings, source))
     return _inspect_all(run, description, source)
 
 
 def _require_any(settings: PreprocessSettings, source: ImageSource) -> None:
-    asked = Asked(settings, source)
-    if settings.allowed_roots and not source.allows(to_uri(asked.name)):
-        raise ConfigurationError(f"{asked.name} is outside the allowed roots ({settings.allowed_roots})")
-    if next(iter(asked), None) is None:
-        raise _nothing(asked)
+    requested = RequestedImages(settings, source)
+    if settings.allowed_roots and not source.allows(to_uri(requested.name)):
+        raise ConfigurationError(f"{requested.name} is outside the allowed roots ({settings.allowed_roots})")
+    if next(iter(requested), None) is None:
+        raise _nothing(requested)
 
 
-def _nothing(asked: Asked) -> NothingToDoError:
-    return NothingToDoError(f"no image in {asked.name} ({asked.ignored} other files); see --include")
+def _nothing(requested: RequestedImages) -> NothingToDoError:
+    return NothingToDoError(f"no image in {requested.name} ({requested.ignored} other files); see --include")
 
 
 def _description(settings: PreprocessSettings) -> RunDescription:
@@ -85,8 +85,8 @@ def _claim(run: RunFolder, description: RunDescription) -> None:
         )
 
 
-def _list_input(run: RunFolder, description: RunDescription, asked: Asked) -> None:
-    rows = limited(sorted_rows(asked), description.limit)
+def _list_input(run: RunFolder, description: RunDescription, requested: RequestedImages) -> None:
+    rows = limited(sorted_rows(requested), description.limit)
     listed = 0
     try:
         with run.publishing(LISTING, exclusive=True) as stream:
@@ -95,11 +95,11 @@ def _list_input(run: RunFolder, description: RunDescription, asked: Asked) -> No
                     writer.write_batch(shard)
                     listed += shard.num_rows
             if not listed:
-                raise _nothing(asked)
+                raise _nothing(requested)
             _claim(run, description)
     except FileExistsError:
         log.info("another attempt has listed the input meanwhile: its listing is taken")
-    log.info("input listed", images=listed, ignored=asked.ignored)
+    log.info("input listed", images=listed, ignored=requested.ignored)
 
 
 def _inspect_all(run: RunFolder, description: RunDescription, source: ImageSource) -> Plan:

@@ -30,7 +30,7 @@ _FIGURES: dict[tuple[str, str], tuple[Figure, Text]] = {
     ("Estimated accuracy", "estimated accuracy"): (lambda run: run.estimated_accuracy, percent),
 }
 _MOST_CLASSES = 6
-# A point narrower than this share of a chart cannot be pointed at.
+# With more points than this, the strip of each would be too narrow to point at.
 _MOST_POINTS = 120
 
 
