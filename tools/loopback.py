@@ -40,7 +40,8 @@ def ask(
         OSError: not reachable, or an HTTP status of 400 and above (HTTPError).
     """
     data, own = body if isinstance(body, bytes) else None, dict(headers or {})
-    if body is not None and data is None:  # only then: TorchServe takes the header alone for an order that it cannot read
+    if body is not None and data is None:
+        # Only with a body: TorchServe takes the header alone for an order that it cannot read.
         data, own["Content-Type"] = json.dumps(body).encode(), "application/json"
     request = urllib.request.Request(address, data, own, method=method)
     with urllib.request.urlopen(request, timeout=seconds) as answer:

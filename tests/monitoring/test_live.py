@@ -10,11 +10,11 @@ import pytest
 
 from tests.monitoring.conftest import program
 from tests.support.children import end_all
-from tools.loopback import free_ports
 from tests.support.model_server import ModelServer
 from tests.system.faults.sinks import mail_text
 from tests.system.faults.steps import ended
 from tests.system.faults.watchers import WATCHING, Watchers
+from tools.loopback import free_ports
 
 PIPELINE = "refusing"
 ALERT = "ImagebatchRunRefused"

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.children import Child
-from tools.loopback import ask, free_ports
 from tests.support.model_server import Wrong
 from tests.support.relay import Asked, Relay
 from tests.system.chaos.ground import Ground, scenario
 from tests.system.chaos.runs import Result, Run
 from tests.system.kit.verdict import RefutedError, require
+from tools.loopback import ask, free_ports
 from tools.paths import program
 
 # Of a server that lives for one scenario and listens on loopback only.

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from tools.loopback import free_ports
 from tests.support.model_server import Wrong
 from tests.support.relay import Asked
 from tests.system.faults.fault import fault
 from tests.system.faults.platform_under_watch import Platform
 from tests.system.faults.steps import ended, finish, prepare, score, slow_run, whole, within
+from tools.loopback import free_ports
 
 
 @fault("ImagebatchNoSuccess")

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.children import Child, last_line
-from tools.loopback import ask, free_ports
 from tests.system.faults.render import PUSH_SECONDS, render
 from tests.system.faults.sinks import Mailbox, Webhooks
 from tools.local.services import base_environment
+from tools.loopback import ask, free_ports
 from tools.paths import fail, program
 
 WATCHING = ("prometheus", "prometheus-alertmanager", "prometheus-pushgateway")

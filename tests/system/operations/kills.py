@@ -17,9 +17,8 @@ from tests.system.kit.verdict import Seen, require
 from tests.system.operations.killing import engine, service, stage_container, workers
 from tests.system.operations.orphan import Abandoned
 from tests.system.operations.stack import Stack, folder_name
-from tools.paths import ROOT, say
-
 from tools.airflow_api import ENDED
+from tools.paths import ROOT, say
 
 PAGE = ROOT / "docs" / "reference" / "reliability-containers.md"
 ASKED = {"limit": 1024, "shard_size": 128}

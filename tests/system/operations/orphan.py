@@ -12,7 +12,6 @@ from typing import Any
 
 from tests.system.operations.killing import workers
 from tests.system.operations.stack import DAG, Stack
-
 from tools.airflow_api import ENDED, Run
 
 ORPHANS = "imagebatch_orphans"

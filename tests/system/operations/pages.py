@@ -12,9 +12,8 @@ from functools import partial
 from tests.system.kit.scenario import Scenario, described
 from tests.system.kit.verdict import Seen, require
 from tests.system.operations.stack import DAG, Stack, folder_name
-from tools.paths import ROOT, say
-
 from tools.airflow_api import AirflowApi, AirflowError
+from tools.paths import ROOT, say
 
 HOW_TO = ROOT / "docs" / "how-to"
 ASKED = {"limit": 64, "shard_size": 64}
