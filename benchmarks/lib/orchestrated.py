@@ -1,4 +1,4 @@
-"""Runs of the DAG on the embedded stack, one at a time, timed from the trigger to success."""
+"""Runs of the DAG on the stack without containers, one at a time, timed from the trigger to success."""
 
 from __future__ import annotations
 

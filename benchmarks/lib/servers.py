@@ -23,7 +23,7 @@ WORKERS = 2  # of each model of ours
 
 @contextmanager
 def started(argv: Sequence[str], variables: Mapping[str, str], where: Path, folder: Path) -> Iterator[float]:
-    """Runs a server in a folder `where`, its log in `folder`; gives the time at which it was started."""
+    """Run a server in a folder `where`, its log in `folder`; return the time at which it was started."""
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(  # noqa: S603 - a list built here
             argv, cwd=where, env=dict(variables), stdout=log, stderr=subprocess.STDOUT, start_new_session=True
@@ -64,12 +64,12 @@ def _states(server: TorchServe, model: str) -> list[str]:
 
 
 def tail(path: Path) -> str:
-    """The end of a log."""
+    """Return the end of a log."""
     return "\n".join(path.read_text("utf-8", errors="replace").splitlines()[-12:])
 
 
 def end(mark: str) -> None:
-    """Ends everything that was started with a mark."""
+    """End everything that was started with a mark."""
     for number, patience in ((signal.SIGTERM, 2.0), (signal.SIGKILL, 10.0)):
         deadline = time.monotonic() + patience
         left = list(marked(mark))

@@ -83,13 +83,13 @@ def services(java: Path) -> list[Service]:
 
 
 def base_environment() -> dict[str, str]:
-    """This script's own variables without make's and without another Airflow's or Python's settings."""
+    """Return this script's variables without make's and without another Airflow's or Python's settings."""
     unwanted = ("AIRFLOW", "PYTHON", "VIRTUAL_ENV", "MLFLOW_", "TS_", "MAKE", "MFLAGS")
     return {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
 
 
 def airflow_settings() -> dict[str, str]:
-    """Settings of Airflow's processes and, through them, of the stages."""
+    """Return the settings of Airflow's processes and, through them, of the stages."""
     secret = _airflow_secrets()
     return {
         **properties.read(ROOT / "airflow" / "airflow.env"),
