@@ -104,7 +104,7 @@ def succeed(airflow: AirflowApi, conf: dict[str, object]) -> None:
 
 
 def reference() -> bytes:
-    """Give the CSV of the same DAG on the embedded stack, where each stage is a process."""
+    """Give the CSV of the same DAG on the stack without containers, where each stage is a process."""
     folder = ROOT / "var" / "compose" / "embedded"
     ports = {
         f"IMAGEBATCH_PORT_{name.upper()}": str(port)

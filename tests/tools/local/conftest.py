@@ -1,4 +1,4 @@
-"""A state folder of its own for the scripts of the embedded stack, which read it at their import."""
+"""A state folder of its own for the scripts of `tools/local`, which read it at their import."""
 
 import os
 import tempfile
