@@ -60,7 +60,7 @@ def test_every_test_belongs_to_a_suite() -> None:
         ("", ["imagebatch", "handlers", "system/chaos"]),
         ("handlers", ["handlers"]),
         ("imagebatch/scorer/", ["imagebatch/scorer"]),
-        ("imagebatch/test_cli.py", ["imagebatch/test_cli.py"]),
+        ("imagebatch/test_errors.py", ["imagebatch/test_errors.py"]),
         ("system", ["system/chaos"]),
     ],
 )
