@@ -65,7 +65,7 @@ class KeepingLocalExecutor(local_executor.LocalExecutor):
 
 
 class _Claiming:
-    """The queue of workloads as a process sees it: what is taken is told, and nobody waits with its lock.
+    """The task queue for one worker process: report which task it takes, never wait while holding its lock.
 
     A process that is killed while it holds the lock takes it along, and nothing would ever be taken again.
     SimpleQueue.get() holds it for as long as it waits; here it is held while one workload is read.
