@@ -24,7 +24,7 @@ class StageLineage:
         if not self.result:
             return None
         # The provider's classes cost a second and 400 modules, which no reading of a DAG file should pay.
-        from imagebatch_dags.lineage_facets import lineage_of  # noqa: PLC0415 - costs a second, see above
+        from imagebatch_dags.lineage_facets import lineage_of  # noqa: PLC0415 - only where lineage is sent
 
         command: list[str] = list(getattr(self, "command", None) or [])
         flags = [part.split("=", 1)[1] for part in command if part.startswith(("--input=", "--manifest="))]

@@ -1,4 +1,4 @@
-"""Great Expectations, imported in the one way that suits a batch job: no telemetry, half of the time."""
+"""Great Expectations, imported as a batch job needs it: no telemetry, no libraries that no suite uses."""
 
 from __future__ import annotations
 

@@ -1,8 +1,11 @@
 """Libraries that are imported when they are used, not when another library names them.
 
-Great Expectations imports SciPy's statistics and Altair for expectations that no suite here has; that is half
-of the seconds that its own import takes. The standard library's `importlib.util.LazyLoader` does not help: it
-loads at the first look at any attribute, and `inspect` looks at the `__file__` of every module there is.
+Great Expectations imports SciPy's statistics and Altair for expectations that no suite here has. Measured in
+alternating rounds on two cores, medians of the pairs: a check of 300 images (7 to 8 s of CPU time) costs 3.1
+s more without this module, a run with its two checks (12 to 16 s) 4.0 s more. Below 2 s a check it should go.
+
+The standard library's `importlib.util.LazyLoader` does not help: it loads at the first look at any attribute,
+and `inspect` looks at the `__file__` of every module there is.
 """
 
 from __future__ import annotations
