@@ -1,14 +1,20 @@
 """Airflow in a folder of its own: its settings must stand before its first import."""
 
+import json
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import docker
 import pytest
+
+from tests.dags import engine
 
 ROOT = Path(__file__).resolve().parents[2]
 HOME = tempfile.TemporaryDirectory(prefix="imagebatch-airflow-")
@@ -96,3 +102,44 @@ def context_of(task: Any, **params: Any) -> dict[str, Any]:
 def context() -> Any:
     """Hand out the builder of contexts."""
     return context_of
+
+
+@pytest.fixture
+def webhook(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[dict[str, Any]]]:
+    """Listen on loopback as the webhook of an installation, and collect what is posted."""
+    posted: list[dict[str, Any]] = []
+    monkeypatch.setenv("IMAGEBATCH_ALERT_STATE", str(tmp_path / "alerts"))
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            """Keep quiet."""
+
+    with HTTPServer(("127.0.0.1", 0), Receiver) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        monkeypatch.setenv("IMAGEBATCH_ALERT_WEBHOOK", f"http://127.0.0.1:{server.server_port}/hook")
+        yield posted
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def client() -> Iterator[docker.APIClient]:
+    """Hand out the engine's client, with the test image built; without an engine the test is skipped."""
+    found = engine.connect()
+    if found is None:
+        pytest.skip(engine.MISSING)
+    engine.build(found)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def own(client: docker.APIClient) -> Iterator[str]:
+    """Name an installation that is this test's alone."""
+    yield from engine.installation(client)

@@ -1,10 +1,5 @@
-import json
 import logging
-import threading
-from collections.abc import Iterator
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,30 +10,6 @@ from imagebatch_dags.alerts import deadlines, report_missed_deadline
 def missed(state: str) -> dict[str, Any]:
     """Build the context that Airflow hands to a deadline's callback."""
     return {"dag_run": {"dag_id": "batch", "dag_run_id": "manual__1", "state": state}}
-
-
-@pytest.fixture
-def webhook(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[dict[str, Any]]]:
-    """Listen on loopback, and collect what is posted."""
-    posted: list[dict[str, Any]] = []
-    monkeypatch.setenv("IMAGEBATCH_ALERT_STATE", str(tmp_path / "alerts"))
-
-    class Receiver(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *_: Any) -> None:
-            """Keep quiet."""
-
-    with HTTPServer(("127.0.0.1", 0), Receiver) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        monkeypatch.setenv("IMAGEBATCH_ALERT_WEBHOOK", f"http://127.0.0.1:{server.server_port}/hook")
-        yield posted
-        server.shutdown()
-        thread.join()
 
 
 def test_deadlines_are_off_until_an_installation_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:

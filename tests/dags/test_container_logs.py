@@ -9,10 +9,8 @@ import docker
 import pytest
 from imagebatch_dags.container_logs import ContainerLogs
 
-from tests.dags.engine import IMAGE, MISSING, build, connect, installation
+from tests.dags.engine import IMAGE
 
-CLIENT = connect()
-pytestmark = pytest.mark.skipif(CLIENT is None, reason=MISSING)
 LINES = 50_000
 # 15 MB: the engine rotates its log file on the way.
 WRITER = f"""
@@ -28,20 +26,6 @@ for i in range(200):
     print(f'{i:05d}')
     time.sleep(0.02 if i % 20 else 0)
 """
-
-
-@pytest.fixture
-def client() -> docker.APIClient:
-    """Hand out the engine's client, with the test image built."""
-    assert CLIENT is not None
-    build(CLIENT)
-    return CLIENT
-
-
-@pytest.fixture
-def own(client: docker.APIClient) -> Iterator[str]:
-    """Name an installation that is this test's alone."""
-    yield from installation(client)
 
 
 def start(client: docker.APIClient, own: str, script: str) -> str:

@@ -12,10 +12,8 @@ from docker.errors import NotFound
 from imagebatch_dags.container import stage_container
 from imagebatch_dags.docker_operator import DockerStageOperator
 
-from tests.dags.engine import IMAGE, MISSING, build, connect, installation
+from tests.dags.engine import IMAGE
 
-CLIENT = connect()
-pytestmark = pytest.mark.skipif(CLIENT is None, reason=MISSING)
 Stage = Callable[..., DockerStageOperator]
 LABELS = {
     "imagebatch.dag": "batch",
@@ -25,21 +23,6 @@ LABELS = {
     "imagebatch.map-index": "3",
     "imagebatch.attempt": "2",
 }
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[docker.APIClient]:
-    """Hand out the engine's client, with the test image built."""
-    assert CLIENT is not None
-    build(CLIENT)
-    yield CLIENT
-    CLIENT.close()
-
-
-@pytest.fixture
-def own(client: docker.APIClient) -> Iterator[str]:
-    """Name an installation that is this test's alone."""
-    yield from installation(client)
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 import runpy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,26 +12,10 @@ from docker.errors import NotFound
 from imagebatch_dags.container import NAME
 from imagebatch_dags.orphans import end, orphans, stage_containers
 
-from tests.dags.engine import IMAGE, MISSING, build, connect, installation
+from tests.dags.engine import IMAGE
 
-CLIENT = connect()
-pytestmark = pytest.mark.skipif(CLIENT is None, reason=MISSING)
 Start = Callable[..., str]
 SLEEP = ["imagebatch", "import time; time.sleep(600)"]
-
-
-@pytest.fixture
-def client() -> docker.APIClient:
-    """Hand out the engine's client, with the test image built."""
-    assert CLIENT is not None
-    build(CLIENT)
-    return CLIENT
-
-
-@pytest.fixture
-def own(client: docker.APIClient) -> Iterator[str]:
-    """Name an installation that is this test's alone."""
-    yield from installation(client)
 
 
 @pytest.fixture

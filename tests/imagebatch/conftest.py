@@ -24,9 +24,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
 
 @pytest.fixture
 def server() -> Iterator[ModelServer]:
-    running = ModelServer()
-    yield running
-    running.close()
+    with ModelServer() as running:
+        yield running
 
 
 @pytest.fixture

@@ -13,9 +13,8 @@ FILES = [("a", ("a", b"first", "image/png")), ("b", ("b", b"second", "image/png"
 
 @pytest.fixture
 def server() -> Iterator[ModelServer]:
-    running = ModelServer()
-    yield running
-    running.close()
+    with ModelServer() as running:
+        yield running
 
 
 def predict(url: str) -> requests.Response:

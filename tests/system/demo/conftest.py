@@ -11,19 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tools.paths import ROOT
+from tools.paths import PORTS, ROOT
 
 CLI = ROOT / "pipeline_image" / ".venv" / "bin" / "imagebatch"
-PORTS = (
-    "inference",
-    "management",
-    "metrics",
-    "grpc_inference",
-    "grpc_management",
-    "airflow",
-    "mlflow",
-    "workers",
-)
 DEMO_SECONDS = 900
 
 

@@ -36,9 +36,8 @@ STAGES = {
 
 @pytest.fixture
 def server() -> Iterator[ModelServer]:
-    running = ModelServer()
-    yield running
-    running.close()
+    with ModelServer() as running:
+        yield running
 
 
 @pytest.fixture

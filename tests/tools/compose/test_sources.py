@@ -76,14 +76,17 @@ def test_what_make_env_writes_is_what_compose_wants() -> None:
 
 
 def test_every_service_is_confined() -> None:
-    """A service that is added is confined, limited and healthy-checked, or ends by itself."""
+    """A service of any profile is confined, limited and healthy-checked, or ends by itself."""
     services: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE)["services"]
     for name, service in services.items():
         assert service["cap_drop"] == ["ALL"], name
         assert service["read_only"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert service["mem_limit"], name
+        assert service["pids_limit"], name
         assert service["restart"] == "no" or "healthcheck" in service, name
+        for port in service.get("ports", []):
+            assert re.match(r"127\.0\.0\.1:\$\{[A-Z_]+:-\d+\}:\d+$", port), name
 
 
 @pytest.mark.parametrize(
