@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from imagebatch.contracts import ids, layout, records, rows
 from imagebatch.contracts.allowance import allowed_failures
 from imagebatch.errors import ExitCode
-from imagebatch.runs import tables
+from imagebatch.runs import output_csv
 
 
 @given(st.binary(max_size=300))
@@ -83,7 +83,7 @@ def test_public_surface_is_pinned() -> None:
         "CONFIGURATION": 78,
         "NOTHING_TO_DO": 99,
     }
-    assert tables.prediction_columns(2) == [
+    assert output_csv.prediction_columns(2) == [
         "image_id",
         "sha256",
         "label_1",
@@ -94,7 +94,7 @@ def test_public_surface_is_pinned() -> None:
         "model_version",
         "model_digest",
     ]
-    assert tables.FAILURE_COLUMNS == ("image_id", "uri", "stage", "reason", "detail")
+    assert output_csv.FAILURE_COLUMNS == ("image_id", "uri", "stage", "reason", "detail")
     assert layout.PLAN == "manifest/_DONE.json"
     assert layout.manifest_path(3) == "manifest/shard-00003.parquet"
     assert layout.done_path(3) == "scores/shard-00003/_DONE.json"

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 from imagebatch.contracts.layout import FAILURES_CSV, PREDICTIONS_CSV
 from imagebatch.errors import NotProvenError
-from imagebatch.runs import tables
+from imagebatch.runs import output_csv
 from imagebatch.runs.certificate import Audit, Certificate, recorded_certificate
 from imagebatch.runs.finished import FinishedRun, open_finished
 from imagebatch.runs.folder import open_run
@@ -47,12 +47,12 @@ def _read_once(finished: FinishedRun, audit: Audit) -> list[str]:
     with ExitStack() as stack:
         predicted = _Expected(PREDICTIONS_CSV, stack.enter_context(finished.files.reading(PREDICTIONS_CSV)))
         failed = _Expected(FAILURES_CSV, stack.enter_context(finished.files.reading(FAILURES_CSV)))
-        predicted.compare(tables.csv_header(tables.prediction_columns(top_k)))
-        failed.compare(tables.csv_header(tables.FAILURE_COLUMNS))
+        predicted.compare(output_csv.csv_header(output_csv.prediction_columns(top_k)))
+        failed.compare(output_csv.csv_header(output_csv.FAILURE_COLUMNS))
         for ledger in finished.ledgers():
             audit.add(ledger)
-            predicted.compare(tables.csv_lines(tables.predictions(ledger, top_k, model)))
-            failed.compare(tables.csv_lines(tables.failures(ledger)))
+            predicted.compare(output_csv.csv_lines(output_csv.predictions(ledger, top_k, model)))
+            failed.compare(output_csv.csv_lines(output_csv.failures(ledger)))
         return [text for file in (predicted, failed) if (text := file.difference())]
 
 

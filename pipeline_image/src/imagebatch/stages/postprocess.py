@@ -26,7 +26,7 @@ from imagebatch.errors import RunHeldError
 from imagebatch.log import get_logger
 from imagebatch.observe.progress import Progress
 from imagebatch.observe.stage import current, observed
-from imagebatch.runs import tables
+from imagebatch.runs import output_csv
 from imagebatch.runs.certificate import Audit, Certificate
 from imagebatch.runs.finished import FinishedRun, open_finished
 from imagebatch.runs.folder import open_run, parquet_bytes
@@ -69,16 +69,16 @@ def _write_tables(finished: FinishedRun, audit: Audit) -> None:
         csv = stack.enter_context(run.publishing(PREDICTIONS_CSV))
         failed = stack.enter_context(run.publishing(FAILURES_CSV))
         parquet = stack.enter_context(run.publishing(PREDICTIONS_PARQUET))
-        csv.write(tables.csv_header(tables.prediction_columns(description.top_k)))
-        failed.write(tables.csv_header(tables.FAILURE_COLUMNS))
+        csv.write(output_csv.csv_header(output_csv.prediction_columns(description.top_k)))
+        failed.write(output_csv.csv_header(output_csv.FAILURE_COLUMNS))
         rows = stack.enter_context(_RowGroups(parquet, _parquet_schema(description.top_k)))
         embeddings = [EMBEDDINGS_SCHEMA.empty_table()]
         for ledger in finished.ledgers():
-            table = tables.predictions(ledger, description.top_k, description.model)
+            table = output_csv.predictions(ledger, description.top_k, description.model)
             rows.add(table)
-            csv.write(tables.csv_lines(table))
-            unpredicted = tables.failures(ledger)
-            failed.write(tables.csv_lines(unpredicted))
+            csv.write(output_csv.csv_lines(table))
+            unpredicted = output_csv.failures(ledger)
+            failed.write(output_csv.csv_lines(unpredicted))
             audit.add(ledger)
             embedded = ledger.predicted.filter(pc.is_valid(ledger.predicted["embedding"]))
             embeddings.append(embedded.select(EMBEDDINGS_SCHEMA.names))
@@ -120,6 +120,6 @@ def _parquet_schema(top_k: int) -> pa.Schema:
     return pa.schema(
         [
             (name, pa.float32() if name.startswith("probability_") else pa.string())
-            for name in tables.prediction_columns(top_k)
+            for name in output_csv.prediction_columns(top_k)
         ]
     )

@@ -12,7 +12,7 @@ import pyarrow as pa
 from imagebatch.runs.finished import open_finished
 from imagebatch.runs.folder import RunFolder
 from imagebatch.runs.listing import open_listing
-from imagebatch.runs.tables import ranked
+from imagebatch.runs.output_csv import ranked
 
 # Rows that a suite sees at once: memory does not grow with the run.
 FRAME_ROWS = 10_000

@@ -20,7 +20,7 @@ from imagebatch.images.checks import SAYS, Check
 from imagebatch.observe.timeline import StageRecord
 from imagebatch.runs.certificate import Certificate
 from imagebatch.runs.folder import RunFolder
-from imagebatch.stages.report.predictions import Predictions
+from imagebatch.stages.report.overview import Predictions
 
 Row = dict[str, Any]
 

@@ -34,8 +34,8 @@ from imagebatch.runs.folder import RunFolder, open_run
 from imagebatch.settings import ReportSettings
 from imagebatch.stages.report.facts import Facts
 from imagebatch.stages.report.history_page import write_history
+from imagebatch.stages.report.overview import Predictions
 from imagebatch.stages.report.page import compile_templates, report_page
-from imagebatch.stages.report.predictions import Predictions
 
 log = get_logger()
 
