@@ -10,6 +10,7 @@ Standard library only.
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -84,10 +85,18 @@ def configuration(template: str, environment: Mapping[str, str], store: Path) ->
         settings[f"{api}_address"] = f"http://{address}:{port}"
     return settings | {
         "model_store": str(store),
-        "allowed_urls": f"file://{store}/.*",
+        "allowed_urls": settings["allowed_urls"].replace(settings["model_store"], literal(store)),
         "default_workers_per_model": environment.get("IMAGEBATCH_WORKERS")
         or str(len(os.sched_getaffinity(0))),
     }
+
+
+def literal(path: Path) -> str:
+    """Write a path as a pattern that matches it alone.
+
+    Characters stand in brackets rather than behind a backslash, which a properties file takes away.
+    """
+    return re.sub(r"([^\w/-])", r"[\1]", str(path))
 
 
 def serve(config: Path, private: Path, clients: Path) -> int:

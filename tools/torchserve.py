@@ -5,6 +5,7 @@ Its configuration is handlers/config.properties with what that file leaves to th
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,7 +83,9 @@ class TorchServe:
                 know in silence.
         """
         shipped = properties.read(SHIPPED)
-        allowed = {"allowed_urls": f"file://{self.store}/.*"}
+        # Characters of the store's path stand in brackets: a properties file takes backslashes away.
+        store = re.sub(r"([^\w/-])", r"[\1]", str(self.store))
+        allowed = {"allowed_urls": shipped["allowed_urls"].replace(shipped["model_store"], store)}
         own = self.site(shipped["vmargs"]) | allowed | dict(self.settings)
         unknown = own.keys() - shipped.keys()
         if unknown:

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -106,8 +107,22 @@ def test_an_api_listens_where_its_name_leads(tmp_path: Path) -> None:
     assert found["management_address"] == "http://127.0.0.1:8081"
     assert found["metrics_address"] == "http://127.0.0.1:8082"
     assert found["model_store"] == str(tmp_path)
-    assert found["allowed_urls"] == f"file://{tmp_path}/.*"
+    assert re.fullmatch(found["allowed_urls"], f"file://{tmp_path}/solar-cells_1.0.mar")
+    for other in (
+        f"file://{tmp_path}/folder/a.mar",
+        f"file://{tmp_path}/.hidden.mar",
+        "file:///elsewhere/a.mar",
+    ):
+        assert not re.fullmatch(found["allowed_urls"], other), other
     assert found["enable_envvars_config"] == "false"
+
+
+def test_a_store_with_special_characters_matches_itself_alone(tmp_path: Path) -> None:
+    """A dot or plus of the store's own path is no pattern."""
+    store = tmp_path / "store+1.0"
+    allowed = serve.configuration(TEMPLATE, {}, store)["allowed_urls"]
+    assert re.fullmatch(allowed, f"file://{store}/a.mar")
+    assert not re.fullmatch(allowed, f"file://{tmp_path}/storee1x0/a.mar")
 
 
 def test_workers_are_one_per_core_unless_told(tmp_path: Path) -> None:

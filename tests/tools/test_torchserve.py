@@ -1,3 +1,4 @@
+import re
 import sys
 from pathlib import Path
 
@@ -25,7 +26,8 @@ def test_the_shipped_configuration_is_kept_but_for_the_sites_lines(server: Torch
         *("model_store", "allowed_urls", "vmargs", "job_queue_size"),
     }
     assert written["vmargs"] == f"{shipped['vmargs']} -Djava.io.tmpdir={server.temporary}"
-    assert written["allowed_urls"] == f"file://{server.store}/.*"
+    assert re.fullmatch(written["allowed_urls"], f"file://{server.store}/solar-cells.mar")
+    assert not re.fullmatch(written["allowed_urls"], f"file://{server.store}/folder/solar-cells.mar")
 
 
 def test_nothing_of_it_listens_beyond_loopback(server: TorchServe) -> None:

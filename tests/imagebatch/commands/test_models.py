@@ -86,6 +86,10 @@ def test_failures_have_their_codes(call: Call, monkeypatch: pytest.MonkeyPatch) 
     assert call("models", "describe", "--model", "gone").code == 78
     assert "refused" in call("models", "unregister", "--model", "refused").err
     assert call("models", "register").code == 78
+    for archive in ("/srv/model_store/m.mar", "folder/m.mar", "http://127.0.0.1/m.mar", ".hidden.mar"):
+        refused = call("models", "register", "--archive", archive)
+        assert refused.code == 78
+        assert "directly in the server's model store" in refused.err
     monkeypatch.setenv("IMAGEBATCH_MANAGEMENT_URL", "http://127.0.0.1:1")
     assert call("models", "list").code == 69
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
@@ -14,6 +15,8 @@ from imagebatch.settings import ModelsSettings
 # Seconds before asking again. A server whose cores are all busy answers 500 to what it could not end in time,
 # such as "Interrupted while cleaning resources", and may leave the model without workers.
 PAUSES = (2.0, 5.0)
+# As in handlers/config.properties: an archive runs code, and only the model store's are to run.
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
 class _ServerFailedError(ModelApiUnavailableError):
@@ -42,8 +45,11 @@ class Management:
 
     def register(self, archive: str, workers: int) -> Any:
         """Load an archive of the model store."""
-        if not archive:
-            raise ConfigurationError("models register needs --archive, a file name in the model store")
+        if not _PLAIN_NAME.fullmatch(archive):
+            raise ConfigurationError(
+                f"models register needs --archive NAME, a file directly in the server's model store (letters,"
+                f" digits, `.`, `_`, `-`), not {one_line(archive, 80)!r}"
+            )
         return self._ask("POST", "/models", url=archive, initial_workers=str(workers), synchronous="true")
 
     def unregister(self, model: str, version: str) -> Any:
