@@ -5,11 +5,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from imagebatch_training.fit.train import ensure_trained
 from imagebatch_training.images.data import ensure_data
 from imagebatch_training.settings import Settings
 
 from tests.training.shapes import draw_folder, small_settings, write_random_weights
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """As training's own processes work: threads that wait for each other are slow where cores are shared."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

@@ -32,6 +32,14 @@ def elsewhere(settings: Settings, folder: Path) -> Settings:
     return replace(settings, paths=Paths(**{**settings.paths.__dict__, "model_store": str(folder)}))
 
 
+def test_the_input_size_reaches_the_handler(trained: Settings) -> None:
+    """model-config.yaml says the size that was trained; the template's text stays where nothing differs."""
+    handlers = Path(trained.paths.handlers)
+    assert "crop: 64" in render_model_config(handlers, trained.model)
+    template = (handlers / "model-config.yaml").read_text()
+    assert render_model_config(handlers, Model(name="x")) == template
+
+
 def test_the_same_training_gives_the_same_archive(archived: Settings, tmp_path: Path) -> None:
     """Exported and packed a second time, in another folder and time zone, every byte is the same."""
     before = os.environ.get("TZ")
@@ -116,14 +124,6 @@ def test_an_archive_that_is_current_is_not_made_again(archived: Settings) -> Non
     assert ensure_archive(archived) == record
     assert sha256_file(mar) == record["mar_sha256"]
     assert not [file for file in mar.parent.iterdir() if file.name.startswith(".")]
-
-
-def test_the_input_size_reaches_the_handler(archived: Settings) -> None:
-    """model-config.yaml says the size that was trained; the template's text stays where nothing differs."""
-    handlers = Path(archived.paths.handlers)
-    assert "crop: 64" in render_model_config(handlers, archived.model)
-    template = (handlers / "model-config.yaml").read_text()
-    assert render_model_config(handlers, Model(name="x")) == template
 
 
 def test_missing_handler_files_are_named(archived: Settings, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """The probe and the fine-tune on data whose answer is known: separable classes, and an optimum to check."""
 
 import copy
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -23,15 +22,6 @@ SETTINGS = FineTune(
 NOTHING = ProbeFit(
     weight=torch.zeros(CLASSES, 1280), bias=torch.zeros(CLASSES), penalty=1.0, validation_loss={}
 )
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """As training itself works: threads that wait for each other are slow where the cores are shared."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
