@@ -38,7 +38,7 @@ SUITES = {
 # How many random examples hypothesis tries (tests/imagebatch/conftest.py).
 PROFILES = {"unit": "steady", "e2e": "thorough"}
 LANES = 2
-LARGE = 20  # files of tests in a folder beyond which it is shared out between the lanes
+LARGE = 30  # files of tests in a folder beyond which both lanes share it; its session fixtures are made twice
 USAGE = 2  # exit code of a command that was not understood
 NOTHING_COLLECTED = 5  # exit code of pytest
 
