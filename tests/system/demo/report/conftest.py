@@ -113,11 +113,12 @@ def long_history(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def fixed_server() -> Iterator[str]:
     """A model server with a fixed answer."""
-    with subprocess.Popen(
-        [PYTHON, ROOT / "benchmarks" / "fixed_server.py"], stdout=subprocess.PIPE, text=True
-    ) as process:
+    argv = [PYTHON, "-m", "benchmarks.lib.fixed_server"]
+    with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
-        yield process.stdout.readline().strip()
+        address = process.stdout.readline().strip()
+        assert address, "the model server did not start"
+        yield address
         process.kill()
 
 
