@@ -15,7 +15,6 @@ from tools.compose.stack import Stack
 
 MAKE_STAGE = """
 from imagebatch_dags.stage import stage
-from tools.paths import ROOT
 operator = stage("anything", ["--version"])
 operator._normalize_mounts()
 operator._start()
