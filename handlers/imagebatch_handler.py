@@ -101,7 +101,7 @@ class ImageBatchHandler:
             logits = self.model.infer(self.model.decode(content))
         except ImageError as error:
             return {"error": {"reason": error.reason, "detail": error.detail}}
-        entry = self.model.predict(logits, top_k)._asdict()
+        entry = self.model.entry(self.model.predict(logits, top_k))
         if embed and (features := self.model.features()) is not None:
             entry["embedding"] = base64.b64encode(features.astype("<f4").tobytes()).decode()
         return entry

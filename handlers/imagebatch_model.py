@@ -12,6 +12,8 @@ from imagebatch_archive import PARITY, content_digest, file_digest
 from imagebatch_engines import Engine, Features, Logits, load_engine
 from imagebatch_pixels import PIXELS_VERSION, decode
 
+_PAIR = 2
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -63,10 +65,14 @@ class Settings:
 
 
 class Prediction(NamedTuple):
-    """The most probable classes of one image, in falling order; probabilities are float32 softmax values."""
+    """The most probable classes of one image, in falling order; probabilities are float32 softmax values.
+
+    Two classes may have one name: `classes` are their indices.
+    """
 
     labels: list[str]
     probabilities: list[float]
+    classes: list[int]
 
 
 class ImageModel:
@@ -83,12 +89,14 @@ class ImageModel:
 
     Raises:
         FileNotFoundError: A file is missing.
-        ValueError: The labels are not numbered 0..n-1, or the model does not answer one finite logit each.
+        ValueError: The labels are not text numbered 0..n-1, or the model does not answer one finite logit
+            each.
     """
 
     def __init__(self, folder: str | Path, settings: Settings) -> None:
         self.settings = settings
         self.labels = _read_labels(Path(folder) / "index_to_name.json")
+        self._named_once = len(set(self.labels)) == len(self.labels)
         self.digest = content_digest(folder)
         self.parity = file_digest(Path(folder) / PARITY)
         self._engine: Engine = load_engine(settings.engine, folder)
@@ -134,14 +142,38 @@ class ImageModel:
         best = np.argsort(-probabilities, kind="stable")[:top_k]
         # str() of a float32 is its shortest exact form: 0.1 and not 0.10000000149011612.
         shortest = [float(str(probabilities[index])) for index in best]
-        return Prediction([self.labels[index] for index in best], shortest)
+        return Prediction([self.labels[index] for index in best], shortest, [int(index) for index in best])
+
+    def entry(self, prediction: Prediction) -> dict[str, Any]:
+        """Make an image's entry of a reply; its classes are told where names alone do not tell them."""
+        entry = prediction._asdict()
+        if self._named_once:
+            del entry["classes"]
+        return entry
 
 
 def _read_labels(path: Path) -> list[str]:
-    names = json.loads(path.read_text(encoding="utf-8"))
     try:
-        return [str(names[str(index)]) for index in range(len(names))]
+        names = json.loads(path.read_text(encoding="utf-8"))
+        return [_name(names[str(index)]) for index in range(len(names))]
     except KeyError as error:
         raise ValueError(
             f"{path.name} must number its labels from 0 without a gap: {error} is missing"
         ) from error
+    except (TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f'{path.name} must hold {{"0": "label", "1": …}} as UTF-8: {error}') from error
+
+
+def _name(label: Any) -> str:
+    """Read a label: text, or a pair of an id and text, as in TorchServe's own example of ImageNet.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if isinstance(label, list) and len(label) == _PAIR and all(isinstance(part, str) for part in label):
+        label = label[1]
+    if not isinstance(label, str) or not label.strip():
+        raise ValueError(
+            f"index_to_name.json: {json.dumps(label)[:80]} is no label: text is, or a pair of an id and text"
+        )
+    return label

@@ -77,7 +77,7 @@ def test_a_model_names_its_parity_certificate(archive_folder: Path, tmp_path: Pa
 def test_probabilities_are_a_softmax_in_falling_order(model: ImageModel) -> None:
     """Ties go by class index, values are the shortest form of float32, and they sum to one."""
     logits = np.array([1, 3, 2, 3, -90], dtype=np.float32)
-    labels, probabilities = model.predict(logits, 5)
+    labels, probabilities, _ = model.predict(logits, 5)
     assert labels == ["mono-defective", "poly-defective", "poly-sound", "mono-sound", "other"]
     exact = np.exp(np.float64([3, 3, 2, 1, -90]))
     np.testing.assert_array_equal(np.float32(probabilities), (exact / exact.sum()).astype(np.float32))
@@ -114,6 +114,58 @@ def test_labels_that_do_not_fit_stop_the_load(
     (folder / "index_to_name.json").write_text(json.dumps(names))
     with pytest.raises(ValueError, match=r"labels"):
         ImageModel(folder, Settings())
+
+
+@pytest.fixture
+def labelled(archive_folder: Path, tmp_path: Path) -> Callable[[Any], ImageModel]:
+    """Loads the archive with other labels."""
+
+    def load(labels: Any) -> ImageModel:
+        folder = shutil.copytree(archive_folder, tmp_path / "archive", dirs_exist_ok=True)
+        (folder / "index_to_name.json").write_text(json.dumps(labels))
+        return ImageModel(folder, Settings())
+
+    return load
+
+
+def test_labels_are_text_as_it_stands(labelled: Callable[[Any], ImageModel]) -> None:
+    """Names that other readers take for nothing, a number or a truth stay; of a pair the name is taken."""
+    names = ["None", "NA", "1e5", "true", " null"]
+    assert labelled(dict(enumerate(names))).labels == names
+    pairs = {str(index): [f"n{index:08}", name] for index, name in enumerate(names)}
+    assert labelled(pairs).describe()["labels"] == names
+
+
+@pytest.mark.parametrize(
+    "label", [None, 7, 1e5, True, "", " ", [], ["n1"], ["n1", 7], ["n1", "a", "b"], {"name": "a"}]
+)
+def test_labels_that_are_no_text_stop_the_load(labelled: Callable[[Any], ImageModel], label: Any) -> None:
+    """No text is made of what is none."""
+    with pytest.raises(ValueError, match=r"index_to_name.json: .* is no label: text is"):
+        labelled(dict(enumerate(["a", "b", "c", label, "d"])))
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe{}", b"{", b"7", b'["a", "b", "c", "d", "e"]'])
+def test_a_label_file_of_another_form_stops_the_load(
+    archive_folder: Path, tmp_path: Path, content: bytes
+) -> None:
+    """It is named, and what it must hold."""
+    folder = shutil.copytree(archive_folder, tmp_path / "archive")
+    (folder / "index_to_name.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"index_to_name.json must hold"):
+        ImageModel(folder, Settings())
+
+
+def test_classes_are_told_where_names_do_not_tell_them(
+    model: ImageModel, labelled: Callable[[Any], ImageModel]
+) -> None:
+    """Two classes of one name differ in their indices; a model whose names differ answers as ever."""
+    logits = np.array([1, 3, 2, 3, -90], dtype=np.float32)
+    assert model.entry(model.predict(logits, 2)).keys() == {"labels", "probabilities"}
+    twins = labelled(dict(enumerate(["crane", "crane", "maillot", "maillot", "hen"])))
+    entry = twins.entry(twins.predict(logits, 4))
+    assert (entry["labels"], entry["classes"]) == (["crane", "maillot", "maillot", "crane"], [1, 3, 2, 0])
+    assert json.loads(json.dumps(entry)) == entry
 
 
 def test_settings_reach_the_decoder(

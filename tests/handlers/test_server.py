@@ -39,7 +39,7 @@ def jpeg(photograph: Image.Image, encode: Callable[..., bytes]) -> bytes:
 def expected(archive_folder: Path, jpeg: bytes) -> dict[str, Any]:
     """What the modules answer about the photograph without any server."""
     model = ImageModel(archive_folder, Settings())
-    return model.predict(model.infer(model.decode(jpeg)), 4)._asdict()
+    return model.entry(model.predict(model.infer(model.decode(jpeg)), 4))
 
 
 def entries(response: requests.Response, status: int = 200) -> list[dict[str, Any]]:

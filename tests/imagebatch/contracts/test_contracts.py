@@ -83,7 +83,7 @@ def test_public_surface_is_pinned() -> None:
         "CONFIGURATION": 78,
         "NOTHING_TO_DO": 99,
     }
-    assert output_csv.prediction_columns(2) == [
+    assert output_csv.prediction_schema(2).names == [
         "image_id",
         "sha256",
         "label_1",
@@ -94,6 +94,7 @@ def test_public_surface_is_pinned() -> None:
         "model_version",
         "model_digest",
     ]
+    assert output_csv.prediction_schema(2, class_index=True).names[9:] == ["class_index_1", "class_index_2"]
     assert output_csv.FAILURE_COLUMNS == ("image_id", "uri", "stage", "reason", "detail")
     assert layout.PLAN == "manifest/_DONE.json"
     assert layout.manifest_path(3) == "manifest/shard-00003.parquet"

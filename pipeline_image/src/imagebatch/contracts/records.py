@@ -5,6 +5,7 @@ Their public form is docs/reference/run-layout.md; tests pin it.
 
 from __future__ import annotations
 
+import operator
 from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -76,6 +77,8 @@ class RunDescription(BaseModel):
     max_class_share: float
     max_image_bytes: int
     max_image_pixels: int
+    # Left out where it is off, so that run.json stays what it was.
+    class_index: bool = Field(default=False, exclude_if=operator.not_)
     model: ModelPin
 
 

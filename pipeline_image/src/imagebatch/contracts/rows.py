@@ -37,6 +37,8 @@ SCORES_SCHEMA = pa.schema(
         ("detail", pa.string()),
         # Of the images of the drift sample only, and only where the model API gives any.
         ("embedding", pa.list_(pa.float32())),
+        # Indices of the labels' classes, only where two classes of the model have one name.
+        ("classes", pa.list_(pa.int32())),
     ]
 )
 EMBEDDINGS_SCHEMA = pa.schema([SCORES_SCHEMA.field(name) for name in ("image_id", "embedding")])
@@ -83,3 +85,4 @@ class ScoreRow(TypedDict):
     reason: str | None
     detail: str | None
     embedding: list[float] | None
+    classes: list[int] | None

@@ -42,6 +42,7 @@ class Answer:
     Attributes:
         labels: The k most probable classes, most probable first; empty if refused.
         probabilities: In [0, 1], not increasing, one per label.
+        classes: Their class indices, where two classes of the model have one name; else empty.
         reason: Empty, or why the model API refused this image.
         detail: One line for a person.
         embedding: The model's features of the image, float32 little-endian; empty if not asked or not given.
@@ -49,6 +50,7 @@ class Answer:
 
     labels: tuple[str, ...] = ()
     probabilities: tuple[float, ...] = ()
+    classes: tuple[int, ...] = ()
     reason: str = ""
     detail: str = ""
     embedding: bytes = b""

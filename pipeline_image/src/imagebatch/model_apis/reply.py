@@ -39,6 +39,7 @@ class _Image(BaseModel):
     id: str
     labels: tuple[str, ...] = ()
     probabilities: tuple[float, ...] = ()
+    classes: tuple[int, ...] = ()
     embedding: str = ""
     error: _Error | None = None
 
@@ -108,7 +109,7 @@ def _answer(image: _Image, top_k: int, *, embed: bool) -> Answer:
     if not (len(values) == len(image.labels) == top_k and falling and in_range):
         raise ApiFaultError(Fault.BAD_REPLY, f"labels and probabilities that cannot be: {values[:5]}")
     embedding = _embedding(image.embedding) if embed else b""
-    return Answer(labels=image.labels, probabilities=values, embedding=embedding)
+    return Answer(labels=image.labels, probabilities=values, classes=image.classes, embedding=embedding)
 
 
 def _embedding(text: str) -> bytes:

@@ -30,7 +30,7 @@ from imagebatch.runs.description import read_description
 from imagebatch.runs.folder import RunFolder
 from imagebatch.runs.ledger import ShardLedger, balanced_ledger
 from imagebatch.runs.listing import Listing, open_listing
-from imagebatch.runs.parts import read_part
+from imagebatch.runs.parts import Files, read_part
 from imagebatch.runs.proofs import ProvenFiles
 from imagebatch.runs.redrives import Overlay, finished_redrives
 
@@ -90,7 +90,7 @@ class FinishedRun:
             NotProvenError: Its record is not what score wrote.
         """
         if shard not in self._done:
-            self._done[shard] = _read_done(self.files, shard)
+            self._done[shard] = read_done(self.files, shard)
         return self._done[shard]
 
     @property
@@ -134,7 +134,13 @@ def open_finished(run: RunFolder) -> Iterator[FinishedRun]:
         yield FinishedRun(files, listing, description, Overlay(files, finished_redrives(files)))
 
 
-def _read_done(files: ProvenFiles, shard: int) -> ShardDone:
+def read_done(files: Files, shard: int) -> ShardDone:
+    """Read which score parts of a shard count.
+
+    Raises:
+        ConfigurationError: The shard is not scored.
+        NotProvenError: Its record is not what score wrote.
+    """
     try:
         return ShardDone.model_validate_json(files.read(done_path(shard)))
     except FileNotFoundError as error:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imagebatch.contracts.records import ModelPin
+from imagebatch.contracts.records import RunDescription
 from imagebatch.runs.ledger import ShardLedger
 
 FAILURE_COLUMNS = ("image_id", "uri", "stage", "reason", "detail")
@@ -15,25 +17,39 @@ _DECIMALS = 6
 _FIXED = pa.decimal128(_DECIMALS + 2, _DECIMALS)
 
 
-def prediction_columns(top_k: int) -> list[str]:
-    """Name the CSV's columns, in order."""
+def prediction_schema(top_k: int, *, class_index: bool = False) -> pa.Schema:
+    """Return names and types of the columns of predictions, in order."""
     ranks = range(1, top_k + 1)
-    labels, probabilities = [f"label_{k}" for k in ranks], [f"probability_{k}" for k in ranks]
-    return ["image_id", "sha256", *labels, *probabilities, "model", "model_version", "model_digest"]
+    columns = [(name, pa.string()) for name in ("image_id", "sha256")]
+    columns += [(f"label_{k}", pa.string()) for k in ranks]
+    columns += [(f"probability_{k}", pa.float32()) for k in ranks]
+    columns += [(name, pa.string()) for name in ("model", "model_version", "model_digest")]
+    columns += [(f"class_index_{k}", pa.int32()) for k in ranks if class_index]
+    return pa.schema(columns)
 
 
-def predictions(ledger: ShardLedger, top_k: int, model: ModelPin) -> pa.Table:
-    """Return a shard's predicted images: text columns, and probabilities as float32 in [0, 1]."""
-    rows = ledger.predicted
+def predictions(ledger: ShardLedger, description: RunDescription) -> pa.Table:
+    """Return a shard's predicted images (`prediction_schema`): probabilities in [0, 1], classes from 0."""
+    rows, model, ranks = ledger.predicted, description.model, range(description.top_k)
     size = rows.num_rows
     columns = [
         rows["image_id"],
         rows["sha256"],
-        *(ranked(rows["labels"], rank) for rank in range(top_k)),
-        *(ranked(rows["probabilities"], rank) for rank in range(top_k)),
+        *(ranked(rows["labels"], rank) for rank in ranks),
+        *(ranked(rows["probabilities"], rank) for rank in ranks),
         *(pa.array([value] * size, pa.string()) for value in (model.name, model.version, model.digest)),
     ]
-    return pa.table(columns, names=prediction_columns(top_k))
+    if description.class_index:
+        columns += [_class_indices(rows, rank, model.labels) for rank in ranks]
+    schema = prediction_schema(description.top_k, class_index=description.class_index)
+    return pa.table(columns, schema=schema)
+
+
+def _class_indices(rows: pa.Table, rank: int, labels: list[str]) -> pa.ChunkedArray:
+    """Return the class of each image at this rank: as the model told it, or as its name tells."""
+    if len(set(labels)) < len(labels):
+        return ranked(rows["classes"], rank)
+    return pc.index_in(ranked(rows["labels"], rank), value_set=pa.array(labels, pa.string()))
 
 
 def failures(ledger: ShardLedger) -> pa.Table:
@@ -49,7 +65,7 @@ def failures(ledger: ShardLedger) -> pa.Table:
     return pa.Table.from_pylist(sorted(rows, key=lambda row: str(row["image_id"])), schema)
 
 
-def csv_header(columns: list[str] | tuple[str, ...]) -> bytes:
+def csv_header(columns: Sequence[str]) -> bytes:
     """Return the header line of RFC 4180."""
     return (",".join(columns) + "\r\n").encode()
 
@@ -74,6 +90,6 @@ def _text(column: pa.Array) -> pa.Array:
     if pa.types.is_floating(column.type):
         rounded = pc.round(column.cast(pa.float64()), _DECIMALS, round_mode="half_to_even")
         return pc.fill_null(rounded.cast(_FIXED).cast(pa.string()), "")
-    text = pc.fill_null(column, "")
+    text = pc.fill_null(column.cast(pa.string()), "")
     quoted = pc.binary_join_element_wise('"', pc.replace_substring(text, '"', '""'), '"', "")
     return pc.if_else(pc.match_substring_regex(text, '[",\\r\\n]'), quoted, text)

@@ -10,6 +10,7 @@ import itertools
 import time
 from collections.abc import Iterator, Sequence
 
+from imagebatch.contracts.answers import PossibleAnswers
 from imagebatch.contracts.records import ModelPin, Reason
 from imagebatch.errors import ModelChangedError, one_line
 from imagebatch.log import get_logger
@@ -51,7 +52,7 @@ class PackScorer:
     ) -> None:
         self._api = api
         self._digest = model.digest
-        self._labels = frozenset(model.labels)
+        self._possible = PossibleAnswers(model.labels, top_k)
         self._top_k = top_k
         self._pace = pace
         self._patience = patience
@@ -116,11 +117,12 @@ class PackScorer:
                 f"the model changed during the run: {reply.digest} answered,"
                 f" the run was started with {self._digest}; start a new run"
             )
-        unknown = {label for answer in reply.answers for label in answer.labels} - self._labels
-        if unknown:
-            raise ApiFaultError(
-                Fault.BAD_REPLY, f"labels that the model does not have: {sorted(unknown)[:3]}"
-            )
+        for answer in reply.answers:
+            if answer.reason:
+                continue
+            classes = answer.classes or None
+            if problem := self._possible.problem(answer.labels, answer.probabilities, classes):
+                raise ApiFaultError(Fault.BAD_REPLY, problem)
 
     def _isolated(self, images: Sequence[ImagePayload], history: list[str]) -> Iterator[list[Answer]]:
         """Narrow down which image makes a request fail."""

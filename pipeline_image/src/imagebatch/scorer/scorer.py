@@ -14,7 +14,7 @@ import numpy as np
 from imagebatch.contracts.ids import sha256_hex
 from imagebatch.contracts.records import Reason, RunDescription
 from imagebatch.contracts.rows import AskedRow, ScoreRow
-from imagebatch.errors import ModelChangedError, one_line
+from imagebatch.errors import ConfigurationError, ModelChangedError, one_line
 from imagebatch.inputs.source import image_source
 from imagebatch.inputs.unavailable import ImageUnavailableError
 from imagebatch.model_apis import open_backend
@@ -69,6 +69,7 @@ class Scorer:
     def __init__(self, description: RunDescription, settings: ScoringSettings, api: ModelApi) -> None:
         pin = description.model
         self.gives_embeddings = False
+        self._named_twice = len(set(pin.labels)) < len(pin.labels)
         self._description = description
         self._most_in_flight = settings.in_flight
         self._source = image_source(description)
@@ -188,11 +189,22 @@ class Scorer:
                 positions.append(position)
         asked = iter(positions)
         for answers in self._packs.score(images):
+            self._require_classes(answers)
             places = list(itertools.islice(asked, len(answers)))
             piece = [_score_row(rows[at], answer, digest) for at, answer in zip(places, answers, strict=True)]
             keep(piece)
             answered |= zip(places, piece, strict=True)
         return [answered[position] for position in range(len(rows))]
+
+    def _require_classes(self, answers: Sequence[Answer]) -> None:
+        """Raise ConfigurationError if class indices are wanted that neither reply nor names tell."""
+        if not (self._description.class_index and self._named_twice):
+            return
+        if any(not answer.reason and not answer.classes for answer in answers):
+            raise ConfigurationError(
+                f"--class-index: classes of {self._description.model.name} have one name, and its archive"
+                " does not tell which it means; make the archive again with the handler of this version"
+            )
 
     def _read(self, row: AskedRow) -> bytes:
         data = self._source.read(row["uri"])
@@ -248,6 +260,7 @@ def _score_row(row: AskedRow, answer: Answer, digest: str) -> ScoreRow:
         "reason": str(reason) if reason else None,
         "detail": detail if reason else None,
         "embedding": project(np.frombuffer(answer.embedding, "<f4")) if answer.embedding else None,
+        "classes": list(answer.classes) or None,
     }
 
 

@@ -80,6 +80,12 @@ class SourceSettings(CommonSettings):
 class InputSettings(RunSettings, SourceSettings):
     """A run, and what it is made from."""
 
+    class_index: bool = Field(
+        default=False,
+        description="Write the numbers of the classes, too, as class_index_1 and so on, after the other"
+        " columns of predictions.csv and .parquet: two classes of one name differ in them.",
+    )
+
 
 class ScoringSettings(ApiSettings):
     """How hard to drive the model API, and when to stop; never changes the result."""

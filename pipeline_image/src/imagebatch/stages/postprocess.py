@@ -64,17 +64,18 @@ def postprocess(settings: PostprocessSettings) -> Certificate:
 
 def _write_tables(finished: FinishedRun, audit: Audit) -> None:
     run, description = finished.files.run, finished.description
+    schema = output_csv.prediction_schema(description.top_k, class_index=description.class_index)
     with ExitStack() as stack:
         progress = stack.enter_context(Progress("postprocess", finished.listed))
         csv = stack.enter_context(run.publishing(PREDICTIONS_CSV))
         failed = stack.enter_context(run.publishing(FAILURES_CSV))
         parquet = stack.enter_context(run.publishing(PREDICTIONS_PARQUET))
-        csv.write(output_csv.csv_header(output_csv.prediction_columns(description.top_k)))
+        csv.write(output_csv.csv_header(schema.names))
         failed.write(output_csv.csv_header(output_csv.FAILURE_COLUMNS))
-        rows = stack.enter_context(_RowGroups(parquet, _parquet_schema(description.top_k)))
+        rows = stack.enter_context(_RowGroups(parquet, schema))
         embeddings = [EMBEDDINGS_SCHEMA.empty_table()]
         for ledger in finished.ledgers():
-            table = output_csv.predictions(ledger, description.top_k, description.model)
+            table = output_csv.predictions(ledger, description)
             rows.add(table)
             csv.write(output_csv.csv_lines(table))
             unpredicted = output_csv.failures(ledger)
@@ -114,12 +115,3 @@ class _RowGroups:
         if error is None and self._waiting.num_rows:
             self._write(self._waiting.num_rows)
         self._writer.close()
-
-
-def _parquet_schema(top_k: int) -> pa.Schema:
-    return pa.schema(
-        [
-            (name, pa.float32() if name.startswith("probability_") else pa.string())
-            for name in output_csv.prediction_columns(top_k)
-        ]
-    )

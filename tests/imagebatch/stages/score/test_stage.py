@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from imagebatch.contracts.ids import sha256_hex
 from imagebatch.contracts.records import ShardDone
 from imagebatch.errors import RunHeldError
 from imagebatch.runs.folder import open_run
@@ -20,7 +21,7 @@ from imagebatch.stages.score.shard import PART_ROWS
 
 from tests.support.calls import Call
 from tests.support.images import jpeg
-from tests.support.model_server import Images, ModelServer, Wrong
+from tests.support.model_server import LABELS, Images, ModelServer, Wrong
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux can share memory so")
 
@@ -122,22 +123,22 @@ def test_passing_faults_leave_no_trace(
     assert finish(call, runs, "calm") == finish(call, runs, "stormy")
 
 
-def test_labels_that_the_model_does_not_have_are_asked_for_again(
-    call: Call, prepared: str, runs: Path, server: ModelServer
+@pytest.mark.parametrize("labels", [["cat", "dog", "cow", "hen"], [LABELS[0], *LABELS[:3]]])
+def test_labels_that_cannot_be_are_asked_for_again(
+    call: Call, prepared: str, runs: Path, server: ModelServer, labels: list[str]
 ) -> None:
-    """A reply of the right form about other classes is not written; the next one is."""
+    """A reply of the right form about other classes, or one class twice, is not written; the next one is."""
     server.faults = lambda number, pack: (
-        Wrong(body=json.dumps(other_classes(server, pack)).encode()) if number == 1 else None
+        Wrong(body=json.dumps(with_labels(server, pack, labels)).encode()) if number == 1 else None
     )
     assert call("score", "--run-id", prepared).last["predicted"] == 40
-    assert b"cat" not in finish(call, runs)
+    assert server.requests > 1
+    rows = finish(call, runs).decode().splitlines()[1:]
+    assert all(len(set(line.split(",")[2:6])) == 4 and "cat" not in line for line in rows)
 
 
-def other_classes(server: ModelServer, pack: Images) -> dict[str, object]:
-    answers = [
-        {"id": name, "labels": ["cat", "dog", "cow", "hen"], "probabilities": [0.4, 0.3, 0.2, 0.1]}
-        for name, _ in pack
-    ]
+def with_labels(server: ModelServer, pack: Images, labels: list[str]) -> dict[str, object]:
+    answers = [{"id": name, "labels": labels, "probabilities": [0.4, 0.3, 0.2, 0.1]} for name, _ in pack]
     return {"model": server.description()["model"], "images": answers}
 
 
@@ -315,7 +316,7 @@ def test_a_damaged_part_is_not_adopted(call: Call, prepared: str, runs: Path, se
     folder = runs / "r/scores/shard-00000"
     folder.mkdir(parents=True)
     (folder / "attempt-00001.json").write_text("{}")
-    (folder / "part-00000-attempt-00001.parquet").write_bytes(b"PAR1 damaged PAR1")
+    (folder / f"part-00000-attempt-00001-{sha256_hex(b'PAR1')}.parquet").write_bytes(b"PAR1 damaged PAR1")
     assert call("score", "--run-id", prepared).last | {"resumed": 0} == {
         "run_id": "r", "stage": "score", "shard": 0, "predicted": 40, "failed": 0, "resumed": 0,
     }  # fmt: skip

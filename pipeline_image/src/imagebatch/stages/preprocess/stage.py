@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pyarrow.parquet as pq
 
 from imagebatch import __version__
 from imagebatch.contracts.layout import LISTING, PLAN, RUN_JSON
-from imagebatch.contracts.records import Plan, RunDescription
+from imagebatch.contracts.records import ModelPin, Plan, RunDescription
 from imagebatch.contracts.rows import LISTING_SCHEMA
-from imagebatch.errors import ConfigurationError, NothingToDoError, RunMismatchError
+from imagebatch.errors import ConfigurationError, NothingToDoError, RunMismatchError, one_line
 from imagebatch.inputs.source import ImageSource, image_source, to_uri
 from imagebatch.log import get_logger
 from imagebatch.model_apis import open_backend
@@ -66,10 +68,22 @@ def _description(settings: PreprocessSettings) -> RunDescription:
     api = open_backend(settings.backend, settings, settings.model, settings.model_version)
     pin = patiently(api.describe, settings.retry_seconds)
     log.info("model pinned", model=pin.name, version=pin.version, digest=pin.digest, labels=len(pin.labels))
+    _warn_of_twins(pin)
     asked = settings.model_dump(include=set(RunDescription.model_fields) - {"model"})
     return RunDescription(
         **asked | {"top_k": min(settings.top_k, len(pin.labels))}, code_version=__version__, model=pin
     )
+
+
+def _warn_of_twins(pin: ModelPin) -> None:
+    """Tell which names are of several classes: a prediction of one does not say of which."""
+    twins = [name for name, classes in Counter(pin.labels).items() if classes > 1]
+    if twins:
+        log.warning(
+            "several classes of the model have one name; --class-index writes which of them is meant",
+            names=len(twins),
+            first=", ".join(one_line(name, 40) for name in twins[:5]),
+        )
 
 
 def _claim(run: RunFolder, description: RunDescription) -> None:
@@ -77,8 +91,8 @@ def _claim(run: RunFolder, description: RunDescription) -> None:
     if run.create(RUN_JSON, (description.model_dump_json(indent=2) + "\n").encode()):
         return
     found = RunDescription.model_validate_json(run.read(RUN_JSON))
-    before, now = (d.model_dump(exclude={"code_version"}) for d in (found, description))
-    different = [name for name in before if before[name] != now[name]]
+    asked = [name for name in RunDescription.model_fields if name != "code_version"]
+    different = [name for name in asked if getattr(found, name) != getattr(description, name)]
     if different:
         raise RunMismatchError(
             f"run {description.run_id} was started with another {', '.join(different)}; use a new --run-id"

@@ -2,8 +2,9 @@
 
 An attempt is a file `attempt-00001.json`, created exclusively; the next attempt takes the next number and
 so supersedes it. Part files carry their attempt's number, and count only through `_DONE.json`, which can be
-created once. A superseded attempt (a container that its orchestrator has forgotten) can therefore write
-files, but none that count.
+created once. Their names carry the SHA-256 of their content as well: one write publishes both, and what a
+disk has changed since is found out. A superseded attempt (a container that its orchestrator has forgotten)
+can therefore write files, but none that count.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from imagebatch.runs.folder import RunFolder, parquet_bytes
 log = get_logger()
 
 _ATTEMPT = re.compile(r"attempt-(\d{5})\.json$")
-_PART = re.compile(r"part-(\d{5})-attempt-\d{5}\.parquet$")
+_PART = re.compile(r"part-(\d{5})-attempt-\d{5}-([0-9a-f]{64})\.parquet$")
 
 
 class Attempt:
@@ -60,12 +61,15 @@ class Attempt:
             attempt.number += 1
         return attempt
 
-    def earlier_parts(self) -> dict[int, list[str]]:
-        """List the part files that earlier attempts left, by number; read them before trusting them."""
-        found: dict[int, list[str]] = {}
+    def earlier_parts(self) -> dict[int, list[tuple[str, str]]]:
+        """List the part files that earlier attempts left, by number: path, and SHA-256 of the content.
+
+        Those of version 0.1.0 have no digest in their names: they are not listed, and scored again.
+        """
+        found: dict[int, list[tuple[str, str]]] = {}
         for path in self._run.list(self._folder):
             if match := _PART.search(path):
-                found.setdefault(int(match[1]), []).append(path)
+                found.setdefault(int(match[1]), []).append((path, match[2]))
         return found
 
     def write_part(self, part: int, table: pa.Table) -> DonePart:
@@ -76,9 +80,10 @@ class Attempt:
         """
         self.require_newest()
         data = parquet_bytes(table)
-        path = f"{self._folder}/part-{part:05d}-attempt-{self.number:05d}.parquet"
+        digest = sha256_hex(data)
+        path = f"{self._folder}/part-{part:05d}-attempt-{self.number:05d}-{digest}.parquet"
         self._run.write(path, data)
-        return DonePart(path=path, sha256=sha256_hex(data), rows=table.num_rows)
+        return DonePart(path=path, sha256=digest, rows=table.num_rows)
 
     def finish(self, done: ShardDone) -> None:
         """Make this attempt's parts the shard's result.

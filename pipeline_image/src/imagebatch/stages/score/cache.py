@@ -9,7 +9,6 @@ missing, and a file that cannot be used costs the cache, never the run.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import sqlite3
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from imagebatch.contracts.answers import PossibleAnswers
 from imagebatch.contracts.ids import sha256_hex
 from imagebatch.contracts.records import ModelPin
 from imagebatch.contracts.rows import AskedRow, ScoreRow
@@ -34,6 +34,7 @@ class _Entry(BaseModel):
     labels: list[str]
     probabilities: list[float] = Field(min_length=1)
     embedding: list[float] | None = None
+    classes: list[int] | None = None
 
 
 class PredictionCache:
@@ -47,8 +48,7 @@ class PredictionCache:
 
     def __init__(self, folder: Path, model: ModelPin, top_k: int) -> None:
         self._model = model
-        self._labels = frozenset(model.labels)
-        self._top_k = top_k
+        self._possible = PossibleAnswers(model.labels, top_k)
         name = hashlib.sha256(f"{_VERSION} {model.digest} {top_k}".encode()).hexdigest()
         self._path = folder / f"{name}.sqlite"
         self._database: sqlite3.Connection | None = None
@@ -114,12 +114,10 @@ class PredictionCache:
             entry = _Entry.model_validate_json(answer)
         except ValidationError:
             return None
-        values = entry.probabilities
-        falling = all(a >= b for a, b in itertools.pairwise(values))
-        in_range = all(0.0 <= value <= 1.0 for value in values)  # false for NaN too
-        known = set(entry.labels) <= self._labels and len(set(entry.labels)) == len(entry.labels)
-        complete = len(values) == len(entry.labels) == self._top_k
-        return entry if falling and in_range and known and complete else None
+        if self._possible.need_classes and entry.classes is None:  # kept by a version that did not keep them
+            return None
+        impossible = self._possible.problem(entry.labels, entry.probabilities, entry.classes)
+        return None if impossible else entry
 
     def _row(self, row: AskedRow, entry: _Entry) -> ScoreRow:
         return {
@@ -131,6 +129,7 @@ class PredictionCache:
             "reason": None,
             "detail": None,
             "embedding": entry.embedding if row.get("embed") else None,
+            "classes": entry.classes,
         }
 
     def _give_up(self, error: Exception) -> None:
@@ -140,8 +139,8 @@ class PredictionCache:
 
 def _answer_of(row: ScoreRow) -> str:
     """Write what `_Entry` reads; what a row does not have is left out."""
-    answer = {"labels": row["labels"], "probabilities": row["probabilities"], "embedding": row["embedding"]}
-    return json.dumps({name: value for name, value in answer.items() if value})
+    names = ("labels", "probabilities", "embedding", "classes")
+    return json.dumps({name: value for name in names if (value := row.get(name))})
 
 
 def _checksum(digest: str, answer: str) -> str:

@@ -12,6 +12,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterator
+from typing import Any
 
 from imagebatch.contracts.layout import scores_folder
 from imagebatch.contracts.rows import ScoreRow
@@ -42,8 +43,8 @@ class Journal:
         if self._run.append(self._path(part), b"%08x %s\n" % (zlib.crc32(text), text)):
             self._kept.add(part)
 
-    def earlier(self) -> Iterator[tuple[int, ScoreRow]]:
-        """Yield (part, row) of what earlier attempts kept; compare it with the manifest before using it."""
+    def earlier(self) -> Iterator[tuple[int, Any]]:
+        """Yield (part, row) of what earlier attempts kept; judge each row before using it."""
         for part, paths in self._earlier.items():
             for path in paths:
                 with contextlib.suppress(FileNotFoundError):  # its part has been written meanwhile
@@ -73,7 +74,12 @@ class Journal:
         return f"{self._folder}/journal-{part:05d}-attempt-{self._attempt:05d}.jsonl"
 
 
-def _rows(line: bytes) -> list[ScoreRow]:
+def _rows(line: bytes) -> list[Any]:
     checksum, _, text = line.partition(b" ")
-    rows: list[ScoreRow] = json.loads(text) if checksum == b"%08x" % zlib.crc32(text) else []
-    return rows
+    if checksum != b"%08x" % zlib.crc32(text):
+        return []
+    try:
+        rows = json.loads(text)
+    except (ValueError, RecursionError):  # whole, and not what this module writes
+        return []
+    return rows if isinstance(rows, list) else []

@@ -9,15 +9,15 @@ from typing import Self
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imagebatch.contracts.ids import sha256_hex
 from imagebatch.contracts.records import DonePart, ShardDone
 from imagebatch.contracts.rows import ASKED_COLUMNS, SCORES_SCHEMA, AskedRow, ScoreRow
 from imagebatch.log import get_logger
-from imagebatch.runs.folder import RunFolder, parquet_rows
+from imagebatch.runs.folder import RunFolder
 from imagebatch.stages.score.attempts import Attempt
 from imagebatch.stages.score.cache import PredictionCache
 from imagebatch.stages.score.journal import Journal
 from imagebatch.stages.score.threshold import Threshold
+from imagebatch.stages.score.trust import Trust
 
 log = get_logger()
 
@@ -35,7 +35,7 @@ class ShardInProgress:
         attempt: This attempt.
         journal: Its journals, and those of earlier attempts.
         manifest: The shard's images.
-        digest: The model that all its rows must be of.
+        trust: Judges what earlier attempts left.
         threshold: Counts its failures.
         cache: Predictions of other runs.
         embed: Ids of the images whose embeddings are wanted.
@@ -55,13 +55,13 @@ class ShardInProgress:
         journal: Journal,
         manifest: pa.Table,
         *,
-        digest: str,
+        trust: Trust,
         threshold: Threshold,
         cache: PredictionCache | None = None,
         embed: frozenset[str] = frozenset(),
     ) -> None:
         self._run = run
-        self._digest = digest
+        self._trust = trust
         self._threshold = threshold
         self._cache = cache
         self._embed = embed
@@ -84,7 +84,7 @@ class ShardInProgress:
         number: int,
         manifest: pa.Table,
         *,
-        digest: str,
+        trust: Trust,
         threshold: Threshold,
         cache: PredictionCache | None = None,
         embed: frozenset[str] = frozenset(),
@@ -95,7 +95,7 @@ class ShardInProgress:
             run: The run's files.
             number: Of the shard.
             manifest: Its images.
-            digest: The model that all its rows must be of.
+            trust: Judges what earlier attempts left.
             threshold: Counts its failures.
             cache: Predictions of other runs.
             embed: Ids of the images whose embeddings are wanted.
@@ -103,7 +103,7 @@ class ShardInProgress:
         attempt = Attempt.claim(run, number)
         journal = Journal(run, number, attempt.number)
         shard = cls(
-            run, attempt, journal, manifest, digest=digest, threshold=threshold, cache=cache, embed=embed
+            run, attempt, journal, manifest, trust=trust, threshold=threshold, cache=cache, embed=embed
         )
         shard._adopt()
         shard.resumed = sum(part.rows for part, _ in shard._written.values())
@@ -187,11 +187,12 @@ class ShardInProgress:
         """Take over what earlier attempts left, where it is of the images and the model that it must be."""
         tables: dict[int, pa.Table] = {}
         for number, paths in self._files.earlier_parts().items():
-            for path in paths if number < len(self._parts) else []:
-                data = self._run.read(path)
-                table = _trusted_part(data, self._parts[number], self._digest)
-                if table is not None:
-                    part = DonePart(path=path, sha256=sha256_hex(data), rows=table.num_rows)
+            for path, digest in paths if number < len(self._parts) else []:
+                table = self._trust.part(self._run.read(path), digest, self._parts[number])
+                if table is None:
+                    log.warning("a part that an earlier attempt left is scored again", path=path)
+                else:
+                    part = DonePart(path=path, sha256=digest, rows=table.num_rows)
                     self._written[number] = (part, _failures_in(table))
                     tables[number] = table
                     self._from_cache[number] = int((table.schema.metadata or {}).get(_CACHED, 0))
@@ -221,8 +222,7 @@ class ShardInProgress:
             if number not in digests:
                 columns = (self._parts[number][name].to_pylist() for name in ("image_id", "sha256"))
                 digests[number] = dict(zip(*columns, strict=True))
-            expected = digests[number].get(row["image_id"])
-            if row["sha256"] == expected and row["model_digest"] == self._digest:
+            if self._trust.row(row, digests[number]):
                 self._rows.setdefault(number, {})[row["image_id"]] = row
 
 
@@ -233,15 +233,3 @@ def _reasons(table: pa.Table) -> list[str | None]:
 
 def _failures_in(table: pa.Table) -> int:
     return int(table.num_rows - table["reason"].null_count)
-
-
-def _trusted_part(data: bytes, expected: pa.Table, digest: str) -> pa.Table | None:
-    """Return an earlier attempt's part, or None unless it is whole, of this model and of these images."""
-    try:
-        table = parquet_rows(data)
-    except (pa.ArrowInvalid, OSError):
-        return None
-    same = table.schema.equals(SCORES_SCHEMA) and all(
-        table[column].equals(expected[column]) for column in ("image_id", "sha256")
-    )
-    return table if same and set(table["model_digest"].unique().to_pylist()) <= {digest} else None

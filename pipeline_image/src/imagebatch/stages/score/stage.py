@@ -8,11 +8,12 @@ from pathlib import Path
 
 from imagebatch.contracts.allowance import allowed_failures
 from imagebatch.contracts.layout import done_path
-from imagebatch.contracts.records import Plan, RunDescription, ShardDone
+from imagebatch.contracts.records import Plan, RunDescription
 from imagebatch.errors import ConfigurationError
 from imagebatch.log import get_logger
 from imagebatch.observe.stage import observed
 from imagebatch.runs.description import read_description, read_plan
+from imagebatch.runs.finished import read_done
 from imagebatch.runs.folder import RunFolder, open_run
 from imagebatch.runs.listing import Listing, open_listing
 from imagebatch.runs.sampling import sampled_positions
@@ -21,6 +22,7 @@ from imagebatch.settings import ScoreSettings
 from imagebatch.stages.score.cache import PredictionCache
 from imagebatch.stages.score.stream import OpenShards, ShardScore, ShardStream
 from imagebatch.stages.score.threshold import Threshold
+from imagebatch.stages.score.trust import Trust
 
 log = get_logger()
 
@@ -39,6 +41,7 @@ def score(settings: ScoreSettings) -> list[ShardScore]:
         ModelApiUnavailableError: The model API did not answer.
         DataRefusedError: More failures than allowed; what is scored is kept.
         RunHeldError: A newer attempt works on the shard.
+        NotProvenError: A record of the run is not what a stage wrote.
     """
     run = open_run(settings.runs_uri, settings.run_id)
     description = read_description(run)
@@ -81,7 +84,7 @@ def _newly(outcome: ShardScore) -> int:
 def _finished(run: RunFolder, shard: int) -> ShardScore | None:
     if not run.exists(done_path(shard)):
         return None
-    done = ShardDone.model_validate_json(run.read(done_path(shard)))
+    done = read_done(run, shard)
     log.info("shard is finished already", shard=shard, attempt=done.attempt)
     return ShardScore(shard, done.predicted, done.failed, done.predicted + done.failed)
 
@@ -105,9 +108,10 @@ def _stream(
         in_a_row=settings.max_consecutive_failures,
     )
     wanted = settings.embeddings if scorer.gives_embeddings else 0
+    trust = Trust(description.model, description.top_k)
     return ShardStream(
         scorer,
-        OpenShards(run, scorer, digest=description.model.digest, threshold=threshold, cache=cache),
+        OpenShards(run, scorer, trust=trust, threshold=threshold, cache=cache),
         shard_size=description.shard_size,
         sample=sampled_positions(description.run_id, plan.listed, wanted) if wanted else [],
         deadline=settings.deadline,

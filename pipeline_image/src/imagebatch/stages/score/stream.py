@@ -38,6 +38,7 @@ from imagebatch.scorer.scorer import Scorer
 from imagebatch.stages.score.cache import PredictionCache
 from imagebatch.stages.score.shard import ShardInProgress
 from imagebatch.stages.score.threshold import Threshold
+from imagebatch.stages.score.trust import Trust
 
 log = get_logger()
 
@@ -61,7 +62,7 @@ class OpenShards:
     Args:
         run: The run's files.
         scorer: Says whether the model is still the run's, and what it has counted.
-        digest: The model that all rows must be of.
+        trust: Judges what earlier attempts left.
         threshold: Counts failures of all shards.
         cache: Predictions of other runs.
 
@@ -74,13 +75,13 @@ class OpenShards:
         run: RunFolder,
         scorer: Scorer,
         *,
-        digest: str,
+        trust: Trust,
         threshold: Threshold,
         cache: PredictionCache | None,
     ) -> None:
         self._run = run
         self._scorer = scorer
-        self._digest = digest
+        self._trust = trust
         self._threshold = threshold
         self._cache = cache
         self._open: dict[int, ShardInProgress] = {}
@@ -100,7 +101,7 @@ class OpenShards:
             self._run,
             shard,
             manifest,
-            digest=self._digest,
+            trust=self._trust,
             threshold=self._threshold,
             cache=self._cache,
             embed=embed,
