@@ -13,6 +13,7 @@ from typing import Any
 import requests
 
 from imagebatch.contracts.records import RunDescription
+from imagebatch.deadline import BoundedSession
 from imagebatch.history.summary import RunSummary
 from imagebatch.log import get_logger
 
@@ -133,8 +134,7 @@ class _Client:
 
 
 def _session() -> requests.Session:
-    session = requests.Session()
-    session.trust_env = False  # neither a proxy nor credentials out of this user's files
+    session = BoundedSession()
     token, user = (os.environ.get(f"MLFLOW_TRACKING_{name}") for name in ("TOKEN", "USERNAME"))
     if token:
         session.headers["Authorization"] = f"Bearer {token}"

@@ -9,18 +9,15 @@ from __future__ import annotations
 import ipaddress
 import socket
 import threading
-import time
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 from urllib.parse import unquote, urljoin, urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
 from typing_extensions import override
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.util import Retry
 
 from imagebatch.contracts.records import Reason
+from imagebatch.deadline import BoundedAdapter, BoundedRetry, BoundedSession, Clock, Http, Https, within
 from imagebatch.errors import StorageError
 from imagebatch.inputs.unavailable import ImageUnavailableError
 
@@ -78,6 +75,10 @@ class WebSource:
             ImageUnavailableError: This image cannot be had; others may.
             StorageError: The server does not answer; trying again may help.
         """
+        with within(_WHOLE_SECONDS) as clock:
+            return self._followed(url, clock)
+
+    def _followed(self, url: str, clock: Clock) -> bytes:
         here = url
         for _ in range(_MOST_REDIRECTS + 1):
             prepared = _prepared(here)
@@ -94,6 +95,10 @@ class WebSource:
                         return self._body(response)
                     here = urljoin(here, response.headers["Location"])
             except requests.RequestException as error:
+                if clock.over:  # of a server that does send, if slowly: another image may be faster
+                    raise ImageUnavailableError(
+                        Reason.UNREADABLE, f"not sent within {_WHOLE_SECONDS:g} s"
+                    ) from error
                 raise StorageError(f"cannot read {here}: {error}; run the same command again") from error
         raise ImageUnavailableError(Reason.UNREADABLE, f"more than {_MOST_REDIRECTS} redirects")
 
@@ -106,25 +111,18 @@ class WebSource:
         if status != requests.codes.ok:
             raise ImageUnavailableError(Reason.UNREADABLE, f"HTTP {status}")
         data = bytearray()
-        deadline = time.monotonic() + _WHOLE_SECONDS
         for block in response.iter_content(_BLOCK):
             data += block
             if len(data) > self._max_bytes:
                 raise ImageUnavailableError(
                     Reason.TOO_MANY_BYTES, f"more than the {self._max_bytes} bytes that are taken"
                 )
-            if time.monotonic() > deadline:
-                raise ImageUnavailableError(Reason.UNREADABLE, f"not sent within {_WHOLE_SECONDS:.0f} s")
         return bytes(data)
 
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
-            session = requests.Session()
-            session.trust_env = False  # neither a proxy nor credentials out of this user's files
-            for scheme in SCHEMES:
-                session.mount(scheme, _Adapter())
-            self._local.session = session
+            session = self._local.session = BoundedSession(_Adapter())
         return session
 
 
@@ -169,7 +167,7 @@ def _is_address(name: str) -> bool:
     return True
 
 
-class _Http(HTTPConnection):
+class _Http(Http):
     @override
     def _new_conn(self) -> socket.socket:
         sock = super()._new_conn()
@@ -177,7 +175,7 @@ class _Http(HTTPConnection):
         return sock
 
 
-class _Https(HTTPSConnection):
+class _Https(Https):
     @override
     def _new_conn(self) -> socket.socket:
         sock = super()._new_conn()
@@ -193,11 +191,13 @@ class _HttpsPool(HTTPSConnectionPool):
     ConnectionCls = _Https
 
 
-class _Adapter(HTTPAdapter):
+class _Adapter(BoundedAdapter):
     """An adapter that retries with pauses of its own: a server's Retry-After could hold a run for hours."""
 
+    pools: ClassVar[dict[str, type[HTTPConnectionPool]]] = {"http": _HttpPool, "https": _HttpsPool}
+
     def __init__(self) -> None:
-        again = Retry(
+        again = BoundedRetry(
             _TRIES - 1,
             redirect=False,
             backoff_factor=0.2,
@@ -206,5 +206,4 @@ class _Adapter(HTTPAdapter):
             raise_on_status=False,
             respect_retry_after_header=False,
         )
-        super().__init__(max_retries=again)
-        self.poolmanager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
+        super().__init__(again)

@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import requests
-from requests.adapters import HTTPAdapter
+from urllib3.exceptions import ReadTimeoutError
 
 from imagebatch.contracts.records import ModelPin
+from imagebatch.deadline import BoundedSession
 from imagebatch.errors import ConfigurationError, UnknownModelError, one_line
 from imagebatch.model_apis.base import PROBE, ApiFaultError, Fault, ImagePayload, ModelApi, Reply
 from imagebatch.model_apis.reply import asking_headers, opens_memory, parse_description, parse_reply
@@ -50,7 +51,7 @@ class TorchServe(ModelApi):
         model: Name of the model.
         version: Its version; empty for the server's default.
         keys: Where keys come from; None if the server asks for none.
-        timeout: Seconds before a request is given up.
+        timeout: Seconds before a request is given up, whether or not some of its answer has come.
         shared_memory: Whether images may be handed over by memory where the server can open it.
     """
 
@@ -126,10 +127,7 @@ class TorchServe(ModelApi):
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
-            session = requests.Session()
-            session.trust_env = False  # no proxy from the environment between the scorer and its server
-            session.mount("http://", HTTPAdapter(max_retries=0))
-            self._local.session = session
+            session = self._local.session = BoundedSession()
         return session
 
     def _post(self, *, headers: Headers | None = None, **body: Any) -> requests.Response:
@@ -152,9 +150,12 @@ class TorchServe(ModelApi):
             )
         except requests.ConnectTimeout as error:
             raise ApiFaultError(Fault.UNREACHABLE, one_line(error, 200)) from error
-        except requests.Timeout as error:
-            raise ApiFaultError(Fault.TIMED_OUT, f"no answer in {self._timeout:g} s") from error
         except requests.RequestException as error:
+            # A body that ends too late is no Timeout to requests, which is all about the headers.
+            if isinstance(error, requests.Timeout) or isinstance(
+                next(iter(error.args), None), ReadTimeoutError
+            ):
+                raise ApiFaultError(Fault.TIMED_OUT, f"no answer in {self._timeout:g} s") from error
             raise ApiFaultError(Fault.UNREACHABLE, one_line(error, 200)) from error
 
     def _checked(self, response: requests.Response) -> requests.Response:

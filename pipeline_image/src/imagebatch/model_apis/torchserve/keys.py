@@ -12,6 +12,7 @@ from typing import Literal
 
 import requests
 
+from imagebatch.deadline import BoundedSession
 from imagebatch.errors import ConfigurationError
 from imagebatch.log import get_logger
 
@@ -106,8 +107,7 @@ class KeyFile:
     def _ask_for(self, kind: Kind) -> None:
         # The answer's body is empty: the new key is only in the file.
         try:
-            with requests.Session() as session:
-                session.trust_env = False
+            with BoundedSession() as session:
                 response = session.get(
                     f"{self._management_url}/token",
                     params={"type": kind},

@@ -8,6 +8,7 @@ from typing import Any
 
 import requests
 
+from imagebatch.deadline import BoundedSession
 from imagebatch.errors import ConfigurationError, ModelApiUnavailableError, UnknownModelError, one_line
 from imagebatch.model_apis.torchserve.keys import KeyFile
 from imagebatch.settings import ModelsSettings
@@ -73,8 +74,7 @@ class Management:
     def _ask(self, method: str, path: str, **parameters: str) -> Any:
         headers = {"Authorization": f"Bearer {self._keys.key('management')}"} if self._keys else {}
         try:
-            with requests.Session() as session:
-                session.trust_env = False
+            with BoundedSession() as session:
                 response = session.request(
                     method,
                     self._url + path,
