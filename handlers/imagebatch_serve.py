@@ -18,14 +18,16 @@ import sys
 import tempfile
 import time
 import urllib.request
+import zipfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 TEMPLATE = Path(__file__).with_name("config.properties")
 PORTS = {"inference": 8080, "management": 8081, "metrics": 8082}
+PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")  # as in allowed_urls of the template
 RENEWED_IN = 4  # the last quarter of the inference key's life is for getting a new one
 PAUSE = 1.0  # seconds between two looks at the keys
 GRACE = 15.0  # seconds for TorchServe to end by itself; the engine kills after 30
@@ -48,6 +50,9 @@ def main(arguments: list[str]) -> int:
         print(reason or "healthy")  # noqa: T201 - the engine keeps it with the container's health
         return 1 if reason else 0
     clients = Path(os.environ.get("IMAGEBATCH_CLIENT_KEYS", "/srv/keys")) / "key_file.json"
+    found = archives(store)
+    for text in [*found.copies, *found.refused]:
+        print(f"imagebatch_serve: {text}", file=sys.stderr)  # noqa: T201 - into the container's log
     try:
         config = configuration(TEMPLATE.read_text(encoding="utf-8"), os.environ, store)
         path = folder / "config.properties"
@@ -85,10 +90,47 @@ def configuration(template: str, environment: Mapping[str, str], store: Path) ->
         settings[f"{api}_address"] = f"http://{address}:{port}"
     return settings | {
         "model_store": str(store),
+        "load_models": ",".join(sorted(archives(store).served)),
         "allowed_urls": settings["allowed_urls"].replace(settings["model_store"], literal(store)),
         "default_workers_per_model": environment.get("IMAGEBATCH_WORKERS")
         or str(len(os.sched_getaffinity(0))),
     }
+
+
+class Archives(NamedTuple):
+    """What lies in a model store: served files by name, with model and version; why others are not served."""
+
+    served: dict[str, tuple[str, str]]
+    copies: list[str]
+    refused: list[str]
+
+
+def archives(store: Path) -> Archives:
+    """Find what can be served from the start: TorchServe ends when two files hold one version of a model.
+
+    Args:
+        store: folder of the archives.
+
+    Returns:
+        Of copies, the one with the shortest name is served.
+    """
+    found, held = Archives({}, [], []), dict[tuple[str, str], str]()
+    for path in sorted(store.glob("*.mar"), key=lambda each: (len(each.name), each.name)):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                model = json.loads(archive.read("MAR-INF/MANIFEST.json"))["model"]
+            key = str(model["modelName"]), str(model.get("modelVersion", ""))
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            found.refused.append(f"{path.name} is not served: it is no archive ({error})")
+            continue
+        if not PLAIN.fullmatch(path.name):
+            found.refused.append(f"{path.name} is not served: name it by letters, digits, `.`, `_` and `-`")
+        elif key in held:
+            found.copies.append(f"{path.name} is not served: {held[key]} holds {' '.join(key)}, too")
+        else:
+            held[key] = path.name
+            found.served[path.name] = key
+    return found
 
 
 def literal(path: Path) -> str:
@@ -181,7 +223,7 @@ def renew(private: Path, seconds: float) -> None:
 
 
 def unhealthy(private: Path, store: Path) -> str:
-    """Tell why the server is not ready: every archive of the store needs all its workers.
+    """Tell why the server is not ready: every model of the store needs all its workers.
 
     Args:
         private: TorchServe's keys.
@@ -195,8 +237,12 @@ def unhealthy(private: Path, store: Path) -> str:
         return "no management key yet"
     try:
         models = json.loads(_ask(private, "/models?limit=100", key))["models"]
-        if len(models) < len(list(store.glob("*.mar"))):
-            return f"{len(models)} of {len(list(store.glob('*.mar')))} archives are loaded"
+        found = archives(store)
+        if found.refused:
+            return found.refused[0]
+        wanted = {name for name, _ in found.served.values()}
+        if missing := wanted - {model["modelName"] for model in models}:
+            return f"{len(missing)} of {len(wanted)} models are not loaded: {', '.join(sorted(missing))}"
         for model in models:
             (described,) = json.loads(_ask(private, f"/models/{model['modelName']}", key))
             states = [worker["status"] for worker in described["workers"]]

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from handlers import imagebatch_serve
 from tools import properties
 from tools.local import java
 from tools.loopback import ask, free_ports
-from tools.paths import ROOT, fail, program
+from tools.paths import ROOT, fail, program, say
 
 SHIPPED = ROOT / "handlers" / "config.properties"
 SERVING = program("handlers", "")
@@ -87,10 +88,19 @@ class TorchServe:
         store = re.sub(r"([^\w/-])", r"[\1]", str(self.store))
         allowed = {"allowed_urls": shipped["allowed_urls"].replace(shipped["model_store"], store)}
         own = self.site(shipped["vmargs"]) | allowed | dict(self.settings)
+        if own.get("load_models", shipped["load_models"]) == "all":
+            own["load_models"] = ",".join(self._archives())
         unknown = own.keys() - shipped.keys()
         if unknown:
             raise ValueError(f"handlers/config.properties has no {', '.join(sorted(unknown))}")
         return shipped | own
+
+    def _archives(self) -> list[str]:
+        """Name what is served from the start, and say of what else lies in the store why it is not."""
+        found = imagebatch_serve.archives(self.store)
+        for text in [*found.copies, *found.refused]:
+            say(f"torchserve: {text}")
+        return sorted(found.served)
 
     def site(self, vmargs: str) -> dict[str, object]:
         """Give the lines that no two servers of a machine share.

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -67,6 +68,13 @@ def private(tmp_path: Path) -> Iterator[Path]:
     assert listening(chosen[:3]) == []
 
 
+def archive(path: Path, name: str, version: str) -> None:
+    """Write a file that TorchServe takes for an archive of a model, and can start nothing from."""
+    manifest = {"model": {"modelName": name, "modelVersion": version}}
+    with zipfile.ZipFile(path, "w") as packed:
+        packed.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
+
+
 def listening(numbers: list[int]) -> list[int]:
     """Pick the ports that somebody answers on."""
     found = []
@@ -96,8 +104,10 @@ def test_clients_get_the_inference_key_alone_and_every_new_one(private: Path) ->
     until(lambda: json.loads(private.read_text())["inference"] != first["inference"])
     until(lambda: serve.keys(clients) == {"inference": json.loads(private.read_text())["inference"]})
 
-    (store / "new.mar").touch()
-    assert serve.unhealthy(private, store) == "0 of 1 archives are loaded"
+    archive(store / "new.mar", "new", "1.0")
+    assert serve.unhealthy(private, store) == "1 of 1 models are not loaded: new"
+    (store / "half.mar").touch()
+    assert serve.unhealthy(private, store).startswith("half.mar is not served: it is no archive")
 
 
 def test_an_api_listens_where_its_name_leads(tmp_path: Path) -> None:
@@ -123,6 +133,29 @@ def test_a_store_with_special_characters_matches_itself_alone(tmp_path: Path) ->
     allowed = serve.configuration(TEMPLATE, {}, store)["allowed_urls"]
     assert re.fullmatch(allowed, f"file://{store}/a.mar")
     assert not re.fullmatch(allowed, f"file://{tmp_path}/storee1x0/a.mar")
+
+
+def test_of_two_copies_one_is_served(tmp_path: Path) -> None:
+    """A copy that is left over, and what is no archive, is named and not handed to TorchServe."""
+    for file, name, version in (
+        ("m.mar", "m", "1.0"),
+        ("a copy of m.mar", "m", "1.0"),
+        ("m-old.mar", "m", "1.0"),
+        ("m-2.mar", "m", "2.0"),
+        ("other.mar", "other", "1.0"),
+        ("b,c.mar", "b", "1.0"),
+    ):
+        archive(tmp_path / file, name, version)
+    (tmp_path / "half.mar").write_bytes(b"PK")
+    found = serve.archives(tmp_path)
+    assert found.served == {"m.mar": ("m", "1.0"), "m-2.mar": ("m", "2.0"), "other.mar": ("other", "1.0")}
+    assert found.copies == ["m-old.mar is not served: m.mar holds m 1.0, too"]
+    assert [text.partition(" is not served: ")[0] for text in found.refused] == [
+        "b,c.mar",
+        "half.mar",
+        "a copy of m.mar",
+    ]
+    assert serve.configuration(TEMPLATE, {}, tmp_path)["load_models"] == "m-2.mar,m.mar,other.mar"
 
 
 def test_workers_are_one_per_core_unless_told(tmp_path: Path) -> None:

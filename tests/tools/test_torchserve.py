@@ -1,5 +1,6 @@
 import re
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -23,11 +24,24 @@ def test_the_shipped_configuration_is_kept_but_for_the_sites_lines(server: Torch
     assert changed == {
         *(f"{api}_address" for api in ("inference", "management", "metrics")),
         *("grpc_inference_port", "grpc_management_port", "initial_worker_port"),
-        *("model_store", "allowed_urls", "vmargs", "job_queue_size"),
+        *("model_store", "load_models", "allowed_urls", "vmargs", "job_queue_size"),
     }
     assert written["vmargs"] == f"{shipped['vmargs']} -Djava.io.tmpdir={server.temporary}"
     assert re.fullmatch(written["allowed_urls"], f"file://{server.store}/solar-cells.mar")
     assert not re.fullmatch(written["allowed_urls"], f"file://{server.store}/folder/solar-cells.mar")
+
+
+def test_a_copy_that_is_left_over_is_not_started(
+    server: TorchServe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The files are named in the place of `all`: TorchServe ends where two hold one version of a model."""
+    server.store.mkdir()
+    for name in ("m.mar", "m-copy.mar"):
+        with zipfile.ZipFile(server.store / name, "w") as packed:
+            packed.writestr("MAR-INF/MANIFEST.json", '{"model": {"modelName": "m", "modelVersion": "1.0"}}')
+    server.configure()
+    assert properties.read(server.config)["load_models"] == "m.mar"
+    assert "m-copy.mar is not served: m.mar holds m 1.0, too" in capsys.readouterr().out
 
 
 def test_nothing_of_it_listens_beyond_loopback(server: TorchServe) -> None:

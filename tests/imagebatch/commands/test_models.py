@@ -18,7 +18,10 @@ Asked = list[tuple[str, str, dict[str, list[str]], str | None]]
 
 @pytest.fixture
 def management(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Asked]:
-    """A server that answers 200 but to `gone`, `refused`, `broken`, and the first time to `busy`."""
+    """A server that answers 200 but to `gone`, `refused`, `broken`, and the first time to `busy`.
+
+    Of archives it has all but missing.mar, and cannot load broken-by-labels.mar and silent.mar.
+    """
     asked: Asked = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -29,8 +32,15 @@ def management(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Aske
             status = (
                 404 if "gone" in parts.path else 400 if "refused" in parts.path else 500 if failing else 200
             )
+            if self.command == "POST" and (told := loading(parts.query, tmp_path)):
+                return self.tell(*told)
+            if parts.path == "/models/m/default":
+                return self.tell(403, "Cannot remove default version for model m")
             listing = {"models": [{"modelName": "m"}], "status": "done"}
-            body = json.dumps([listing] if "customized" in parts.query else listing).encode()
+            return self.tell(status, [listing] if "customized" in parts.query else listing)
+
+        def tell(self, status: int, content: object) -> None:
+            body = json.dumps(content).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -51,6 +61,23 @@ def management(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Aske
     server.server_close()
 
 
+def loading(query: str, folder: Path) -> tuple[int, str] | None:
+    """What TorchServe answers to the registration of an archive, and what its worker says meanwhile."""
+    archive = parse_qs(query)["url"][0]
+    if archive == "missing.mar":
+        return 404, f"Model not found at: {archive}"
+    name = archive.removesuffix(".mar")
+    if name not in {"broken-by-labels", "silent"}:
+        return None
+    if name == "broken-by-labels":
+        (folder / "logs").mkdir(exist_ok=True)
+        with (folder / "logs/model_log.log").open("a") as log:
+            for line in ("Traceback (most recent call last):", "ValueError: null is no label", "It ended."):
+                log.write(f"2026-11-30 [INFO ] W-9000-{name}_1.0-stdout MODEL_LOG - {line}\n")
+            log.write("2026-11-30 [INFO ] W-9001-other_1.0-stdout MODEL_LOG - KeyError: another model's\n")
+    return 500, f"Failed to start workers for model {name} version: 1.0"
+
+
 def test_every_action_asks_what_torchserve_documents(call: Call, management: Asked) -> None:
     """Method, path and parameters of each action, with the management key and never on the command line."""
     for arguments in (
@@ -59,6 +86,7 @@ def test_every_action_asks_what_torchserve_documents(call: Call, management: Ask
         ("register", "--archive", "m.mar", "--workers", "3"),
         ("scale", "--model", "m", "--model-version", "1.0", "--workers", "4"),
         ("unregister", "--model", "m", "--model-version", "1.0"),
+        ("default", "--model", "m", "--model-version", "1.1"),
     ):
         assert call("models", *arguments).code == 0
     assert management == [
@@ -77,6 +105,7 @@ def test_every_action_asks_what_torchserve_documents(call: Call, management: Ask
             "Bearer secret",
         ),
         ("DELETE", "/models/m/1.0", {}, "Bearer secret"),
+        ("PUT", "/models/m/1.1/set-default", {}, "Bearer secret"),
     ]
 
 
@@ -92,6 +121,33 @@ def test_failures_have_their_codes(call: Call, monkeypatch: pytest.MonkeyPatch) 
         assert "directly in the server's model store" in refused.err
     monkeypatch.setenv("IMAGEBATCH_MANAGEMENT_URL", "http://127.0.0.1:1")
     assert call("models", "list").code == 69
+
+
+def test_a_model_that_cannot_be_loaded_is_removed_and_its_cause_told(
+    call: Call, management: Asked, tmp_path: Path
+) -> None:
+    """The worker's own error out of the server's log, where that is at hand; nothing stays registered."""
+    (tmp_path / "logs").mkdir()
+    earlier = "W-9000-silent_1.0-stdout MODEL_LOG - OSError: of an earlier try\n"
+    (tmp_path / "logs/model_log.log").write_text(earlier)
+    outcome = call("models", "register", "--archive", "broken-by-labels.mar")
+    assert outcome.code == 78
+    assert "cannot be loaded: ValueError: null is no label; it is not registered" in outcome.err
+    assert management[-1][:2] == ("DELETE", "/models/broken-by-labels/1.0")
+    silent = call("models", "register", "--archive", "silent.mar")
+    assert (silent.code, "the server's model_log.log" in silent.err) == (69, True)
+    assert management[-1][:2] == ("DELETE", "/models/silent/1.0")
+
+
+@pytest.mark.usefixtures("management")
+def test_refusals_name_their_causes(call: Call) -> None:
+    """An archive that is not in the store, a default version, a refused key: each says what to do."""
+    missing = call("models", "register", "--archive", "missing.mar")
+    assert (missing.code, "no archive missing.mar in the server's model store" in missing.err) == (78, True)
+    default = call("models", "unregister", "--model", "m", "--model-version", "default")
+    assert (default.code, "make another version the default first" in default.err) == (78, True)
+    assert "--key-file" not in default.err
+    assert "needs --model-version" in call("models", "default", "--model", "m").err
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ def models(settings: ModelsSettings) -> Any:
             return management.describe(name, version)
         case "register":
             return management.register(settings.archive, settings.workers)
+        case "default":
+            return management.make_default(name, version)
         case "unregister":
             return management.unregister(name, version)
         case "scale":

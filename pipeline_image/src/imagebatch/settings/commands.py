@@ -85,8 +85,8 @@ class TuneSettings(MeasuringSettings):
 class ModelsSettings(ApiSettings):
     """Ask the model server's management API, or have it register and scale models."""
 
-    action: CliPositionalArg[Literal["list", "describe", "register", "unregister", "scale"]] = Field(
-        description="What to do."
+    action: CliPositionalArg[Literal["list", "describe", "register", "default", "unregister", "scale"]] = (
+        Field(description="What to do.")
     )
     model: ModelName = Field("solar-cells", description="Name of the model.")
     model_version: ModelVersion = Field("", description="Version of the model; empty: the server's default.")

@@ -9,8 +9,15 @@ from typing import Any
 import requests
 
 from imagebatch.deadline import BoundedSession
-from imagebatch.errors import ConfigurationError, ModelApiUnavailableError, UnknownModelError, one_line
+from imagebatch.errors import (
+    ConfigurationError,
+    ImagebatchError,
+    ModelApiUnavailableError,
+    UnknownModelError,
+    one_line,
+)
 from imagebatch.model_apis.torchserve.keys import KeyFile
+from imagebatch.model_apis.torchserve.worker_log import WorkerLog
 from imagebatch.settings import ModelsSettings
 
 # Seconds before asking again. A server whose cores are all busy answers 500 to what it could not end in time,
@@ -18,6 +25,8 @@ from imagebatch.settings import ModelsSettings
 PAUSES = (2.0, 5.0)
 # As in handlers/config.properties: an archive runs code, and only the model store's are to run.
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+# TorchServe keeps a model whose workers it could not start.
+_REGISTERED = re.compile(r"workers for model:? (?P<model>[\w.-]+)(?:,? version:? (?P<version>[\w.]+))?")
 
 
 class _ServerFailedError(ModelApiUnavailableError):
@@ -33,6 +42,7 @@ class Management:
 
     def __init__(self, settings: ModelsSettings) -> None:
         self._url = settings.management_url.rstrip("/")
+        self._key_file = settings.key_file
         self._keys = KeyFile(settings.key_file, self._url) if settings.key_file else None
         self._timeout = settings.request_timeout
 
@@ -51,7 +61,37 @@ class Management:
                 f"models register needs --archive NAME, a file directly in the server's model store (letters,"
                 f" digits, `.`, `_`, `-`), not {one_line(archive, 80)!r}"
             )
-        return self._ask("POST", "/models", url=archive, initial_workers=str(workers), synchronous="true")
+        log = WorkerLog(self._key_file)
+        asked = {"url": archive, "initial_workers": str(workers), "synchronous": "true"}
+        try:
+            return self._ask("POST", "/models", **asked)
+        except UnknownModelError as error:
+            raise ConfigurationError(f"no archive {archive} in the server's model store: {error}") from error
+        except _ServerFailedError as error:
+            raise self._not_registered(error, log) from error
+
+    def _not_registered(self, error: _ServerFailedError, log: WorkerLog) -> ImagebatchError:
+        """Take back what a registration left that failed, and say why it did."""
+        left = _REGISTERED.search(str(error))
+        undone = "it is not registered"
+        if left:
+            try:
+                self.unregister(left["model"], left["version"] or "")
+            except UnknownModelError:
+                pass
+            except ImagebatchError as remaining:
+                undone = f"it stays registered ({one_line(remaining, 100)})"
+        if left and (said := log.last_error(left["model"])):
+            return ConfigurationError(f"the model cannot be loaded: {said}; {undone}")
+        return _ServerFailedError(
+            f"{one_line(error, 200)}; {undone}; what its worker said is in the server's model_log.log"
+        )
+
+    def make_default(self, model: str, version: str) -> Any:
+        """Let requests that name no version go to this one."""
+        if not version:
+            raise ConfigurationError("models default needs --model-version")
+        return self._ask("PUT", f"{_path(model, version)}/set-default")
 
     def unregister(self, model: str, version: str) -> Any:
         """Unregister a model."""
@@ -100,4 +140,9 @@ def _content(response: requests.Response) -> Any:
         raise UnknownModelError(f"the model server does not serve that: {text}")
     if response.status_code >= 500:  # noqa: PLR2004 (the class of server errors)
         raise _ServerFailedError(f"the management API failed: {text}")
-    raise ConfigurationError(f"the management API refused: {text}; is --key-file right?")
+    hint = ""
+    if response.status_code == requests.codes.unauthorized or "InvalidKeyException" in response.text:
+        hint = "; is --key-file right?"
+    elif "default version" in response.text:
+        hint = "; make another version the default first, with imagebatch models default --model-version"
+    raise ConfigurationError(f"the management API refused: {text}{hint}")
