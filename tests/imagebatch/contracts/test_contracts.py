@@ -49,6 +49,24 @@ def test_encoding_is_the_documented_one(name: bytes, image_id: str) -> None:
     assert ids.encode_id(name) == image_id
 
 
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("Köln, 100%", "Köln, 100%"),
+        ("-5,5", "-5,5"),
+        ("+1e-3%", "+1e-3%"),
+        ("-1+cmd", "%2D1+cmd"),
+        ("=1+1", "%3D1+1"),
+        ("@x", "%40x"),
+        ("5%\n", "5%25%0A"),
+        ("", ""),
+    ],
+)
+def test_a_carried_cell_is_harmless(text: str, cell: str) -> None:
+    """No formula and no second line; numbers and ordinary text stay as they are."""
+    assert ids.encode_cell(text) == cell
+
+
 @given(st.lists(st.binary(min_size=1, max_size=8), unique=True))
 def test_different_names_have_different_ids(names: list[bytes]) -> None:
     """No two files can share a row."""
@@ -94,7 +112,10 @@ def test_public_surface_is_pinned() -> None:
         "model_version",
         "model_digest",
     ]
-    assert output_csv.prediction_schema(2, class_index=True).names[9:] == ["class_index_1", "class_index_2"]
+    own = output_csv.prediction_schema(2, class_index=True).names
+    assert own[9:] == ["class_index_1", "class_index_2"]
+    assert output_csv.prediction_schema(2, ["a"], class_index=True).names == [*own, "a"]
+    assert all(map(output_csv.is_own_column, own))
     assert output_csv.FAILURE_COLUMNS == ("image_id", "uri", "stage", "reason", "detail")
     assert layout.PLAN == "manifest/_DONE.json"
     assert layout.manifest_path(3) == "manifest/shard-00003.parquet"

@@ -43,8 +43,8 @@ def _read_once(finished: FinishedRun, audit: Audit) -> list[str]:
         How a CSV file differs from what its parts give. Told only after the digests have been compared: a
         file that was changed since the run was certified is the plainer reason.
     """
-    description = finished.description
-    schema = output_csv.prediction_schema(description.top_k, class_index=description.class_index)
+    description, carried = finished.description, finished.carried
+    schema = output_csv.prediction_schema(description.top_k, carried, class_index=description.class_index)
     with ExitStack() as stack:
         predicted = _Expected(PREDICTIONS_CSV, stack.enter_context(finished.files.reading(PREDICTIONS_CSV)))
         failed = _Expected(FAILURES_CSV, stack.enter_context(finished.files.reading(FAILURES_CSV)))
@@ -52,7 +52,7 @@ def _read_once(finished: FinishedRun, audit: Audit) -> list[str]:
         failed.compare(output_csv.csv_header(output_csv.FAILURE_COLUMNS))
         for ledger in finished.ledgers():
             audit.add(ledger)
-            predicted.compare(output_csv.csv_lines(output_csv.predictions(ledger, description)))
+            predicted.compare(output_csv.csv_lines(output_csv.predictions(ledger, description), len(carried)))
             failed.compare(output_csv.csv_lines(output_csv.failures(ledger)))
         return [text for file in (predicted, failed) if (text := file.difference())]
 

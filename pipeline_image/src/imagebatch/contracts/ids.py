@@ -10,6 +10,7 @@ from urllib.parse import unquote_to_bytes
 _FORMULA_START = frozenset("=+-@")
 _UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Zl", "Zp", "Co", "Cn"})
 _PLAIN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9 _./,;()\[\]+=@-]*")
+_NUMBER = re.compile(r"[+-]?(\d+([.,]\d+)*|[.,]\d+)([eE][+-]?\d+)?%?")
 
 
 def encode_id(name: bytes) -> str:
@@ -41,6 +42,18 @@ def encode_id(name: bytes) -> str:
 def decode_id(image_id: str) -> bytes:
     """Give back the bytes that `encode_id` was given."""
     return unquote_to_bytes(image_id)
+
+
+def encode_cell(text: str) -> str:
+    """Make a value that a list gave safe in a CSV file, a spreadsheet and a terminal.
+
+    A value that holds a control, format, separator or unassigned character, or begins like a formula and is
+    no number, is written as an image id is; any other stays as it is.
+    """
+    if _PLAIN.fullmatch(text) or _NUMBER.fullmatch(text):
+        return text
+    odd = text[:1] in _FORMULA_START or any(unicodedata.category(char) in _UNSAFE_CATEGORIES for char in text)
+    return encode_id(text.encode()) if odd else text
 
 
 def sha256_hex(data: bytes | bytearray | memoryview) -> str:

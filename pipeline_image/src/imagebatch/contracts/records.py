@@ -67,6 +67,10 @@ class RunDescription(BaseModel):
     code_version: str
     input: str
     manifest: str
+    uri_column: str = ""
+    id_column: str = ""
+    carry: str = ""
+    list_encoding: str = ""
     include: str
     allowed_roots: str
     limit: int

@@ -7,6 +7,7 @@ from typing import NotRequired, TypedDict
 import pyarrow as pa
 
 LISTING_SCHEMA = pa.schema([("image_id", pa.string()), ("uri", pa.string())])
+_CARRIED = "carried:"  # before the name of a list's column, which may be `uri`, too
 
 # The manifest holds every listed image; a rejected one carries its reason, so that one file, written once,
 # accounts for each id of its shard.
@@ -42,6 +43,16 @@ SCORES_SCHEMA = pa.schema(
     ]
 )
 EMBEDDINGS_SCHEMA = pa.schema([SCORES_SCHEMA.field(name) for name in ("image_id", "embedding")])
+
+
+def listing_schema(carried: list[str]) -> pa.Schema:
+    """Return the columns of a listing that carries these columns of the list it was made from."""
+    return pa.schema([*LISTING_SCHEMA, *((f"{_CARRIED}{name}", pa.string()) for name in carried)])
+
+
+def carried_columns(listing: pa.Schema) -> dict[str, str]:
+    """Return the list's columns that a listing carries: name in the listing by name in the list."""
+    return {name.removeprefix(_CARRIED): name for name in listing.names if name.startswith(_CARRIED)}
 
 
 class ListedRow(TypedDict):

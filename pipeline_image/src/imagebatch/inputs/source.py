@@ -1,49 +1,38 @@
-"""Where images come from: listing and reading, confined to the allowed roots.
-
-A local image is named by a `file://` URI whose path is percent-encoded, so that every name a file system
-allows fits.
-"""
+"""Where images come from: listing and reading, confined to the allowed roots."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fnmatch
 import os
 import stat
 from collections.abc import Iterator
 from typing import Protocol
-from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
 
 import fsspec
 
 from imagebatch.contracts.records import Reason
 from imagebatch.errors import ConfigurationError, InputNotFoundError, StorageError
+from imagebatch.inputs.names import (
+    about_missing,
+    folder_of,
+    in_one_spelling,
+    is_web,
+    local_path,
+    other_machine,
+    require_this_machine,
+    scheme_of,
+    to_uri,
+)
 from imagebatch.inputs.unavailable import ImageUnavailableError
-from imagebatch.inputs.web import SCHEMES, WebSource
+from imagebatch.inputs.web import WebSource
 
 _HELD = "/proc/self/fd" if hasattr(os, "O_PATH") and os.path.isdir("/proc/self/fd") else ""
 # On Linux a held file is opened through its link in /proc; elsewhere its path may have become a link since.
 _NO_LINK = 0 if _HELD else os.O_NOFOLLOW
-
-
-def to_uri(path_or_uri: str) -> str:
-    """Return a local path as a `file://` URI; any other URI as it is."""
-    if "://" in path_or_uri:
-        return path_or_uri
-    return "file://" + quote_from_bytes(os.fsencode(os.path.abspath(path_or_uri)))
-
-
-def local_path(uri: str) -> str | None:
-    """Return the path of a `file://` URI, or None for any other kind."""
-    parts = urlsplit(uri)
-    if parts.scheme != "file":
-        return None
-    return os.fsdecode(unquote_to_bytes(parts.path))
-
-
-def is_web(uri: str) -> bool:
-    """Tell whether a URI names something on a web server."""
-    return uri.lower().startswith(SCHEMES)
+# What a store's client says of a single key that it cannot ask for, however well the store is.
+_ABOUT_THE_KEY = {errno.EINVAL, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENOTSUP}
 
 
 class ImageSource:
@@ -65,7 +54,7 @@ class ImageSource:
             if is_web(root):
                 continue
             if path is None:
-                self._remote_roots.append(root.rstrip("/"))
+                self._remote_roots.append(in_one_spelling(root).rstrip("/"))
             else:
                 self._local_roots.append(os.path.realpath(path))
 
@@ -78,6 +67,10 @@ class ImageSource:
         """
         if is_web(uri):
             return self._web.read(uri)
+        if host := other_machine(uri):
+            raise ImageUnavailableError(
+                Reason.NOT_FOUND, f"names the machine {host}; a file here has three slashes: file:///"
+            )
         path = local_path(uri)
         return self._read_remote(uri) if path is None else self._read_local(path)
 
@@ -87,18 +80,21 @@ class ImageSource:
             return self._web.allows(uri)
         path = local_path(uri)
         if path is not None:
-            return self.allows_path(path)
+            return not other_machine(uri) and self.allows_path(path)
+        uri = in_one_spelling(uri)
         inside = any(uri.rstrip("/") == root or uri.startswith(root + "/") for root in self._remote_roots)
-        return inside and "::" not in uri and ".." not in urlsplit(uri).path.split("/")
+        return inside and "::" not in uri and ".." not in uri.split("/")
 
     def allows_path(self, path: str) -> bool:
         """Tell whether a local path, links followed, lies under an allowed root."""
-        return self._inside(os.path.realpath(path))
+        return "\0" not in path and self._inside(os.path.realpath(path))
 
     def _inside(self, real: str) -> bool:
         return any(real == root or real.startswith(root.rstrip("/") + "/") for root in self._local_roots)
 
     def _read_local(self, path: str) -> bytes:
+        if "\0" in path:
+            raise ImageUnavailableError(Reason.NOT_FOUND, "no file has a zero byte in its name")
         try:
             with _found(path) as (real, readable, found):
                 if not self._inside(real):
@@ -117,7 +113,7 @@ class ImageSource:
         except FileNotFoundError as error:
             dangling = os.path.islink(path)
             raise ImageUnavailableError(
-                Reason.NOT_FOUND, "a link to nothing" if dangling else "no such file"
+                Reason.NOT_FOUND, "a link to nothing" if dangling else f"no such file{about_missing(path)}"
             ) from error
         except OSError as error:
             raise ImageUnavailableError(Reason.UNREADABLE, error.strerror) from error
@@ -145,20 +141,36 @@ class ImageSource:
     def _read_remote(self, uri: str) -> bytes:
         if not self.allows(uri):
             raise ImageUnavailableError(Reason.OUTSIDE_ALLOWED_ROOTS, "see --allowed-roots")
+        if "?versionId=" in uri and in_one_spelling(uri).startswith("s3:"):
+            # Another object would be read.
+            raise ImageUnavailableError(Reason.UNREADABLE, "the client of S3 cuts a key at ?versionId=")
         try:
             with fsspec.open(uri, "rb") as stream:
                 data: bytes = stream.read(self._max_bytes + 1)
         except FileNotFoundError as error:
-            raise ImageUnavailableError(Reason.NOT_FOUND, "no such object") from error
+            raise ImageUnavailableError(
+                Reason.NOT_FOUND, f"no such object{about_missing(uri.split('://', 1)[1])}"
+            ) from error
         except PermissionError as error:
             raise ImageUnavailableError(Reason.UNREADABLE, error) from error
         except Exception as error:
+            if _about_the_key(error):
+                raise ImageUnavailableError(Reason.UNREADABLE, error) from error
             raise StorageError(f"cannot read {uri}: {error}; run the same command again") from error
         if len(data) > self._max_bytes:
             raise ImageUnavailableError(
                 Reason.TOO_MANY_BYTES, f"more than the {self._max_bytes} bytes that are taken"
             )
         return data
+
+
+def _about_the_key(error: Exception) -> bool:
+    """Tell whether a store's client refuses this one key: trying again cannot help, others can be read."""
+    return (
+        isinstance(error, UnicodeError)
+        or type(error).__name__ == "ParamValidationError"  # botocore's, which is loaded only where S3 is used
+        or (isinstance(error, OSError) and error.errno in _ABOUT_THE_KEY)
+    )
 
 
 class SourceOptions(Protocol):
@@ -173,7 +185,7 @@ class SourceOptions(Protocol):
 def image_source(options: SourceOptions) -> ImageSource:
     """Return a source confined to the allowed roots, else the input folder, else the manifest's folder."""
     roots = [root.strip() for root in options.allowed_roots.split(",") if root.strip()]
-    fallback = options.input or to_uri(options.manifest).rsplit("/", 1)[0]
+    fallback = options.input or folder_of(options.manifest)
     return ImageSource(roots or [fallback], options.max_image_bytes)
 
 
@@ -226,6 +238,7 @@ class InputListing:
             InputNotFoundError: There is no such folder, file or object.
             ConfigurationError: The kind of URI is not known.
         """
+        require_this_machine("--input", self._uri)
         path = local_path(self._uri)
         return self._remote() if path is None else self._local(path)
 
@@ -278,7 +291,9 @@ class InputListing:
         except Exception as error:
             raise StorageError(f"cannot list {self._uri}: {error}; run the same command again") from error
         base = root.rstrip("/")
+        scheme = scheme_of(self._uri)
         for key in found:
-            name = key.removeprefix(base).lstrip("/") or key.rsplit("/", 1)[-1]
+            # One slash parts the input from a name: `in//a.jpg` and `in/a.jpg` are two images.
+            name = key.removeprefix(base).removeprefix("/") or key.rsplit("/", 1)[-1]
             if self._wanted(key.rsplit("/", 1)[-1]):
-                yield name.encode("utf-8", "surrogateescape"), filesystem.unstrip_protocol(key)
+                yield name.encode("utf-8", "surrogateescape"), f"{scheme}://{key.removeprefix('/')}"

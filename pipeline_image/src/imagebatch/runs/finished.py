@@ -47,6 +47,7 @@ class FinishedRun:
     Attributes:
         files: The run's files, each read once.
         listed: Number of images that preprocess listed.
+        carried: The list's columns that are carried into the predictions.
         description: run.json.
         redrives: Finished redrives, oldest first.
     """
@@ -56,6 +57,7 @@ class FinishedRun:
     ) -> None:
         self.files = files
         self.listed = listing.images
+        self.carried = listing.carried
         self.description = description
         self.redrives = overlay.redrives
         self._listing = listing
@@ -70,7 +72,8 @@ class FinishedRun:
             NotProvenError: Files disagree about the images, or differ from what was recorded about them.
         """
         for shard, manifest in enumerate(self._listing.manifests()):
-            yield balanced_ledger(shard, *self._overlay.apply(manifest, self.scores_of(shard)))
+            newest = self._overlay.apply(manifest, self.scores_of(shard))
+            yield balanced_ledger(shard, *newest, self._listing.carried_by(shard))
 
     def scores(self) -> Iterator[pa.Table]:
         """Read every shard's score rows as its scorer wrote them, in the order of image ids."""

@@ -24,6 +24,8 @@ class ShardLedger:
         rejected: The manifest's rows with a reason.
         predicted: Score rows without a reason (SCORES_SCHEMA).
         failed: Score rows with a reason.
+        carried: What the list says about every listed image, by the list's columns; none were asked for
+            where it has no column.
     """
 
     number: int
@@ -31,10 +33,11 @@ class ShardLedger:
     rejected: pa.Table
     predicted: pa.Table
     failed: pa.Table
+    carried: pa.Table
 
 
-def balanced_ledger(shard: int, manifest: pa.Table, scores: pa.Table) -> ShardLedger:
-    """Join a shard's manifest (MANIFEST_SCHEMA) and scores (SCORES_SCHEMA).
+def balanced_ledger(shard: int, manifest: pa.Table, scores: pa.Table, carried: pa.Table) -> ShardLedger:
+    """Join a shard's manifest (MANIFEST_SCHEMA), scores (SCORES_SCHEMA) and carried columns.
 
     Raises:
         NotProvenError: The scores do not hold exactly the accepted images of the manifest.
@@ -53,4 +56,5 @@ def balanced_ledger(shard: int, manifest: pa.Table, scores: pa.Table) -> ShardLe
         rejected=manifest.filter(refused),
         predicted=scores.filter(pc.invert(unscored)),
         failed=scores.filter(unscored),
+        carried=carried,
     )

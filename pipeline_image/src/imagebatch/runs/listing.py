@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from imagebatch.contracts.layout import LISTING, manifest_path
+from imagebatch.contracts.rows import carried_columns
 from imagebatch.errors import ConfigurationError, NotProvenError
 from imagebatch.runs.folder import RunFolder
 from imagebatch.runs.parts import Files, parquet_table
@@ -31,6 +32,7 @@ class Listing:
         self._file = file
         self.shards = int(file.num_row_groups)
         self.images = int(file.metadata.num_rows)
+        self._carried = carried_columns(file.schema_arrow)
 
     def images_in(self, shards: Iterable[int]) -> int:
         """Count the images listed in some shards."""
@@ -58,6 +60,21 @@ class Listing:
         if not manifest["image_id"].equals(self._ids(shard)):
             raise NotProvenError(f"{path} does not hold exactly the images that were listed")
         return manifest
+
+    @property
+    def carried(self) -> list[str]:
+        """Name the columns that the list gives to the result, as it spells them."""
+        return list(self._carried)
+
+    def carried_by(self, shard: int) -> pa.Table:
+        """Read what the list says about a shard's images: its carried columns, in the order of image ids."""
+        if not self._carried:
+            return pa.table({})
+        try:
+            found = self._file.read_row_group(shard, columns=list(self._carried.values()))
+        except (pa.ArrowInvalid, OSError) as error:
+            raise _unreadable(self._files, error) from error
+        return found.select(list(self._carried.values())).rename_columns(self.carried)
 
     def _ids(self, shard: int) -> pa.ChunkedArray:
         try:

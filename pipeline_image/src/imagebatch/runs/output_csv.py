@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import re
 from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from imagebatch.contracts.ids import encode_cell
 from imagebatch.contracts.records import RunDescription
 from imagebatch.runs.ledger import ShardLedger
 
@@ -17,19 +21,33 @@ _DECIMALS = 6
 _FIXED = pa.decimal128(_DECIMALS + 2, _DECIMALS)
 
 
-def prediction_schema(top_k: int, *, class_index: bool = False) -> pa.Schema:
-    """Return names and types of the columns of predictions, in order."""
+_OWN = re.compile(
+    r"image_id|sha256|(label|probability|class|class_index|index)_\d+|model|model_(version|digest)"
+)
+
+
+def prediction_schema(top_k: int, carried: Sequence[str] = (), *, class_index: bool = False) -> pa.Schema:
+    """Return names and types of the columns of predictions in order, those of the list at the end."""
     ranks = range(1, top_k + 1)
     columns = [(name, pa.string()) for name in ("image_id", "sha256")]
     columns += [(f"label_{k}", pa.string()) for k in ranks]
     columns += [(f"probability_{k}", pa.float32()) for k in ranks]
     columns += [(name, pa.string()) for name in ("model", "model_version", "model_digest")]
     columns += [(f"class_index_{k}", pa.int32()) for k in ranks if class_index]
+    columns += [(name, pa.string()) for name in carried]
     return pa.schema(columns)
 
 
+def is_own_column(name: str) -> bool:
+    """Tell whether a name, in small letters, is one of ours for any number of labels."""
+    return _OWN.fullmatch(name) is not None
+
+
 def predictions(ledger: ShardLedger, description: RunDescription) -> pa.Table:
-    """Return a shard's predicted images (`prediction_schema`): probabilities in [0, 1], classes from 0."""
+    """Return a shard's predicted images (`prediction_schema`): probabilities in [0, 1], classes from 0.
+
+    What the list's columns hold comes last, as it stands in the list.
+    """
     rows, model, ranks = ledger.predicted, description.model, range(description.top_k)
     size = rows.num_rows
     columns = [
@@ -41,8 +59,9 @@ def predictions(ledger: ShardLedger, description: RunDescription) -> pa.Table:
     ]
     if description.class_index:
         columns += [_class_indices(rows, rank, model.labels) for rank in ranks]
-    schema = prediction_schema(description.top_k, class_index=description.class_index)
-    return pa.table(columns, schema=schema)
+    carried = _carried(ledger)
+    schema = prediction_schema(description.top_k, carried.column_names, class_index=description.class_index)
+    return pa.table([*columns, *carried.columns], schema=schema)
 
 
 def _class_indices(rows: pa.Table, rank: int, labels: list[str]) -> pa.ChunkedArray:
@@ -50,6 +69,14 @@ def _class_indices(rows: pa.Table, rank: int, labels: list[str]) -> pa.ChunkedAr
     if len(set(labels)) < len(labels):
         return ranked(rows["classes"], rank)
     return pc.index_in(ranked(rows["labels"], rank), value_set=pa.array(labels, pa.string()))
+
+
+def _carried(ledger: ShardLedger) -> pa.Table:
+    """Return what the list says about the predicted images."""
+    if not ledger.carried.num_columns:
+        return ledger.carried
+    predicted = pc.is_in(ledger.manifest["image_id"], ledger.predicted["image_id"].combine_chunks())
+    return ledger.carried.filter(predicted)
 
 
 def failures(ledger: ShardLedger) -> pa.Table:
@@ -67,14 +94,24 @@ def failures(ledger: ShardLedger) -> pa.Table:
 
 def csv_header(columns: Sequence[str]) -> bytes:
     """Return the header line of RFC 4180."""
-    return (",".join(columns) + "\r\n").encode()
+    line = io.StringIO(newline="")
+    csv.writer(line).writerow([encode_cell(name) for name in columns])
+    return line.getvalue().encode()
 
 
-def csv_lines(table: pa.Table) -> bytes:
-    """Return a table's rows as lines of RFC 4180: CRLF, quotes where needed, UTF-8, six decimals."""
+def csv_lines(table: pa.Table, carried: int = 0) -> bytes:
+    """Return a table's rows as lines of RFC 4180: CRLF, quotes where needed, UTF-8, six decimals.
+
+    Args:
+        table: Text columns and floats.
+        carried: How many columns at its end hold what others have written: they are made harmless.
+    """
     if not table.num_rows:
         return b""
-    columns = [_text(column.combine_chunks()) for column in table.columns]
+    columns = [column.combine_chunks() for column in table.columns]
+    for at in range(len(columns) - carried, len(columns)):
+        columns[at] = pa.array([encode_cell(text or "") for text in columns[at].to_pylist()], pa.string())
+    columns = [_text(column) for column in columns]
     lines = pc.binary_join_element_wise(*columns, ",").to_pylist()
     return ("\r\n".join(lines) + "\r\n").encode()
 

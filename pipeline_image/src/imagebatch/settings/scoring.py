@@ -11,8 +11,11 @@ from imagebatch.settings.values import (
     Allowance,
     Bytes,
     Count,
+    Encoding,
     ModelName,
     ModelVersion,
+    Name,
+    Names,
     Number,
     OptionalTime,
     Path,
@@ -34,7 +37,21 @@ class SourceSettings(CommonSettings):
     one_of: ClassVar[tuple[str, ...]] = ("input", "manifest")
 
     input: Uri = Field("", description="Folder, single image or fsspec URI to list.")
-    manifest: Uri = Field("", description="CSV or Parquet file with a column uri and, optionally, image_id.")
+    manifest: Uri = Field(
+        "",
+        description="List of images: CSV, JSON lines, Parquet (a file or folder) or XLSX with a column uri"
+        " and, optionally, image_id; or one name a line.",
+    )
+    uri_column: Name = Field("", description="The list's column that names the images; empty: uri.")
+    id_column: Name = Field("", description="The list's column of ids; empty: image_id, if there is one.")
+    carry: Names = Field(
+        "",
+        description="Comma-separated further columns of the list to carry into the predictions as text; all:"
+        " every one but names and ids; empty: none.",
+    )
+    list_encoding: Encoding = Field(
+        "", description="Encoding of the list, as cp1252; empty: UTF-8, or what its first bytes say."
+    )
     include: Patterns = Field(
         DEFAULT_INCLUDE, min_length=1, description="Comma-separated name patterns to take from a folder."
     )
@@ -73,6 +90,10 @@ class SourceSettings(CommonSettings):
     def _one_source(self) -> SourceSettings:
         if bool(self.input) == bool(self.manifest):
             msg = "give one of --input and --manifest"
+            raise ValueError(msg)
+        of_lists = ("uri_column", "id_column", "carry", "list_encoding")
+        if self.input and (given := [name for name in of_lists if getattr(self, name)]):
+            msg = f"--{given[0].replace('_', '-')} is about a list: give one by --manifest"
             raise ValueError(msg)
         return self
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import AwareDatetime, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints
 
 _NAME = StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
 
@@ -19,6 +19,16 @@ class ValueName:
     """
 
     text: str
+
+
+def _known_encoding(name: str) -> str:
+    if name:
+        try:
+            "".encode(name)
+        except LookupError as error:
+            msg = "no text encoding is known by this name; utf-8, utf-16 and cp1252 are usual"
+            raise ValueError(msg) from error
+    return name
 
 
 RunId = Annotated[str, _NAME, ValueName("NAME")]
@@ -35,6 +45,7 @@ RunsUri = Annotated[
 ]
 HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s?#]+$"), ValueName("URL")]
 OptionalHttpUrl = Annotated[str, StringConstraints(pattern=r"^(https?://[^\s?#]+)?$"), ValueName("URL")]
+Encoding = Annotated[str, AfterValidator(_known_encoding), ValueName("NAME")]
 Patterns = Annotated[str, ValueName("PATTERN,...")]
 Ports = Annotated[str, ValueName("PORT,...")]
 

@@ -64,7 +64,9 @@ def postprocess(settings: PostprocessSettings) -> Certificate:
 
 def _write_tables(finished: FinishedRun, audit: Audit) -> None:
     run, description = finished.files.run, finished.description
-    schema = output_csv.prediction_schema(description.top_k, class_index=description.class_index)
+    schema = output_csv.prediction_schema(
+        description.top_k, finished.carried, class_index=description.class_index
+    )
     with ExitStack() as stack:
         progress = stack.enter_context(Progress("postprocess", finished.listed))
         csv = stack.enter_context(run.publishing(PREDICTIONS_CSV))
@@ -77,7 +79,7 @@ def _write_tables(finished: FinishedRun, audit: Audit) -> None:
         for ledger in finished.ledgers():
             table = output_csv.predictions(ledger, description)
             rows.add(table)
-            csv.write(output_csv.csv_lines(table))
+            csv.write(output_csv.csv_lines(table, len(finished.carried)))
             unpredicted = output_csv.failures(ledger)
             failed.write(output_csv.csv_lines(unpredicted))
             audit.add(ledger)

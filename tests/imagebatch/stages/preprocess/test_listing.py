@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from imagebatch.contracts.rows import LISTING_SCHEMA
 from imagebatch.errors import DataRefusedError
 from imagebatch.stages.preprocess.listing import limited, shards_of, sorted_rows
 
@@ -29,6 +30,6 @@ def test_a_double_id_is_refused(chunk: int) -> None:
 def test_limit_and_shards() -> None:
     """The first rows by id, cut into shards of the size asked for."""
     rows = sorted_rows([(str(number), "u") for number in range(10)])
-    shards = list(shards_of(limited(rows, 7), 3))
+    shards = list(shards_of(limited(rows, 7), 3, LISTING_SCHEMA))
     assert [shard.num_rows for shard in shards] == [3, 3, 1]
     assert shards[2].column(0).to_pylist() == ["6"]

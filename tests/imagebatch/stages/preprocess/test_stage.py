@@ -46,7 +46,8 @@ def test_again_is_the_same_and_other_inputs_are_refused(
     """A retry continues; the same run id for anything else is 78 and says what differs."""
     first = call("preprocess", "--run-id", "r", "--input", images)
     (images / "new.jpg").write_bytes(jpeg(77))
-    assert call("preprocess", "--run-id", "r", "--input", images).last == first.last
+    again = call("preprocess", "--run-id", "r", "--input", images)
+    assert again.last == first.last, again.err
     (tmp_path / "other").mkdir()
     other = call("preprocess", "--run-id", "r", "--input", tmp_path / "other")
     assert (other.code, "started with another input; use a new --run-id" in other.err) == (78, True)
@@ -107,7 +108,7 @@ def test_a_manifest_names_images(call: Call, images: Path, tmp_path: Path, runs:
     [
         ("path\na.jpg\n", "no column uri; it has path"),
         ("uri\na.jpg\na.jpg\n", "image_id a.jpg occurs twice"),
-        ("uri,image_id\na.jpg,\n", "a row without a value"),
+        ("uri,image_id\na.jpg,\n", "line 2: no value in column image_id"),
         ("uri\na.jpg,b.jpg\n", "--manifest"),
     ],
 )

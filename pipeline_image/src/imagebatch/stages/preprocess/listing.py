@@ -15,17 +15,16 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from imagebatch.contracts.rows import LISTING_SCHEMA
 from imagebatch.errors import DataRefusedError
 
-Entry = tuple[str, str]  # image_id, uri
+Entry = tuple[str, ...]  # image_id, uri, then the values that are carried into the result
 
 # Each chunk is one open file while the chunks are merged: 10 million rows make 500.
 CHUNK_ROWS = 20_000
 
 
 def sorted_rows(rows: Iterable[Entry], chunk_rows: int = CHUNK_ROWS) -> Iterator[Entry]:
-    """Sort (image_id, uri) rows by the bytes of the id, spilling to a temporary folder.
+    """Sort rows by the bytes of their first value, the id, spilling to a temporary folder.
 
     Args:
         rows: In any order.
@@ -52,12 +51,12 @@ def limited(rows: Iterator[Entry], limit: int) -> Iterator[Entry]:
     return itertools.islice(rows, limit) if limit else rows
 
 
-def shards_of(rows: Iterable[Entry], shard_size: int) -> Iterator[pa.RecordBatch]:
-    """Cut sorted rows into shards: record batches of LISTING_SCHEMA with at most `shard_size` rows."""
+def shards_of(rows: Iterable[Entry], shard_size: int, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Cut sorted rows into shards: record batches of `listing_schema` with at most `shard_size` rows."""
     source = iter(rows)
     while shard := list(itertools.islice(source, shard_size)):
         columns = [pa.array(column, pa.string()) for column in zip(*shard, strict=True)]
-        yield pa.RecordBatch.from_arrays(columns, schema=LISTING_SCHEMA)
+        yield pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def _spill(path: Path, chunk: list[Entry]) -> None:
@@ -68,8 +67,7 @@ def _spill(path: Path, chunk: list[Entry]) -> None:
 
 def _read_back(lines: Iterable[str]) -> Iterator[Entry]:
     for line in lines:
-        image_id, uri = json.loads(line)
-        yield image_id, uri
+        yield tuple(json.loads(line))
 
 
 def _unique(rows: Iterable[Entry]) -> Iterator[Entry]:

@@ -12,7 +12,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from imagebatch.contracts.layout import manifest_path, rejects_path
-from imagebatch.contracts.rows import MANIFEST_SCHEMA, REJECTS_SCHEMA, ListedRow, ManifestRow
+from imagebatch.contracts.rows import (
+    LISTING_SCHEMA,
+    MANIFEST_SCHEMA,
+    REJECTS_SCHEMA,
+    ListedRow,
+    ManifestRow,
+)
 from imagebatch.inputs.header import inspect
 from imagebatch.inputs.source import ImageSource
 from imagebatch.runs.folder import RunFolder, parquet_bytes
@@ -48,7 +54,7 @@ def write_manifests(
         def begin(shard: int) -> Inspected | None:
             if run.exists(manifest_path(shard)):
                 return None
-            rows = listing.read_row_group(shard).to_pylist()
+            rows = listing.read_row_group(shard, columns=LISTING_SCHEMA.names).to_pylist()
             return [readers.submit(inspected, rows[at : at + _ROWS]) for at in range(0, len(rows), _ROWS)]
 
         try:

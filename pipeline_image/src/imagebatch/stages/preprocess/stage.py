@@ -9,9 +9,10 @@ import pyarrow.parquet as pq
 from imagebatch import __version__
 from imagebatch.contracts.layout import LISTING, PLAN, RUN_JSON
 from imagebatch.contracts.records import ModelPin, Plan, RunDescription
-from imagebatch.contracts.rows import LISTING_SCHEMA
+from imagebatch.contracts.rows import listing_schema
 from imagebatch.errors import ConfigurationError, NothingToDoError, RunMismatchError, one_line
-from imagebatch.inputs.source import ImageSource, image_source, to_uri
+from imagebatch.inputs.names import to_uri
+from imagebatch.inputs.source import ImageSource, image_source
 from imagebatch.log import get_logger
 from imagebatch.model_apis import open_backend
 from imagebatch.model_apis.retry import patiently
@@ -56,7 +57,7 @@ def _require_any(settings: PreprocessSettings, source: ImageSource) -> None:
     requested = RequestedImages(settings, source)
     if settings.allowed_roots and not source.allows(to_uri(requested.name)):
         raise ConfigurationError(f"{requested.name} is outside the allowed roots ({settings.allowed_roots})")
-    if next(iter(requested), None) is None:
+    if not requested.any():
         raise _nothing(requested)
 
 
@@ -91,8 +92,9 @@ def _claim(run: RunFolder, description: RunDescription) -> None:
     if run.create(RUN_JSON, (description.model_dump_json(indent=2) + "\n").encode()):
         return
     found = RunDescription.model_validate_json(run.read(RUN_JSON))
-    asked = [name for name in RunDescription.model_fields if name != "code_version"]
-    different = [name for name in asked if getattr(found, name) != getattr(description, name)]
+    # What run.json leaves out, such as the engine and options that are off, says nothing about the run.
+    before, now = (d.model_dump(exclude={"code_version"}) for d in (found, description))
+    different = [name for name in sorted(before | now) if before.get(name) != now.get(name)]
     if different:
         raise RunMismatchError(
             f"run {description.run_id} was started with another {', '.join(different)}; use a new --run-id"
@@ -101,11 +103,12 @@ def _claim(run: RunFolder, description: RunDescription) -> None:
 
 def _list_input(run: RunFolder, description: RunDescription, requested: RequestedImages) -> None:
     rows = limited(sorted_rows(requested), description.limit)
+    schema = listing_schema(requested.carried())
     listed = 0
     try:
         with run.publishing(LISTING, exclusive=True) as stream:
-            with pq.ParquetWriter(stream, LISTING_SCHEMA, compression="zstd") as writer:
-                for shard in shards_of(rows, description.shard_size):
+            with pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+                for shard in shards_of(rows, description.shard_size, schema):
                     writer.write_batch(shard)
                     listed += shard.num_rows
             if not listed:

@@ -1,0 +1,147 @@
+"""What a name means: a path or URI as somebody gave it, and where a name in a list lies.
+
+A local image is named by a `file://` URI whose path is percent-encoded, so that every name a file system
+allows fits. Names in object stores are taken as they are: there `%20` is three characters of a key.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+from imagebatch.errors import ConfigurationError
+from imagebatch.inputs.web import SCHEMES
+
+# Two letters at least: `C:/photos` is no URI.
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+# One store under several names, as its client says them.
+_ALIASES = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
+_THIS_MACHINE = ("", "localhost")
+# Parameters by which storages sign an address; who has such an address can read what it names.
+_SIGNED = re.compile(
+    r"[?&;](x-(amz|goog|oss|cos|obs|ms)-[a-z-]+|sig|signature|token|[a-z_-]*(token|secret|password|api_?key)"
+    r"|awsaccesskeyid|googleaccessid|key-pair-id|policy|hdnea|auth|hmac|jwt)=",
+    re.IGNORECASE,
+)
+_DRIVE = re.compile(r"(?:^|/)[A-Za-z]:(?:/|\\|$)")
+
+
+def to_uri(path_or_uri: str) -> str:
+    """Return a local path as a `file://` URI; any other URI as it is."""
+    if scheme_of(path_or_uri):
+        return path_or_uri
+    return _file_uri(os.path.abspath(path_or_uri))
+
+
+def scheme_of(uri: str) -> str:
+    """Return a URI's scheme in small letters; empty for a path."""
+    found = _SCHEME.match(uri)
+    return found[1].lower() if found else ""
+
+
+def in_one_spelling(uri: str) -> str:
+    """Return a URI with the usual name of its store: `s3a://` and `s3://` are one."""
+    scheme = scheme_of(uri)
+    return f"{_ALIASES.get(scheme, scheme)}{uri[len(scheme) :]}"
+
+
+def local_path(uri: str) -> str | None:
+    """Return the path of a `file://` URI, or None for any other kind."""
+    if scheme_of(uri) != "file":
+        return None
+    _, slash, path = uri[len("file://") :].partition("/")
+    return os.fsdecode(unquote_to_bytes(slash + path))
+
+
+def other_machine(uri: str) -> str:
+    """Return the machine that a `file://` URI names, if it is not this one; else nothing."""
+    host = uri[len("file://") :].partition("/")[0] if scheme_of(uri) == "file" else ""
+    return "" if host.lower() in _THIS_MACHINE else host
+
+
+def require_this_machine(flag: str, uri: str) -> None:
+    """Refuse a `file://` URI of another machine.
+
+    Raises:
+        ConfigurationError: It names one; most often a slash is missing.
+    """
+    if host := other_machine(uri):
+        raise ConfigurationError(
+            f"{flag} {uri}: names the machine {host}; a file here has three slashes, file:///data/x"
+        )
+
+
+def is_web(uri: str) -> bool:
+    """Tell whether a URI names something on a web server."""
+    return uri.lower().startswith(SCHEMES)
+
+
+def folder_of(path_or_uri: str) -> str:
+    """Return the URI of the folder in which a file lies, or a folder that is a list itself."""
+    uri = to_uri(path_or_uri)
+    scheme, rest = uri[: len(scheme_of(uri)) + 3], uri[len(scheme_of(uri)) + 3 :]
+    return scheme + rest.rstrip("/").rpartition("/")[0]
+
+
+def resolved(name: str, folder: str) -> str:
+    """Return the URI of a name in a list.
+
+    A URI is itself, an absolute path a file of this machine, and anything else lies below, beside or above
+    the list's folder, as every other tool would read it: the system follows `..` on a disk, and in a store
+    it takes one part of the key away. Nothing is decoded but `file://` URIs.
+
+    Args:
+        name: As it stands in the list.
+        folder: URI of the folder that the list lies in.
+    """
+    if scheme_of(name):
+        return name
+    if name[:6].lower() == "file:/":  # as Java writes it
+        return f"file://{name[5:]}"
+    if name.startswith("/"):
+        return _file_uri(name)
+    path = local_path(folder)
+    return _in_store(folder, name) if path is None else _file_uri(f"{path.rstrip('/')}/{name}")
+
+
+def public_name(uri: str) -> str:
+    """Return a URI without what may be a secret: query, fragment and login of a web address or signed URI."""
+    if not is_web(uri) and not (scheme_of(uri) not in {"", "file"} and _SIGNED.search(uri)):
+        return uri
+    scheme, rest = uri.split("://", 1)
+    place, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
+    return f"{scheme}://{place.rpartition('@')[2]}{slash}{path}"
+
+
+def is_signed(text: str) -> bool:
+    """Tell whether a text is an address that carries its own permission."""
+    return is_web(text) and (bool(_SIGNED.search(text)) or "@" in text.split("://", 1)[1].partition("/")[0])
+
+
+def about_missing(name: str) -> str:
+    """Say why there may be no file or object of this name; empty if nothing is odd about it."""
+    if "\\" in name or _DRIVE.search(name):
+        return "; it reads like a path of Windows: write / between folders, and where this machine has it"
+    if any(part != part.strip() for part in name.split("/")):
+        return "; the name begins or ends with a space"
+    if name.startswith("~") or "/~" in name:
+        return "; ~ is not your home folder here: write it out"
+    return ""
+
+
+def _file_uri(path: str) -> str:
+    # Only the system knows where `..` leads, for the folder before it may be a link.
+    plain = path if ".." in path.split("/") else os.path.normpath(path)
+    return "file://" + quote_from_bytes(os.fsencode(plain))
+
+
+def _in_store(folder: str, name: str) -> str:
+    scheme, rest = folder.split("://", 1)
+    bucket, *parts = rest.split("/")
+    for part in name.split("/"):
+        if part == ".." and parts and parts[-1] != "..":
+            parts.pop()
+        elif part != ".":
+            parts.append(part)  # a `..` that leads out of the bucket stays, and is refused when it is read
+    return f"{scheme}://{'/'.join([bucket, *parts])}"
