@@ -12,7 +12,8 @@ from typing import Any
 from airflow.sdk import DAG, Param, get_current_context, task
 from airflow.timetables.trigger import CronTriggerTimetable
 from imagebatch_dags.notifiers import Notice, notify
-from imagebatch_dags.stage import maintenance, stage_run_id
+from imagebatch_dags.run_name import run_folder
+from imagebatch_dags.stage import maintenance
 
 ORPHANS = """
 Stops and removes containers of stages that work for nobody: a later attempt has taken over, or their task or
@@ -85,7 +86,7 @@ def _dag(dag_id: str, cron: str, **arguments: Any) -> DAG:
         max_active_runs=1,
         tags=["imagebatch", "maintenance"],
         default_args={"owner": "imagebatch", "execution_timeout": timedelta(hours=2)},
-        user_defined_macros={"stage_run_id": stage_run_id},
+        user_defined_macros={"run_folder": run_folder},
         **arguments,
     )
 

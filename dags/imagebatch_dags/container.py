@@ -62,7 +62,7 @@ def stage_container() -> dict[str, Any]:
             INSTALLATION: installation(),
             DAG: "{{ dag.dag_id }}",
             DAG_RUN: "{{ dag_run.run_id }}",
-            RUN: "{{ stage_run_id(dag_run.run_id) }}",
+            RUN: "{{ run_folder(dag_run, ti) }}",
             TASK: "{{ ti.task_id }}",
             MAP_INDEX: "{{ ti.map_index }}",
             ATTEMPT: "{{ ti.try_number }}",

@@ -13,7 +13,8 @@ from croniter import croniter
 from imagebatch_dags.alerts import deadlines
 from imagebatch_dags.links import ReportLink, ResultLink
 from imagebatch_dags.pipeline import Pipeline
-from imagebatch_dags.stage import mapped_stage, stage, stage_run_id
+from imagebatch_dags.run_name import FIRST, run_folder
+from imagebatch_dags.stage import mapped_stage, stage
 
 POOL = "model_api"  # airflow/pools.json: requests of all DAGs to the model server, in slots
 MAY_BE_EMPTY = ["null", "string"]  # the form refuses an empty field of type string alone
@@ -33,7 +34,7 @@ Scores every image of an input with a served model and writes `predictions.csv`.
 | `report` | one page about the run; red where it could not be made, which the run survives |
 | `finished` | does nothing: its state, and the run's with it, is that of `postprocess` |
 
-The run's folder is named after the Airflow run id, with `-` for characters outside `A-Z a-z 0-9 . _ -`.
+The run's folder is named after the DAG and Airflow's run id: it is the `run_id` of the result of `preprocess`.
 Clearing a task and running it again continues where it stopped. Exit codes 2, 65 and 78 fail at once; others
 are retried.
 """
@@ -66,7 +67,7 @@ def build_dag(pipeline: Pipeline) -> DAG:
         )
         or None,
         user_defined_macros={
-            "stage_run_id": stage_run_id,
+            "run_folder": run_folder,
             "deadline_of": deadline_of,
             "next_run": partial(next_run_of, pipeline.schedule),
         },
@@ -108,7 +109,7 @@ def next_run_of(cron: str, dag_run: Any) -> str:
 
 def _tasks(pipeline: Pipeline) -> None:
     preprocess = stage(
-        "preprocess",
+        FIRST,
         [
             "preprocess",
             "--{{ 'manifest' if params.manifest else 'input' }}={{ params.manifest or params.input }}",

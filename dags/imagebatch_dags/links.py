@@ -7,7 +7,7 @@ from urllib.parse import quote
 from airflow.configuration import conf
 from airflow.sdk import BaseOperatorLink
 
-from imagebatch_dags.stage import stage_run_id
+from imagebatch_dags.run_name import run_name
 
 
 class ResultLink(BaseOperatorLink):
@@ -20,11 +20,11 @@ class ResultLink(BaseOperatorLink):
     name = "Result"
     page = ""
 
-    def get_link(self, operator: Any, *, ti_key: Any) -> str:  # noqa: ARG002 - the interface is Airflow's
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
         """Build the address, once the task has ended.
 
         Args:
-            operator: the task.
+            operator: the task, whose result names the folder that it has worked in.
             ti_key: its instance: `dag_id`, `run_id`, `task_id`.
 
         Returns:
@@ -32,7 +32,8 @@ class ResultLink(BaseOperatorLink):
         """
         template = os.environ.get("IMAGEBATCH_RESULTS_URL")
         if template:
-            folder = template.replace("{run}", stage_run_id(ti_key.run_id))
+            worked_in = (getattr(operator, "result", None) or {}).get("run_id")
+            folder = template.replace("{run}", str(worked_in or run_name(ti_key.dag_id, ti_key.run_id)))
             return folder + self.page if folder.endswith("/") else folder
         base = conf.get("api", "base_url", fallback="").rstrip("/")
         run = quote(ti_key.run_id, safe="")

@@ -4,15 +4,12 @@
 (a container of the pipeline image). The command, the settings and the meaning of the exit codes are the same.
 """
 
-import hashlib
 import os
-import re
 from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import BaseOperator
 
-LONGEST_RUN_ID = 128  # docs/reference/protocol.md
 # Settings about this installation, not about one run: every stage gets those that are set.
 INSTALLATION = (
     "IMAGEBATCH_RUNS_URI",
@@ -49,24 +46,6 @@ RETRIES: dict[str, Any] = {
 def inputs() -> str:
     """Give the folder of the inputs, as a stage sees it."""
     return os.environ.get("IMAGEBATCH_INPUTS", "/data/inputs")
-
-
-def stage_run_id(dag_run_id: str) -> str:
-    """Make a run's folder name out of Airflow's run id.
-
-    Args:
-        dag_run_id: such as `manual__2026-01-31T02:00:00+00:00`.
-
-    Returns:
-        The same with every character outside `[A-Za-z0-9._-]` as `-`, and with `r` in front where it would
-        not begin with a letter or digit; beyond 128 characters, cut and made unique again by a digest.
-    """
-    name = re.sub(r"[^A-Za-z0-9._-]", "-", dag_run_id)
-    name = name if re.match("[A-Za-z0-9]", name) else f"r{name}"
-    if len(name) <= LONGEST_RUN_ID:
-        return name
-    digest = hashlib.sha256(dag_run_id.encode()).hexdigest()[:16]
-    return f"{name[: LONGEST_RUN_ID - 17]}-{digest}"
 
 
 def stage(task_id: str, command: list[str], **kwargs: Any) -> BaseOperator:
@@ -122,7 +101,7 @@ def maintenance(task_id: str, command: list[str], **kwargs: Any) -> BaseOperator
 
 
 def _with_run(command: list[str]) -> list[str]:
-    return [*command, "--run-id={{ stage_run_id(dag_run.run_id) }}"]
+    return [*command, "--run-id={{ run_folder(dag_run, ti) }}"]
 
 
 def _operator() -> tuple[type[BaseOperator], dict[str, Any]]:

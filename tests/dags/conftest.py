@@ -13,6 +13,7 @@ from typing import Any
 
 import docker
 import pytest
+from hypothesis import settings
 
 from tests.dags import engine
 
@@ -29,6 +30,10 @@ os.environ |= {
 }
 SETTINGS_FILE = Path(HOME.name, "imagebatch.env")
 SETTINGS_FILE.write_text("IMAGEBATCH_PACK_SIZE=48\n")
+# As tests/imagebatch/conftest.py has them, in the other environment.
+settings.register_profile("steady", deadline=None, derandomize=True, max_examples=100)
+settings.register_profile("thorough", settings.get_profile("steady"), max_examples=500)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
 CLI = ROOT / "pipeline_image" / ".venv" / "bin" / "imagebatch"
 
 
@@ -82,17 +87,33 @@ def default_dag(installation: dict[str, str]) -> Iterator[Any]:
     return build_dag(Pipeline(dag_id="batch", input="/data/inputs/cells"))
 
 
-def context_of(task: Any, **params: Any) -> dict[str, Any]:
-    """Build as much of a task's context as its templates read."""
+def dag_run_of(dag_id: str, **more: Any) -> SimpleNamespace:
+    """Build what a task sees of its run: last night's, on time, unless told otherwise."""
+    due = datetime(2026, 1, 31, 2, tzinfo=UTC)
+    run = {
+        "dag_id": dag_id,
+        "run_id": "scheduled__2026-01-31T02:00:00+00:00",
+        "run_type": "scheduled",
+        "run_after": due,
+        "logical_date": due,
+        "start_date": due,
+        "clear_number": 0,
+        "conf": {},
+    }
+    return SimpleNamespace(**run | more)
+
+
+def context_of(
+    task: Any, *, dag_run: SimpleNamespace | None = None, result: Any = None, **params: Any
+) -> dict[str, Any]:
+    """Build as much of a task's context as its templates read; `result` is that of the first task."""
     defaults = {name: param.value for name, param in task.dag.params.items()}
     return {
         "params": defaults | params,
         "dag": task.dag,
         "task": task,
-        "dag_run": SimpleNamespace(
-            run_id="manual__2026-01-31T02:00:00+00:00", run_after=datetime(2026, 1, 31, 2, tzinfo=UTC)
-        ),
-        "ti": SimpleNamespace(task_id=task.task_id, map_index=-1, try_number=2),
+        "dag_run": dag_run or dag_run_of(task.dag.dag_id),
+        "ti": SimpleNamespace(task_id=task.task_id, map_index=-1, try_number=2, xcom_pull=lambda **_: result),
         **task.dag.user_defined_macros,
         "outlet_events": {},
     }

@@ -12,6 +12,7 @@ from imagebatch_dags.pipeline import Pipeline
 
 CLI = Path(__file__).resolve().parents[2] / "pipeline_image" / ".venv" / "bin" / "imagebatch"
 STAGES = ["preprocess", "check_manifest", "score", "check_predictions", "postprocess", "report"]
+FOLDER = "batch.-scheduled__2026-01-31T02.3A00.3A00.2B00.3A00"
 MAINTENANCE = Path(__file__).resolve().parents[2] / "dags" / "imagebatch_maintenance.py"
 
 
@@ -57,13 +58,40 @@ def test_both_operators_render_the_same_commands(
             "--pack-size=128",
             "--in-flight=3",
             "--deadline=2026-01-31T03:00:00+00:00",
-            "--run-id=manual__2026-01-31T02-00-00-00-00",
+            f"--run-id={FOLDER}",
             "--shard=12",
         ],
         {name: value for name, value in installation.items() if name != "IMAGEBATCH_BIN"}
         # What metrics say about the run: its DAG, and when the next one is due.
         | {"IMAGEBATCH_PIPELINE": "batch", "IMAGEBATCH_NEXT_RUN": "2026-02-01T02:00:00+00:00"},
     )
+
+
+def test_two_dags_of_one_clock_time_work_in_two_folders(
+    operator: str, installation: dict[str, str], context: Any
+) -> None:
+    """A copy of a pipeline's file is another DAG: its nights have the same ids, and folders of their own."""
+    assert installation
+    seen = []
+    for name in ("nightly", "nightly-copy"):
+        dag = build_dag(Pipeline(dag_id=name, input="/data/x"))
+        commands = [rendered(dag.task_dict[task], context)[0] for task in STAGES]
+        folders = {part for command in commands for part in command if part.startswith("--run-id=")}
+        assert len(folders) == 1, operator
+        seen.append(folders.pop())
+    assert seen[0] != seen[1]
+
+
+def test_a_run_from_before_goes_on_in_its_folder(operator: str, default_dag: Any, context: Any) -> None:
+    """Tasks of a run whose first task named another folder are given that one, their label too."""
+    task = default_dag.task_dict["postprocess"]
+    task.render_template_fields(
+        context(task, result={"run_id": "scheduled__2026-01-30", "stage": "preprocess"})
+    )
+    assert "--run-id=scheduled__2026-01-30" in task.arguments
+    assert (
+        getattr(task, "labels", {}).get("imagebatch.run", "scheduled__2026-01-30") == "scheduled__2026-01-30"
+    ), operator
 
 
 def test_the_parser_would_notice_a_wrong_command() -> None:
@@ -109,8 +137,8 @@ def test_a_container_is_labelled_with_its_run_task_and_attempt(
     assert task.labels == {
         "imagebatch.installation": "imagebatch",
         "imagebatch.dag": "batch",
-        "imagebatch.dag-run": "manual__2026-01-31T02:00:00+00:00",
-        "imagebatch.run": "manual__2026-01-31T02-00-00-00-00",
+        "imagebatch.dag-run": "scheduled__2026-01-31T02:00:00+00:00",
+        "imagebatch.run": FOLDER,
         "imagebatch.task": "preprocess",
         "imagebatch.map-index": "-1",
         "imagebatch.attempt": "2",

@@ -18,7 +18,7 @@ Stage = Callable[..., DockerStageOperator]
 LABELS = {
     "imagebatch.dag": "batch",
     "imagebatch.dag-run": "manual__2026-01-31T02:00:00+00:00",
-    "imagebatch.run": "manual__2026-01-31T02-00-00-00-00",
+    "imagebatch.run": "batch.-manual__2026-01-31T02.3A00.3A00.2B00.3A00",
     "imagebatch.task": "score",
     "imagebatch.map-index": "3",
     "imagebatch.attempt": "2",

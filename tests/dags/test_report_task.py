@@ -72,9 +72,16 @@ def test_the_report_is_linked_where_results_are(
 ) -> None:
     """Where a file server is named the button leads to the page in the run's folder."""
     monkeypatch.setenv("IMAGEBATCH_RESULTS_URL", template)
-    folder = "https://files.example/manual__2026-01-31T02-00-00-00-00/"
+    folder = "https://files.example/batch.-manual__2026-01-31T02.3A00.3A00.2B00.3A00/"
     assert ResultLink().get_link(None, ti_key=TI) == folder + result
     assert ReportLink().get_link(None, ti_key=TI) == folder + report
+
+
+def test_the_link_leads_to_where_the_task_has_worked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that began under an older version has its files under another name."""
+    monkeypatch.setenv("IMAGEBATCH_RESULTS_URL", "https://files.example/{run}/output/")
+    done = SimpleNamespace(result={"run_id": "manual__1", "stage": "report"})
+    assert ReportLink().get_link(done, ti_key=TI) == "https://files.example/manual__1/output/report.html"
 
 
 def test_without_a_file_server_the_link_leads_to_the_path(default_dag: Any) -> None:

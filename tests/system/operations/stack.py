@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from tools.airflow_api import ENDED, AirflowApi, AirflowError, Run
 from tools.compose import stack as compose_stack
@@ -184,8 +185,8 @@ class Stack(compose_stack.Stack):
 
 
 def folder_name(run: str) -> str:
-    """Name a run's folder (dags/imagebatch_dags/stage.py, for the ids that occur here)."""
-    return "".join(char if char.isalnum() or char in "._-" else "-" for char in run)
+    """Name a run's folder (dags/imagebatch_dags/run_name.py, for the ids that occur here)."""
+    return f"{DAG}.-{quote(run).replace('.', '%2E').replace('%', '.')}"
 
 
 @contextmanager
