@@ -165,7 +165,7 @@ class ImageSource:
 
 
 def _about_the_key(error: Exception) -> bool:
-    """Tell whether a store's client refuses this one key: trying again cannot help, others can be read."""
+    """Tell whether a store's client refuses this one key: others can be read, and trying again is vain."""
     return (
         isinstance(error, UnicodeError)
         or type(error).__name__ == "ParamValidationError"  # botocore's, which is loaded only where S3 is used

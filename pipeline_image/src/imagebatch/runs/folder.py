@@ -26,6 +26,8 @@ from typing_extensions import override
 
 from imagebatch.errors import ConfigurationError, ImagebatchError, StorageError
 
+_NOT_IMPLEMENTED = 501
+
 
 class RunFolder(ABC):
     """The files of one run, by path relative to the run's folder."""
@@ -263,6 +265,7 @@ class FsspecRunFolder(RunFolder):
         self._fs = filesystem
         self._root = root
         self.uri = uri
+        self._proven = False
 
     def _path(self, path: str) -> str:
         return f"{self._root}/{path}"
@@ -288,11 +291,14 @@ class FsspecRunFolder(RunFolder):
         with _translated("list", self._path(folder)):
             self._fs.invalidate_cache()
             found: Any = self._fs.find(self._path(folder))
-        return sorted(str(file).removeprefix(f"{self._root}/") for file in found)
+        names = (str(file).removeprefix(f"{self._root}/") for file in found)
+        return sorted(name for name in names if not name.endswith(".tmp"))
 
     @override
     @contextlib.contextmanager
     def publishing(self, path: str, *, exclusive: bool = False) -> Iterator[IO[bytes]]:
+        if exclusive and not self._proven:
+            self._prove_conditional_writes()
         # Closing a remote file publishes it even after an error, so the pieces are gathered locally first.
         with tempfile.NamedTemporaryFile(prefix="imagebatch-") as stream:
             yield stream.file
@@ -302,6 +308,37 @@ class FsspecRunFolder(RunFolder):
                     self._create(Path(stream.name), self._path(path))
                 else:
                     self._fs.put_file(stream.name, self._path(path), mode="overwrite")
+
+    def _prove_conditional_writes(self) -> None:
+        """Create an object twice: a store that lets the second one through would let two runs share an id.
+
+        Raises:
+            ConfigurationError: The store ignores the condition, or does not know it.
+            StorageError: It cannot be written to.
+        """
+        probe = self._path(f".probe-{uuid.uuid4().hex}.tmp")
+        with _translated("write", probe), tempfile.NamedTemporaryFile(prefix="imagebatch-") as stream:
+            for content in (b"first", b"second"):
+                stream.seek(0)
+                stream.truncate()
+                stream.write(content)
+                stream.flush()
+                try:
+                    self._create(Path(stream.name), probe)
+                except FileExistsError:
+                    self._proven = content == b"second"
+                except Exception as error:
+                    if not _not_known(error):
+                        raise
+                    break
+            with contextlib.suppress(FileNotFoundError, PermissionError):  # it may be forbidden to remove
+                self._fs.rm_file(probe)
+        if not self._proven:
+            raise ConfigurationError(
+                f"the store of {self.uri} does not keep conditional writes (If-None-Match): two runs of one"
+                " id could write into one folder, unnoticed; keep runs on a disk, or in a store that does, as"
+                " S3, GCS, Azure, MinIO, Ceph and SeaweedFS"
+            )
 
     def _create(self, source: Path, target: str) -> None:
         """Put an object unless there is one.
@@ -331,6 +368,17 @@ def _already_there(error: BaseException | None) -> bool:
     while error is not None:
         reply = getattr(error, "response", None) or {}
         if isinstance(error, FileExistsError) or reply.get("Error", {}).get("Code") == "PreconditionFailed":
+            return True
+        error = error.__cause__
+    return False
+
+
+def _not_known(error: BaseException | None) -> bool:
+    """Tell whether a store says that it does not know conditional writes."""
+    while error is not None:
+        reply = getattr(error, "response", None) or {}
+        status = reply.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        if isinstance(error, NotImplementedError) or status == _NOT_IMPLEMENTED:
             return True
         error = error.__cause__
     return False
