@@ -30,6 +30,7 @@ SUITES = {
         "monitoring": "monitoring",
     },
     "e2e": {
+        "imagebatch/inputs/test_left_out.py": "pipeline_image",
         "imagebatch/stages/score/test_storms.py": "pipeline_image",
         "system/endurance": "pipeline_image",
         "system/demo": "airflow",

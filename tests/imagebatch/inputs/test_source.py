@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from imagebatch.contracts.records import Reason
+from imagebatch.contracts.records import LeftOut, Reason
 from imagebatch.errors import InputNotFoundError
 from imagebatch.inputs import source
 from imagebatch.inputs.source import ImageSource, InputListing, to_uri
@@ -21,6 +21,21 @@ def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr(source, "_NO_LINK", os.O_NOFOLLOW)
 
 
+def found(
+    folder: Path | str, include: str = "*.jpg", roots: tuple[Path, ...] = ()
+) -> tuple[set[bytes], dict[bytes, LeftOut]]:
+    """Names of the listed files, and reasons of the others."""
+    others: list[tuple[bytes, LeftOut]] = []
+    source = ImageSource([str(root) for root in roots] or [str(folder)], 1000)
+    listing = InputListing(
+        str(folder), include.split(","), source, lambda name, reason: others.append((name, reason))
+    )
+    names = [name for name, _ in listing]
+    assert len(names) == len(set(names))
+    assert len(others) == len(dict(others))
+    return set(names), dict(others)
+
+
 def listed(folder: Path, *roots: Path) -> dict[bytes, str]:
     source = ImageSource([str(root) for root in roots or (folder,)], 1000)
     return dict(InputListing(str(folder), ["*.jpg"], source))
@@ -32,14 +47,14 @@ def refusal(source: ImageSource, path: Path) -> Reason:
     return caught.value.reason
 
 
-def test_lists_matching_names_below_and_counts_the_others(tmp_path: Path) -> None:
-    """Sub-folders are entered, patterns ignore case, other files are counted."""
+def test_lists_matching_names_below_and_tells_of_the_others(tmp_path: Path) -> None:
+    """Sub-folders are entered, patterns ignore case, other files are left out with a reason."""
     (tmp_path / "a" / "b").mkdir(parents=True)
     for name in ("x.jpg", "a/Y.JPG", "a/b/z.jpg", "notes.txt", "a/labels.csv"):
         (tmp_path / name).write_bytes(b"1")
-    listing = InputListing(str(tmp_path), ["*.jpg"], ImageSource([str(tmp_path)], 10))
-    assert {name for name, _ in listing} == {b"x.jpg", b"a/Y.JPG", b"a/b/z.jpg"}
-    assert listing.ignored == 2
+    names, others = found(tmp_path)
+    assert names == {b"x.jpg", b"a/Y.JPG", b"a/b/z.jpg"}
+    assert others == dict.fromkeys([b"notes.txt", b"a/labels.csv"], LeftOut.NO_IMAGE_SUFFIX)
 
 
 def test_names_survive_byte_for_byte(tmp_path: Path) -> None:
@@ -76,6 +91,43 @@ def test_linked_folders_are_entered_inside_the_roots_only(tmp_path: Path) -> Non
     (inside / "real" / "loop").symlink_to(inside)
     assert set(listed(inside)) == {b"real/x.jpg", b"linked", b"real/loop"}
     assert set(listed(inside, inside, outside)) == {b"real/x.jpg", b"linked/y.jpg", b"real/loop"}
+
+
+def test_a_link_that_leads_to_itself_is_one_file(tmp_path: Path) -> None:
+    """With an image's name it will be rejected, with another it is left out; nothing else is disturbed."""
+    (tmp_path / "x.jpg").write_bytes(b"1")
+    for name in ("loop", "loop.jpg"):
+        (tmp_path / name).symlink_to(name)
+    (tmp_path / "there.jpg").symlink_to("back.jpg")
+    (tmp_path / "back.jpg").symlink_to("there.jpg")
+    assert found(tmp_path) == (
+        {b"x.jpg", b"loop.jpg", b"there.jpg", b"back.jpg"},
+        {b"loop": LeftOut.NOT_A_FILE},
+    )
+    source = ImageSource([str(tmp_path)], 10)
+    assert refusal(source, tmp_path / "loop.jpg") is Reason.UNREADABLE
+    with pytest.raises(InputNotFoundError, match="Too many levels of symbolic links"):
+        found(tmp_path / "loop")
+
+
+def test_where_a_link_leads_is_told_of_links_inside_only(tmp_path: Path) -> None:
+    """Whoever sees the folder sees its links; a list must not find out what lies elsewhere."""
+    inside, outside = tmp_path / "in", tmp_path / "out"
+    for folder in (inside, outside):
+        folder.mkdir()
+    (outside / "target").write_bytes(b"1")
+    for link in (inside / "x.jpg", outside / "y.jpg"):
+        link.symlink_to(outside / "target")
+    source = ImageSource([str(inside)], 10)
+    details = []
+    for link in (inside / "x.jpg", outside / "y.jpg"):
+        with pytest.raises(ImageUnavailableError) as caught:
+            source.read(to_uri(str(link)))
+        details.append(caught.value.detail)
+    assert details == [
+        f"links to {outside}/target; see --allowed-roots",
+        "leads outside; see --allowed-roots",
+    ]
 
 
 def test_refusals(tmp_path: Path) -> None:

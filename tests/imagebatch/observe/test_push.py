@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from imagebatch.contracts.records import LeftOut
 from imagebatch.observe import metrics, push
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -83,6 +84,8 @@ def test_a_run_shows_its_counts_its_reasons_and_its_success(
 ) -> None:
     """What a gateway holds after a run agrees with its certificate, and says when the next run is due."""
     (images / "bad.jpg").write_bytes(b"")
+    for name in ("notes.txt", "b/notes.txt"):
+        (images / name).write_bytes(b"")
     begun = time.time()
     more = ("--next-run", "2030-01-01T02:00:00Z", "--deadline", "2030-01-01T00:00:00Z")
     assert call("run", "--run-id", "a", "--input", images, *more).code == 0
@@ -92,6 +95,9 @@ def test_a_run_shows_its_counts_its_reasons_and_its_success(
     reasons = gateway.groups["/metrics/job/imagebatch/pipeline/nightly"]
     unpredicted = {dict(k[1])["reason"]: v for k, v in reasons.items() if "without_prediction" in k[0]}
     assert {reason for reason, count in unpredicted.items() if count} == {"empty"}
+    left_out = {dict(k[1])["reason"]: v for k, v in reasons.items() if "files_left_out" in k[0]}
+    assert {reason: count for reason, count in left_out.items() if count} == {"no_image_suffix": 2}
+    assert set(left_out) == set(LeftOut)
     assert (
         begun <= gateway.value("pipeline/nightly", "imagebatch_last_success_timestamp_seconds") <= time.time()
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from imagebatch import settings
+from imagebatch.contracts.account import account
 from imagebatch.contracts.layout import CERTIFICATE, PREDICTIONS_CSV
 
 
@@ -34,7 +35,8 @@ def _plain(_: Any, result: Any) -> dict[str, Any]:
 
 
 def _plan(_: Any, result: Any) -> dict[str, Any]:
-    return dict(result)
+    outcomes = {"accepted": result.accepted, "rejected": result.rejected}
+    return dict(result) | {"account": account(outcomes, result.left_out)}
 
 
 def _scores(_: Any, result: Any) -> dict[str, Any]:
@@ -53,7 +55,8 @@ def _certificate(asked: Any, result: Any) -> dict[str, Any]:
     paths = {"predictions": f"{base}/{PREDICTIONS_CSV}", "certificate": f"{base}/{CERTIFICATE}"}
     model = {"model": result.model.name, "model_version": result.model.version}
     model["model_digest"] = result.model.digest
-    return {**result.counts.model_dump(), "balanced": result.balanced, **model, **paths}
+    told = {"left_out": result.left_out, "account": result.account}
+    return {**result.counts.model_dump(), **told, "balanced": result.balanced, **model, **paths}
 
 
 _STAGES = "Stages of a run, in their order"

@@ -10,6 +10,7 @@ from imagebatch.runs import output_csv
 from imagebatch.runs.certificate import Audit, Certificate, recorded_certificate
 from imagebatch.runs.finished import FinishedRun, open_finished
 from imagebatch.runs.folder import open_run
+from imagebatch.runs.left_out import counted_again, require_same_table
 from imagebatch.runs.proofs import HashedStream
 from imagebatch.settings import VerifySettings
 
@@ -29,8 +30,10 @@ def verify(settings: VerifySettings) -> Certificate:
     with open_finished(run) as finished:
         audit = Audit(finished)
         different = _read_once(finished, audit)
+        audit.add_left_out(counted_again(finished.files, finished.left_out))
         certificate = audit.certificate()
-    _compare(recorded, certificate)
+        _compare(recorded, certificate)
+        require_same_table(finished.files, finished.left_out)
     if different:
         raise NotProvenError(different[0])
     return certificate

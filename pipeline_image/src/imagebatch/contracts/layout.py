@@ -8,6 +8,7 @@ PLAN = "manifest/_DONE.json"
 PREDICTIONS_CSV = "output/predictions.csv"
 PREDICTIONS_PARQUET = "output/predictions.parquet"
 FAILURES_CSV = "output/failures.csv"
+LEFT_OUT_CSV = "output/left_out.csv"
 CERTIFICATE = "output/certificate.json"
 REPORT = "output/report.html"
 IMAGE_SAMPLE = "quality/images.parquet"
@@ -30,6 +31,11 @@ def manifest_path(shard: int) -> str:
 def rejects_path(shard: int) -> str:
     """Return the path of a shard's rejects inside the run."""
     return f"rejects/shard-{shard:05d}.parquet"
+
+
+def left_out_path(attempt: str) -> str:
+    """Return the path of the names that an attempt at listing left out; the listing says which one counts."""
+    return f"left_out/names-{attempt}.csv"
 
 
 def scores_folder(shard: int) -> str:

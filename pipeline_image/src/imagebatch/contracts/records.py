@@ -35,6 +35,21 @@ class Reason(StrEnum):
     QUARANTINED = "quarantined"
 
 
+class LeftOut(StrEnum):
+    """Why a file of the input is not among the listed images: the fixed list."""
+
+    NO_IMAGE_SUFFIX = "no_image_suffix"  # its suffix is none that an image of a known format has
+    NOT_INCLUDED = "not_included"  # an image's suffix, but not one of --include
+    SIDE_FILE = "side_file"  # what file systems and programs keep beside the files of people
+    HIDDEN = "hidden"  # its name, or that of a folder on the way, begins with a dot
+    NOT_A_FILE = "not_a_file"  # a FIFO, a socket, a link to nothing, without an image's suffix
+    BEYOND_LIMIT = "beyond_limit"  # an image, but not among the first --limit
+
+
+# Files by reason and, within a reason, by suffix.
+LeftOutCounts = dict[str, dict[str, int]]
+
+
 class ModelPin(BaseModel):
     """The model that a run is made with; every answer must carry this digest.
 
@@ -58,7 +73,10 @@ class ModelPin(BaseModel):
 
 
 class RunDescription(BaseModel):
-    """run.json: what was asked. Written once, by the first attempt of preprocess."""
+    """run.json: what was asked. Written by the first attempt of preprocess.
+
+    `left_out` is the one thing in it that was found, not asked: files of the input that are not listed.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -84,6 +102,7 @@ class RunDescription(BaseModel):
     # Left out where it is off, so that run.json stays what it was.
     class_index: bool = Field(default=False, exclude_if=operator.not_)
     model: ModelPin
+    left_out: LeftOutCounts = {}
 
 
 class Plan(BaseModel):
@@ -95,6 +114,7 @@ class Plan(BaseModel):
     accepted: int
     rejected: int
     shards: int
+    left_out: LeftOutCounts = {}
 
 
 class DonePart(BaseModel):
@@ -105,6 +125,20 @@ class DonePart(BaseModel):
     path: str
     sha256: str
     rows: int
+
+
+class LeftOutRecord(BaseModel):
+    """In the metadata of listing.parquet: the files of the input that are not listed.
+
+    Attributes:
+        counts: Files by reason and suffix.
+        names: The file that names them, with its number of rows; None where nothing was left out.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    counts: LeftOutCounts
+    names: DonePart | None
 
 
 class ShardDone(BaseModel):

@@ -27,6 +27,7 @@ class RunSummary(BaseModel):
         model: Name, version and digest.
         listed: Number of images; `predicted`, `failed` and `rejected` count images too.
         reasons: Images without a prediction, by reason.
+        left_out: Files of the input that were not listed.
         seconds: Wall clock of all stages, pauses between them left out.
         cpu_seconds: CPU time of the stages' processes, without the model server's.
         images_per_second: While scoring.
@@ -53,6 +54,7 @@ class RunSummary(BaseModel):
     failed: int
     rejected: int
     reasons: dict[str, int]
+    left_out: int = 0
     seconds: float | None = None
     cpu_seconds: float | None = None
     images_per_second: float | None = None

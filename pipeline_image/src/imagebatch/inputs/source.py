@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fnmatch
 import os
 import stat
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 import fsspec
 
-from imagebatch.contracts.records import Reason
+from imagebatch.contracts.records import LeftOut, Reason
 from imagebatch.errors import ConfigurationError, InputNotFoundError, StorageError
+from imagebatch.inputs.left_out import NameFilter, is_snapshot
 from imagebatch.inputs.names import (
     about_missing,
     folder_of,
@@ -33,6 +35,26 @@ _HELD = "/proc/self/fd" if hasattr(os, "O_PATH") and os.path.isdir("/proc/self/f
 _NO_LINK = 0 if _HELD else os.O_NOFOLLOW
 # What a store's client says of a single key that it cannot ask for, however well the store is.
 _ABOUT_THE_KEY = {errno.EINVAL, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENOTSUP}
+
+# Errors that are the storage's and not the file's: the next try may succeed. A network share that went away
+# and came back gives the first few.
+_PASSING = frozenset(
+    {
+        *(
+            errno.EIO,
+            errno.ESTALE,
+            errno.ETIMEDOUT,
+            errno.ENOTCONN,
+            errno.EREMOTEIO,
+            errno.ENOLCK,
+            errno.EBUSY,
+        ),
+        *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ECONNRESET),
+        *(errno.ENOMEM, errno.ENOBUFS, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.EINTR),
+    }
+)
+_BY_NAME = (LeftOut.NO_IMAGE_SUFFIX, LeftOut.NOT_INCLUDED)
+_PAUSES = (0.1, 0.5, 1.5)  # seconds before a local file is tried again
 
 
 class ImageSource:
@@ -95,12 +117,19 @@ class ImageSource:
     def _read_local(self, path: str) -> bytes:
         if "\0" in path:
             raise ImageUnavailableError(Reason.NOT_FOUND, "no file has a zero byte in its name")
+        for pause in _PAUSES:
+            with contextlib.suppress(StorageError):
+                return self._read_local_once(path)
+            time.sleep(pause)
+        return self._read_local_once(path)
+
+    def _read_local_once(self, path: str) -> bytes:
         try:
             with _found(path) as (real, readable, found):
                 if not self._inside(real):
-                    raise ImageUnavailableError(
-                        Reason.OUTSIDE_ALLOWED_ROOTS, "leads outside; see --allowed-roots"
-                    )
+                    # Where a link that lies inside leads to may be told; what a list names elsewhere may not.
+                    where = f"links to {real}" if self._inside(os.path.abspath(path)) else "leads outside"
+                    raise ImageUnavailableError(Reason.OUTSIDE_ALLOWED_ROOTS, f"{where}; see --allowed-roots")
                 self._require_regular(found)
                 # Not blocking, in case the name has become a FIFO since.
                 descriptor = os.open(readable, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | _NO_LINK)
@@ -116,6 +145,8 @@ class ImageSource:
                 Reason.NOT_FOUND, "a link to nothing" if dangling else f"no such file{about_missing(path)}"
             ) from error
         except OSError as error:
+            if error.errno in _PASSING:
+                raise _storage_failed("read", path, error) from error
             raise ImageUnavailableError(Reason.UNREADABLE, error.strerror) from error
 
     def _content(self, descriptor: int, size: int) -> bytes:
@@ -208,28 +239,69 @@ def _found(path: str) -> Iterator[tuple[str, str, os.stat_result]]:
         os.close(held)
 
 
+def _storage_failed(verb: str, path: str, error: OSError) -> StorageError:
+    return StorageError(
+        f"cannot {verb} {path}: {error.strerror}; check the disk or share and run the same command again"
+    )
+
+
 def _kind(mode: int) -> str:
     kinds = {stat.S_IFDIR: "folder", stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}
     return kinds.get(stat.S_IFMT(mode), "device")
 
 
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """A folder on the way down.
+
+    Attributes:
+        path: As it was reached.
+        real: The same with links followed.
+        above: The one that it was reached from.
+        left_out: Why nothing in it is taken, if that is so.
+    """
+
+    path: str
+    real: str
+    above: _Folder | None = None
+    left_out: LeftOut | None = None
+
+    def leads_back(self, real: str) -> bool:
+        """Tell whether a folder is this one or one above it: to enter it would never end."""
+        folder: _Folder | None = self
+        while folder and folder.real != real:
+            folder = folder.above
+        return folder is not None
+
+
+def _forget(name: bytes, reason: LeftOut) -> None:
+    """Take no note of a file that is left out."""
+
+
 class InputListing:
     """Lists an input: a folder (with what is below it), one image, or any fsspec URI.
 
+    Every file is either yielded or left out, which is told with its reason. An input that is one file is
+    taken whatever its name.
+
     Args:
         uri: What to list.
-        include: Name patterns (`*.jpg`), compared without regard to case.
+        include: Name patterns (`*.jpg`), compared without regard to case; see `NameFilter`.
         source: Decides whether a linked folder may be entered.
-
-    Attributes:
-        ignored: Files passed over because their name matches no pattern; counted while listing.
+        left_out: Is told of every other file: its name relative to the input, and why.
     """
 
-    def __init__(self, uri: str, include: list[str], source: ImageSource) -> None:
+    def __init__(
+        self,
+        uri: str,
+        include: list[str],
+        source: ImageSource,
+        left_out: Callable[[bytes, LeftOut], None] = _forget,
+    ) -> None:
         self._uri = to_uri(uri)
-        self._include = [pattern.strip().lower() for pattern in include if pattern.strip()]
+        self._names = NameFilter(include)
         self._source = source
-        self.ignored = 0
+        self._left_out = left_out
 
     def __iter__(self) -> Iterator[tuple[bytes, str]]:
         """Yield (name relative to the input, URI), in no particular order.
@@ -237,20 +309,18 @@ class InputListing:
         Raises:
             InputNotFoundError: There is no such folder, file or object.
             ConfigurationError: The kind of URI is not known.
+            StorageError: The storage itself failed; trying again may help.
         """
         require_this_machine("--input", self._uri)
         path = local_path(self._uri)
         return self._remote() if path is None else self._local(path)
 
-    def _wanted(self, name: str) -> bool:
-        wanted = any(fnmatch.fnmatchcase(name.lower(), pattern) for pattern in self._include)
-        self.ignored += not wanted
-        return wanted
-
     def _local(self, path: str) -> Iterator[tuple[bytes, str]]:
         try:
             status = os.stat(path)
         except OSError as error:
+            if error.errno in _PASSING:
+                raise _storage_failed("read", path, error) from error
             raise InputNotFoundError(f"--input {path}: {error.strerror}; give an existing folder") from error
         if not stat.S_ISDIR(status.st_mode):
             yield os.fsencode(os.path.basename(path)), to_uri(path)
@@ -258,26 +328,56 @@ class InputListing:
         base = path.rstrip("/") + "/"
         if not os.access(path, os.R_OK | os.X_OK):
             raise InputNotFoundError(f"--input {path}: not readable; give this user read access")
-        for found in self._walk(path, (os.path.realpath(path),)):
-            yield os.fsencode(found[len(base) :]), to_uri(found)
+        for found, reason in self._walk(path):
+            name = os.fsencode(found[len(base) :])
+            if reason:
+                self._left_out(name, reason)
+            else:
+                yield name, to_uri(found)
 
-    def _walk(self, folder: str, above: tuple[str, ...]) -> Iterator[str]:
-        try:
-            entries = list(os.scandir(folder))
-        except OSError:
-            yield folder  # becomes a reject, so that what lies below is not lost in silence
+    def _walk(self, root: str) -> Iterator[tuple[str, LeftOut | None]]:
+        """Yield every file below a folder, and why it is left out if it is.
+
+        Folders wait in a list, for they may lie deeper than Python can call.
+        """
+        waiting = [_Folder(root, os.path.realpath(root))]
+        while waiting:
+            folder = waiting.pop()
+            try:
+                with os.scandir(folder.path) as entries:
+                    for entry in entries:
+                        yield from self._entry(entry, folder, waiting)
+            except OSError as error:
+                if error.errno in _PASSING:
+                    raise _storage_failed("list", folder.path, error) from error
+                if folder.path == root:
+                    raise InputNotFoundError(f"--input {root}: {error.strerror}") from error
+                # Becomes a reject, so that what lies below is not lost in silence.
+                yield folder.path, folder.left_out
+
+    def _entry(
+        self, entry: os.DirEntry[str], folder: _Folder, waiting: list[_Folder]
+    ) -> Iterator[tuple[str, LeftOut | None]]:
+        linked = entry.is_symlink()
+        if not linked and entry.is_dir(follow_symlinks=False):
+            reason = folder.left_out or self._names.of_folder(entry.name)
+            if reason and is_snapshot(entry.name):
+                yield f"{entry.path}/", reason
+            else:
+                waiting.append(_Folder(entry.path, os.path.join(folder.real, entry.name), folder, reason))
             return
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from self._walk(entry.path, (*above, f"{above[-1]}/{entry.name}"))
-            elif entry.is_symlink() and entry.is_dir():
-                real = os.path.realpath(entry.path)
-                if real in above or not self._source.allows_path(real):
-                    yield entry.path  # a loop or a way out of the roots: a reject, not silently left out
-                else:
-                    yield from self._walk(entry.path, (*above, real))
-            elif self._wanted(entry.name):
-                yield entry.path
+        if linked and os.path.isdir(entry.path):  # false, not an error, for a link that leads to itself
+            reason = folder.left_out or self._names.of_folder(entry.name)
+            real = os.path.realpath(entry.path)
+            if reason or folder.leads_back(real) or not self._source.allows_path(real):
+                yield entry.path, reason  # a loop or a way out of the roots: a reject, unless left out anyhow
+            else:
+                waiting.append(_Folder(entry.path, real, folder))
+            return
+        reason = folder.left_out or self._names.of_file(entry.name)
+        if reason in _BY_NAME and not os.path.isfile(entry.path):
+            reason = LeftOut.NOT_A_FILE
+        yield entry.path, reason
 
     def _remote(self) -> Iterator[tuple[bytes, str]]:
         try:
@@ -295,5 +395,8 @@ class InputListing:
         for key in found:
             # One slash parts the input from a name: `in//a.jpg` and `in/a.jpg` are two images.
             name = key.removeprefix(base).removeprefix("/") or key.rsplit("/", 1)[-1]
-            if self._wanted(key.rsplit("/", 1)[-1]):
-                yield name.encode("utf-8", "surrogateescape"), f"{scheme}://{key.removeprefix('/')}"
+            encoded = name.encode("utf-8", "surrogateescape")
+            if found != [base] and (reason := self._names.of_key(name)):
+                self._left_out(encoded, reason)
+            else:
+                yield encoded, f"{scheme}://{key.removeprefix('/')}"

@@ -62,6 +62,7 @@ RUN_IMAGES = _gauge(
     "run_images", "Images by outcome: listed, accepted, rejected, predicted, failed.", "outcome"
 )
 RUN_UNPREDICTED = _gauge("run_images_without_prediction", "Images rejected or failed, by reason.", "reason")
+RUN_LEFT_OUT = _gauge("run_files_left_out", "Files of the input that are not listed, by reason.", "reason")
 RUN_MODEL = _gauge(
     "run_model_info",
     "1; its labels say which model answers.",
@@ -112,7 +113,16 @@ SCORING = {
     Metric.CACHED: _counter("scoring_cached_images", "Images answered out of the cache."),
 }
 
-RUN_FAMILIES = (RUN_START, RUN_DEADLINE, RUN_IMAGES, RUN_UNPREDICTED, RUN_MODEL, LAST_SUCCESS, NEXT_RUN)
+RUN_FAMILIES = (
+    RUN_START,
+    RUN_DEADLINE,
+    RUN_IMAGES,
+    RUN_UNPREDICTED,
+    RUN_LEFT_OUT,
+    RUN_MODEL,
+    LAST_SUCCESS,
+    NEXT_RUN,
+)
 STAGE_FAMILIES = (
     STAGE_START,
     STAGE_END,

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 
-from imagebatch.contracts.records import ModelPin, Plan, Reason
+from imagebatch.contracts.records import LeftOut, LeftOutCounts, ModelPin, Plan, Reason
 from imagebatch.errors import ImagebatchError
 from imagebatch.observe import metrics
 from imagebatch.observe.cpu import tree_cpu_seconds
@@ -78,15 +78,27 @@ class StageMetrics:
         """Show what preprocess found."""
         for outcome in ("listed", "accepted", "rejected"):
             self.show(metrics.RUN_IMAGES, getattr(plan, outcome), outcome)
+        self._left_out(plan.left_out)
         self.show(metrics.RUN_MODEL, 1, model.name, model.version, model.digest, backend, model.engine)
 
-    def certified(self, counts: dict[str, int], reasons: dict[str, int]) -> None:
-        """Show that the run has its certificate: images by outcome, and by reason where there is none."""
+    def certified(self, counts: dict[str, int], reasons: dict[str, int], left_out: LeftOutCounts) -> None:
+        """Show that the run has its certificate.
+
+        Args:
+            counts: Images by outcome.
+            reasons: Images without a prediction, by reason.
+            left_out: Files that were not listed, by reason and suffix.
+        """
         for outcome, images in {**counts, "accepted": counts["listed"] - counts["rejected"]}.items():
             self.show(metrics.RUN_IMAGES, images, outcome)
         for reason in Reason:  # all of them, so that a reason of the run before goes back to 0
             self.show(metrics.RUN_UNPREDICTED, reasons.get(reason.value, 0), reason.value)
+        self._left_out(left_out)
         self.show(metrics.LAST_SUCCESS, time.time())
+
+    def _left_out(self, counts: LeftOutCounts) -> None:
+        for reason in LeftOut:
+            self.show(metrics.RUN_LEFT_OUT, sum(counts.get(reason.value, {}).values()), reason.value)
 
     def due(self, family: Family, when: datetime | None) -> None:
         """Show a time to come, if there is one."""

@@ -1,5 +1,7 @@
 """The certificate: proof that every listed image was predicted, failed or rejected, each exactly once.
 
+It also counts the files of the input that were not listed, and proves the table that names them.
+
 It is made by counting the run's own files, never from counters that a stage kept, and can be made again at
 any time.
 """
@@ -12,9 +14,10 @@ from collections import Counter
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
+from imagebatch.contracts.account import account
 from imagebatch.contracts.ids import sha256_hex
 from imagebatch.contracts.layout import CERTIFICATE, SUCCESS
-from imagebatch.contracts.records import PROTOCOL_VERSION, ModelPin, RedriveDone
+from imagebatch.contracts.records import PROTOCOL_VERSION, LeftOutCounts, ModelPin, RedriveDone
 from imagebatch.errors import ConfigurationError, NotProvenError
 from imagebatch.runs.finished import FinishedRun
 from imagebatch.runs.folder import RunFolder
@@ -39,7 +42,11 @@ class Counts(BaseModel):
 
 
 class Certificate(BaseModel):
-    """output/certificate.json; `cached` of the predicted images were not asked about in this run."""
+    """output/certificate.json.
+
+    `cached` of the predicted images were not asked about in this run. `left_out` counts the files of the
+    input that are not among the listed ones, by reason and suffix.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,10 +56,21 @@ class Certificate(BaseModel):
     counts: Counts
     balanced: bool
     reasons: dict[str, int]
+    left_out: LeftOutCounts = {}
     input_digest: str
     cached: int = 0
     redrives: list[RedriveDone]
     files: list[FileProof]
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        """Listed images by what became of them."""
+        return self.counts.model_dump(exclude={"listed"})
+
+    @property
+    def account(self) -> str:
+        """One sentence about every file of the input: `24 files: 2 predicted, 22 left out: 6 HEIC, …`."""
+        return account(self.outcomes, self.left_out)
 
 
 class Audit:
@@ -66,6 +84,7 @@ class Audit:
         self._finished = finished
         self._predicted = self._failed = self._rejected = 0
         self._reasons: Counter[str] = Counter()
+        self._left_out: LeftOutCounts = {}
         self._digest = hashlib.sha256()
 
     def add(self, ledger: ShardLedger) -> None:
@@ -76,6 +95,10 @@ class Audit:
         for table in (ledger.rejected, ledger.failed):
             self._reasons.update(table["reason"].to_pylist())
         self._digest.update(_input_lines(ledger.manifest))
+
+    def add_left_out(self, counts: LeftOutCounts) -> None:
+        """Take the counts of the files that were not listed, made from their table."""
+        self._left_out = counts
 
     def certificate(self) -> Certificate:
         """Make the certificate of what was added.
@@ -99,6 +122,7 @@ class Audit:
             counts=counts,
             balanced=counts.balanced,
             reasons=dict(sorted(self._reasons.items())),
+            left_out=self._left_out,
             input_digest=f"sha256:{self._digest.hexdigest()}",
             cached=self._finished.cached,
             redrives=self._finished.redrives,

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from imagebatch.contracts.layout import (
     FAILURES_CSV,
+    LEFT_OUT_CSV,
     LISTING,
     PLAN,
     PREDICTIONS_CSV,
@@ -49,6 +50,7 @@ class FinishedRun:
         listed: Number of images that preprocess listed.
         carried: The list's columns that are carried into the predictions.
         description: run.json.
+        left_out: Files of the input that were not listed; None in runs of a version that did not say.
         redrives: Finished redrives, oldest first.
     """
 
@@ -59,6 +61,7 @@ class FinishedRun:
         self.listed = listing.images
         self.carried = listing.carried
         self.description = description
+        self.left_out = listing.left_out
         self.redrives = overlay.redrives
         self._listing = listing
         self._overlay = overlay
@@ -110,9 +113,11 @@ class FinishedRun:
             for redrive in self.redrives
             for path in (redrive_done_path(redrive.number), redrive.manifest.path, redrive.scores.path)
         ]
+        left_out = self.left_out.names if self.left_out else None
         return [
             RUN_JSON,
             LISTING,
+            *([left_out.path, LEFT_OUT_CSV] if left_out else []),
             PLAN,
             *(path(shard) for path in (manifest_path, rejects_path, done_path) for shard in shards),
             *parts,

@@ -9,10 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from imagebatch.contracts.layout import LISTING, manifest_path
+from imagebatch.contracts.records import LeftOutRecord
 from imagebatch.contracts.rows import carried_columns
 from imagebatch.errors import ConfigurationError, NotProvenError
 from imagebatch.runs.folder import RunFolder
 from imagebatch.runs.parts import Files, parquet_table
+
+_LEFT_OUT = "imagebatch.left_out"
 
 
 class Listing:
@@ -25,6 +28,7 @@ class Listing:
     Attributes:
         shards: Number of shards that preprocess planned.
         images: Number of images that it listed.
+        left_out: The files of the input that it did not list; None in runs of a version that did not say.
     """
 
     def __init__(self, files: Files, file: pq.ParquetFile) -> None:
@@ -33,6 +37,7 @@ class Listing:
         self.shards = int(file.num_row_groups)
         self.images = int(file.metadata.num_rows)
         self._carried = carried_columns(file.schema_arrow)
+        self.left_out = left_out_record(file)
 
     def images_in(self, shards: Iterable[int]) -> int:
         """Count the images listed in some shards."""
@@ -81,6 +86,24 @@ class Listing:
             return self._file.read_row_group(shard, columns=["image_id"])["image_id"]
         except (pa.ArrowInvalid, OSError) as error:
             raise _unreadable(self._files, error) from error
+
+
+def left_out_metadata(record: LeftOutRecord) -> dict[str, str]:
+    """Return what a listing's metadata says about the files that are not in it."""
+    return {_LEFT_OUT: record.model_dump_json()}
+
+
+def left_out_record(file: pq.ParquetFile) -> LeftOutRecord | None:
+    """Read what `left_out_metadata` wrote; None if nothing did.
+
+    Raises:
+        NotProvenError: It is something else.
+    """
+    data = (file.metadata.metadata or {}).get(_LEFT_OUT.encode())
+    try:
+        return None if data is None else LeftOutRecord.model_validate_json(data)
+    except ValueError as error:
+        raise NotProvenError(f"{LISTING} is not what preprocess wrote: {error}") from error
 
 
 def _unreadable(files: Files, error: Exception) -> NotProvenError:

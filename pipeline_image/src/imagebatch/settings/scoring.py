@@ -26,7 +26,10 @@ from imagebatch.settings.values import (
     Uris,
 )
 
-DEFAULT_INCLUDE = "*.jpg,*.jpeg,*.png,*.webp,*.bmp,*.tif,*.tiff,*.gif"
+IMAGES = "images"  # in --include: every suffix of the formats that are read
+DEFAULT_INCLUDE = IMAGES
+# Defaults of earlier versions: a run that was begun with one is continued.
+EARLIER_INCLUDES = ("*.jpg,*.jpeg,*.png,*.webp,*.bmp,*.tif,*.tiff,*.gif",)
 MOST_PER_PACK = 1024
 MOST_IN_FLIGHT = 256
 
@@ -53,7 +56,11 @@ class SourceSettings(CommonSettings):
         "", description="Encoding of the list, as cp1252; empty: UTF-8, or what its first bytes say."
     )
     include: Patterns = Field(
-        DEFAULT_INCLUDE, min_length=1, description="Comma-separated name patterns to take from a folder."
+        DEFAULT_INCLUDE,
+        min_length=1,
+        description="Comma-separated name patterns to take from a folder; images: the suffixes of all formats"
+        " that are read; *: every file. Side files of systems and programs are never taken, hidden ones only"
+        " if a pattern begins with a dot.",
     )
     shard_size: Count = Field(512, ge=1, le=100_000, description="Images per shard.")
     limit: Count = Field(0, ge=0, description="Take only the first N images by id; 0 takes all.")

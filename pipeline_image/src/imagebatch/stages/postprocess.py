@@ -15,12 +15,14 @@ from imagebatch.contracts.layout import (
     CERTIFICATE,
     EMBEDDINGS,
     FAILURES_CSV,
+    LEFT_OUT_CSV,
     PREDICTIONS_CSV,
     PREDICTIONS_PARQUET,
     REPORT,
     SUCCESS,
     redrive_done_path,
 )
+from imagebatch.contracts.records import LeftOutCounts
 from imagebatch.contracts.rows import EMBEDDINGS_SCHEMA
 from imagebatch.errors import RunHeldError
 from imagebatch.log import get_logger
@@ -30,6 +32,7 @@ from imagebatch.runs import output_csv
 from imagebatch.runs.certificate import Audit, Certificate
 from imagebatch.runs.finished import FinishedRun, open_finished
 from imagebatch.runs.folder import open_run, parquet_bytes
+from imagebatch.runs.left_out import counted_again
 from imagebatch.settings import PostprocessSettings
 
 log = get_logger()
@@ -53,13 +56,26 @@ def postprocess(settings: PostprocessSettings) -> Certificate:
             run.remove(REPORT)  # it shows what was before
         audit = Audit(finished)
         _write_tables(finished, audit)
+        audit.add_left_out(_write_left_out(finished))
         certificate = audit.certificate()
     data = (certificate.model_dump_json(indent=1) + "\n").encode()
     run.write(CERTIFICATE, data)
     run.write(SUCCESS, f"{sha256_hex(data)}\n".encode())
-    current().metrics.certified(certificate.counts.model_dump(), certificate.reasons)
-    log.info("run certified", **certificate.counts.model_dump(), predictions=f"{run.uri}/{PREDICTIONS_CSV}")
+    current().metrics.certified(certificate.counts.model_dump(), certificate.reasons, certificate.left_out)
+    log.info(
+        "run certified",
+        **certificate.counts.model_dump(),
+        said=certificate.account,
+        predictions=f"{run.uri}/{PREDICTIONS_CSV}",
+    )
     return certificate
+
+
+def _write_left_out(finished: FinishedRun) -> LeftOutCounts:
+    if finished.left_out is None or finished.left_out.names is None:
+        return {}
+    with finished.files.run.publishing(LEFT_OUT_CSV) as stream:
+        return counted_again(finished.files, finished.left_out, stream)
 
 
 def _write_tables(finished: FinishedRun, audit: Audit) -> None:

@@ -20,6 +20,7 @@ def test_every_listed_image_has_one_manifest_row(call: Call, images: Path, runs:
     outcome = call("preprocess", "--run-id", "r", "--input", images, "--shard-size", 15)
     assert outcome.last == {
         "run_id": "r", "stage": "preprocess", "listed": 40, "accepted": 40, "rejected": 0, "shards": 3,
+        "left_out": {}, "account": "40 files: 40 accepted",
     }  # fmt: skip
     tables = [pq.read_table(runs / f"r/manifest/shard-{shard:05}.parquet") for shard in range(3)]
     rows = [row for table in tables for row in table.to_pylist()]
@@ -67,7 +68,7 @@ def test_inputs_that_cannot_be(call: Call, images: Path, tmp_path: Path, runs: P
             78,
             "nothing: No such file or directory; give an existing folder",
         ),
-        (("--input", empty), 99, "no image in"),
+        (("--input", empty), 99, "(1 left out: 1 TXT: readme.txt; see --include)"),
         (("--input", images, "--model", "unheard-of"), 78, "does not serve unheard-of"),
         (("--input", "nosuch://bucket"), 78, "--input nosuch://bucket"),
         (("--manifest", tmp_path / "nothing.csv"), 78, "nothing.csv: no such file"),

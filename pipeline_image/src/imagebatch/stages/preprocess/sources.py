@@ -12,6 +12,7 @@ from imagebatch.inputs.source import ImageSource, InputListing
 from imagebatch.settings import InputSettings
 from imagebatch.stages.preprocess.listing import Entry
 from imagebatch.stages.preprocess.lists import ImageList, asked_columns
+from imagebatch.stages.preprocess.sorter import LeftOutFiles
 
 
 class RequestedImages:
@@ -20,6 +21,7 @@ class RequestedImages:
     Args:
         settings: Input or manifest, and the name patterns.
         source: Decides what may be read.
+        left_out: Gets the files of a folder or bucket that are not asked for, while they are listed.
 
     Attributes:
         name: The input or manifest, as it was given.
@@ -28,14 +30,14 @@ class RequestedImages:
         ConfigurationError: It is on a web server.
     """
 
-    def __init__(self, settings: InputSettings, source: ImageSource) -> None:
+    def __init__(self, settings: InputSettings, source: ImageSource, left_out: LeftOutFiles) -> None:
         self.name = settings.input or settings.manifest
         if is_web(self.name):
             raise ConfigurationError(
                 f"{self.name} cannot be listed: name a web server's images in a local --manifest,"
                 " and the server in --allowed-roots"
             )
-        self._listing = InputListing(settings.input, settings.include.split(","), source)
+        self._listing = InputListing(settings.input, settings.include.split(","), source, left_out.add_file)
         asked = asked_columns(settings.uri_column, settings.id_column, settings.carry)
         self._list = (
             ImageList(settings.manifest, asked, settings.list_encoding, source) if settings.manifest else None
@@ -59,8 +61,3 @@ class RequestedImages:
     def carried(self) -> list[str]:
         """Name the list's columns that are carried into the result."""
         return self._list.carried() if self._list else []
-
-    @property
-    def ignored(self) -> int:
-        """Files passed over so far because their name matches no pattern."""
-        return self._listing.ignored

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import uuid
 from collections import Counter
 
 import pyarrow.parquet as pq
 
 from imagebatch import __version__
+from imagebatch.contracts.account import account, in_words
 from imagebatch.contracts.layout import LISTING, PLAN, RUN_JSON
-from imagebatch.contracts.records import ModelPin, Plan, RunDescription
+from imagebatch.contracts.records import (
+    LeftOut,
+    LeftOutCounts,
+    LeftOutRecord,
+    ModelPin,
+    Plan,
+    RunDescription,
+)
 from imagebatch.contracts.rows import listing_schema
 from imagebatch.errors import ConfigurationError, NothingToDoError, RunMismatchError, one_line
 from imagebatch.inputs.names import to_uri
@@ -19,12 +28,18 @@ from imagebatch.model_apis.retry import patiently
 from imagebatch.observe.progress import Progress
 from imagebatch.observe.stage import current, observed
 from imagebatch.runs.folder import RunFolder, open_run
+from imagebatch.runs.left_out import Tally, suffix_of, write_left_out
+from imagebatch.runs.listing import left_out_metadata, left_out_record
 from imagebatch.settings import PreprocessSettings
+from imagebatch.settings.scoring import DEFAULT_INCLUDE, EARLIER_INCLUDES
 from imagebatch.stages.preprocess.listing import limited, shards_of, sorted_rows
 from imagebatch.stages.preprocess.manifests import write_manifests
+from imagebatch.stages.preprocess.sorter import LeftOutFiles
 from imagebatch.stages.preprocess.sources import RequestedImages
 
 log = get_logger()
+
+_NAMED = 3  # files that an error names
 
 
 @observed("preprocess")
@@ -49,20 +64,34 @@ def preprocess(settings: PreprocessSettings) -> Plan:
     if listed:
         _claim(run, description)
     else:
-        _list_input(run, description, RequestedImages(settings, source))
+        with LeftOutFiles() as left_out:
+            _list_input(run, description, RequestedImages(settings, source, left_out), left_out)
     return _inspect_all(run, description, source)
 
 
 def _require_any(settings: PreprocessSettings, source: ImageSource) -> None:
-    requested = RequestedImages(settings, source)
-    if settings.allowed_roots and not source.allows(to_uri(requested.name)):
-        raise ConfigurationError(f"{requested.name} is outside the allowed roots ({settings.allowed_roots})")
-    if not requested.any():
-        raise _nothing(requested)
+    with LeftOutFiles() as left_out:
+        requested = RequestedImages(settings, source, left_out)
+        if settings.allowed_roots and not source.allows(to_uri(requested.name)):
+            raise ConfigurationError(
+                f"{requested.name} is outside the allowed roots ({settings.allowed_roots})"
+            )
+        if not requested.any():
+            raise _nothing(requested.name, left_out)
 
 
-def _nothing(requested: RequestedImages) -> NothingToDoError:
-    return NothingToDoError(f"no image in {requested.name} ({requested.ignored} other files); see --include")
+def _nothing(name: str, left_out: LeftOutFiles) -> NothingToDoError:
+    """Say that there is no image, and what there is instead."""
+    tally = Tally()
+    some: list[str] = []
+    for file, reason in left_out.sorted():
+        tally.add(reason, suffix_of(file))
+        if len(some) < _NAMED:
+            some.append(file)
+    found = (
+        f" ({in_words(tally.counts())}: {', '.join(some)}; see --include)" if some else " and no other file"
+    )
+    return NothingToDoError(f"no image in {name}{found}")
 
 
 def _description(settings: PreprocessSettings) -> RunDescription:
@@ -71,9 +100,8 @@ def _description(settings: PreprocessSettings) -> RunDescription:
     log.info("model pinned", model=pin.name, version=pin.version, digest=pin.digest, labels=len(pin.labels))
     _warn_of_twins(pin)
     asked = settings.model_dump(include=set(RunDescription.model_fields) - {"model"})
-    return RunDescription(
-        **asked | {"top_k": min(settings.top_k, len(pin.labels))}, code_version=__version__, model=pin
-    )
+    asked["top_k"] = min(settings.top_k, len(pin.labels))
+    return RunDescription(**asked, code_version=__version__, model=pin)
 
 
 def _warn_of_twins(pin: ModelPin) -> None:
@@ -89,11 +117,13 @@ def _warn_of_twins(pin: ModelPin) -> None:
 
 def _claim(run: RunFolder, description: RunDescription) -> None:
     """Write run.json, or check that the existing one asks for the same."""
-    if run.create(RUN_JSON, (description.model_dump_json(indent=2) + "\n").encode()):
+    if run.create(RUN_JSON, _as_json(description)):
         return
     found = RunDescription.model_validate_json(run.read(RUN_JSON))
+    if found.include in EARLIER_INCLUDES and description.include == DEFAULT_INCLUDE:
+        description = description.model_copy(update={"include": found.include})
     # What run.json leaves out, such as the engine and options that are off, says nothing about the run.
-    before, now = (d.model_dump(exclude={"code_version"}) for d in (found, description))
+    before, now = (d.model_dump(exclude={"code_version", "left_out"}) for d in (found, description))
     different = [name for name in sorted(before | now) if before.get(name) != now.get(name)]
     if different:
         raise RunMismatchError(
@@ -101,34 +131,62 @@ def _claim(run: RunFolder, description: RunDescription) -> None:
         )
 
 
-def _list_input(run: RunFolder, description: RunDescription, requested: RequestedImages) -> None:
-    rows = limited(sorted_rows(requested), description.limit)
+def _as_json(description: RunDescription) -> bytes:
+    return (description.model_dump_json(indent=2) + "\n").encode()
+
+
+def _list_input(
+    run: RunFolder, description: RunDescription, requested: RequestedImages, left_out: LeftOutFiles
+) -> None:
+    rows = sorted_rows(requested)
     schema = listing_schema(requested.carried())
     listed = 0
+    record = LeftOutRecord(counts={}, names=None)
     try:
         with run.publishing(LISTING, exclusive=True) as stream:
             with pq.ParquetWriter(stream, schema, compression="zstd") as writer:
-                for shard in shards_of(rows, description.shard_size, schema):
+                taken = limited(rows, description.limit)
+                for shard in shards_of(taken, description.shard_size, schema):
                     writer.write_batch(shard)
                     listed += shard.num_rows
-            if not listed:
-                raise _nothing(requested)
-            _claim(run, description)
+                if not listed:
+                    raise _nothing(requested.name, left_out)
+                for row in rows:
+                    left_out.add((row[0], LeftOut.BEYOND_LIMIT.value))
+                record = write_left_out(run, left_out.sorted(), uuid.uuid4().hex[:8])
+                writer.add_key_value_metadata(left_out_metadata(record))
+            _claim(run, description.model_copy(update={"left_out": record.counts}))
     except FileExistsError:
         log.info("another attempt has listed the input meanwhile: its listing is taken")
-    log.info("input listed", images=listed, ignored=requested.ignored)
+    log.info("input listed", images=listed, said=account({"listed": listed}, record.counts))
 
 
 def _inspect_all(run: RunFolder, description: RunDescription, source: ImageSource) -> Plan:
     rejected = 0
     with run.reading(LISTING) as stream:
         listing = pq.ParquetFile(stream)
+        record = left_out_record(listing)
+        left_out = record.counts if record else {}
+        _correct(run, left_out)
         listed, shards = listing.metadata.num_rows, listing.num_row_groups
         with Progress("preprocess", listed) as progress:
             for images, rejects in write_manifests(run, listing, source, description.max_image_pixels):
                 rejected += rejects
                 progress.advance(images, failed=rejects)
-    plan = Plan(listed=listed, accepted=listed - rejected, rejected=rejected, shards=shards)
+    plan = Plan(
+        listed=listed, accepted=listed - rejected, rejected=rejected, shards=shards, left_out=left_out
+    )
     run.create(PLAN, (plan.model_dump_json(indent=1) + "\n").encode())
     current().metrics.planned(plan, description.model, description.backend)
     return plan
+
+
+def _correct(run: RunFolder, left_out: LeftOutCounts) -> None:
+    """Let run.json count the files that this listing left out, not one that was never published.
+
+    An attempt that ended before its listing was published may have written it, and the input has changed
+    since.
+    """
+    found = RunDescription.model_validate_json(run.read(RUN_JSON))
+    if found.left_out != left_out:
+        run.write(RUN_JSON, _as_json(found.model_copy(update={"left_out": left_out})))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import itertools
 import json
 import math
 from collections import Counter
@@ -13,7 +15,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv
 
-from imagebatch.contracts.layout import FAILURES_CSV, quality_path
+from imagebatch.contracts.account import suffix_words
+from imagebatch.contracts.layout import FAILURES_CSV, LEFT_OUT_CSV, quality_path
 from imagebatch.contracts.records import RunDescription
 from imagebatch.history.summary import RunSummary
 from imagebatch.images.checks import SAYS, Check
@@ -30,6 +33,9 @@ _PER_CHECK = 8
 # More points than this cannot be told apart on any screen.
 _POINTS = 120
 _MOST_STAGES = 40
+_NAMED = 6
+# Rows of the table of what was left out that are looked through for names.
+_LOOKED_THROUGH = 200_000
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,30 @@ class Facts:
                 chosen.append(at)
         rows: list[Row] = table.take(pa.array(chosen, pa.int64())).to_pylist()
         return rows
+
+    @cached_property
+    def left_out(self) -> list[Row]:
+        """What was left out, by reason, most first: `says`, `count`, `suffixes` (words), `names` (a few)."""
+        counts = self.certificate.left_out
+        names: dict[str, list[str]] = {reason: [] for reason in counts}
+        if counts:
+            with self.run.reading(LEFT_OUT_CSV) as stream:
+                lines = (line.decode() for line in itertools.islice(stream, 1, _LOOKED_THROUGH))
+                for name, reason, _ in csv.reader(lines):
+                    if len(names[reason]) < _NAMED:
+                        names[reason].append(name)
+        rows = [
+            {
+                "says": reason.replace("_", " "),
+                "count": sum(suffixes.values()),
+                "suffixes": ", ".join(
+                    f"{files:,} {suffix_words(suffix)}" for suffix, files in suffixes.items()
+                ),
+                "names": names[reason],
+            }
+            for reason, suffixes in counts.items()
+        ]
+        return sorted(rows, key=lambda row: -row["count"])
 
     @cached_property
     def slowest(self) -> list[Row]:

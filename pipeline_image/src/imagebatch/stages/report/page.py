@@ -26,6 +26,7 @@ def report_page(facts: Facts, decoders: Decoders) -> str:
         facts=facts,
         certificate=facts.certificate,
         counts=facts.certificate.counts,
+        left_out=facts.summary.left_out,
         model=facts.certificate.model,
         summary=facts.summary,
         drift=facts.drift,

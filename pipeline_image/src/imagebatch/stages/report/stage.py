@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from imagebatch.contracts.account import total
 from imagebatch.contracts.layout import DRIFT, REPORT, quality_path
 from imagebatch.contracts.records import RunDescription
 from imagebatch.drift.baseline import as_text, read_baseline
@@ -161,6 +162,7 @@ def _summary(
         model=f"{model.name} {model.version} {model.digest}",
         **certificate.counts.model_dump(),
         reasons=certificate.reasons,
+        left_out=total(certificate.left_out),
         seconds=round(busy_seconds(timeline), 3) if timeline else None,
         cpu_seconds=round(sum(record.cpu_seconds for record in timeline), 3) if timeline else None,
         images_per_second=round(scored / seconds, 2) if seconds and scored else None,
