@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-MAX_MESSAGE = 500
+MAX_MESSAGE = 900
 
 
 class ExitCode(IntEnum):

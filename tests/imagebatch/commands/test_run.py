@@ -147,14 +147,19 @@ def test_a_missing_line_or_file_is_found(call: Call, images: Path, runs: Path) -
 
 
 def test_too_many_failures_stop_the_run_before_a_csv(call: Call, images: Path, runs: Path) -> None:
-    """Scoring stops with 65 and a summary by reason, keeps what is scored, and writes no predictions."""
+    """Scoring stops with 65 and a summary by reason, keeps what is scored, and writes failures alone."""
     for number in range(4):
         (images / f"broken{number}.jpg").write_bytes(jpeg(number + 50) + b"BROKEN")
     outcome = call("run", "--run-id", "r", "--input", images, "--max-failures", "3")
     assert outcome.code == 65
     assert "stopped with 4 failed (truncated 4) and 0 rejected images, 3 are allowed" in outcome.err
     assert list((runs / "r/scores/shard-00000").glob("part-*"))
-    assert not (runs / "r/output").exists()
+    assert [path.name for path in (runs / "r/output").iterdir()] == ["failures.csv"]
+    assert f"failures: {runs / 'r/output/failures.csv'}" in outcome.err
+    failures = read_csv(runs / "r/output/failures.csv")
+    assert [(row["image_id"], row["stage"], row["reason"]) for row in failures] == [
+        (f"broken{number}.jpg", "score", "truncated") for number in range(4)
+    ]
 
 
 def test_s3_and_other_stores_hold_runs(call: Call, images: Path, runs: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +16,8 @@ from imagebatch.contracts.records import ModelPin, RunDescription
 from imagebatch.runs.folder import open_run
 from imagebatch.stages.check import frames, suites, validation
 
-from tests.support.calls import Call
+from tests.support.calls import Call, scored
+from tests.support.images import jpeg
 from tests.support.model_server import DIGEST, LABELS
 
 DESCRIPTION = RunDescription(
@@ -145,15 +148,67 @@ def test_results_and_data_docs_are_kept(call: Call, images: Path, runs: Path) ->
 
 
 def test_a_failed_gate_is_65_and_keeps_its_report(call: Call, images: Path, runs: Path) -> None:
-    """The line says which expectation, what was seen, and where the whole report is."""
+    """The line counts by reason, names some, says what to do and where the whole of it is."""
+    for number in range(5):
+        (images / f"out{number}.jpg").symlink_to("/usr/bin/env")
     (images / "broken.jpg").write_bytes(b"no image")
-    call("preprocess", "--run-id", "r", "--input", images, "--max-failures", "0")
+    call("preprocess", "--run-id", "r", "--input", images)
     outcome = call("check", "--run-id", "r", "--suite", "manifest")
     assert outcome.code == 65
-    assert "expect_column_values_to_be_between {'column': 'without_result'" in outcome.err
-    assert str(runs / "r/quality/manifest.json") in outcome.err
+    for wanted in (
+        "manifest: 6 of 46 images were refused, 2 are allowed (--max-failures 5%):",
+        ": 5 outside_allowed_roots, 1 not_an_image; such as out0.jpg (links to /usr/bin/env; see --allowed",
+        ", out1.jpg, broken.jpg (",
+        f"to do: give --allowed-roots {images},/usr/bin if links may lead there, or allow more",
+        f"failures: {runs / 'r/output/failures.csv'}",
+        str(runs / "r/quality/manifest.json"),
+    ):
+        assert wanted in outcome.err
+    assert "expect_" not in outcome.err
     report = json.loads((runs / "r/quality/manifest.json").read_bytes())
     assert report["manifest totals"][0]["success"] is False
+    with (runs / "r/output/failures.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["image_id"] for row in rows] == ["broken.jpg", *(f"out{number}.jpg" for number in range(5))]
+    roots = ("--allowed-roots", f"{images},/usr/bin", "--max-failures", 6)
+    assert call("run", "--run-id", "s", "--input", images, *roots).last["rejected"] == 6
+
+
+def test_one_class_is_refused_in_plain_words(call: Call, images: Path, runs: Path) -> None:
+    """How many, of which class, which setting says how many may be, and what to do if it is right."""
+    for number in range(111):
+        (images / f"more{number}.jpg").write_bytes(jpeg(1))
+    arguments = ("preprocess", "--input", images, "--max-class-share")
+    for run_id, share in (("r", 0.5), ("s", 1)):
+        assert call(*arguments, share, "--run-id", run_id).code == 0
+        assert call("score", "--run-id", run_id).code == 0
+    outcome = call("check", "--run-id", "r", "--suite", "predictions")
+    assert outcome.code == 65
+    found = re.search(
+        r"predictions: (\d+) of 151 predictions \(([\d.]+)%\) are (\S+), at most 50.00%", outcome.err
+    )
+    assert found
+    assert int(found[1]) >= 111
+    assert "(--max-class-share 0.5): look at some of them. If that is right, start a new run" in outcome.err
+    assert (runs / "r/output/failures.csv").read_text().splitlines() == ["image_id,uri,stage,reason,detail"]
+    assert call("check", "--run-id", "s", "--suite", "predictions").code == 0
+
+
+def test_failures_of_scoring_are_named_by_the_gate(call: Call, images: Path, runs: Path) -> None:
+    """What score has tolerated, the gate after it counts together with the rejects."""
+    (images / "empty.jpg").write_bytes(b"")
+    (images / "broken.jpg").write_bytes(jpeg(3) + b"BROKEN")
+    scored(call, "r", images, "--max-failures", "2")
+    asked = json.loads((runs / "r/run.json").read_bytes())
+    (runs / "r/run.json").write_text(json.dumps(asked | {"max_failures": "1"}))
+    outcome = call("check", "--run-id", "r", "--suite", "predictions")
+    assert "predictions: 1 of 41 images failed and 1 were refused before, 1 are allowed toge" in outcome.err
+    assert "(--max-failures 1): 1 truncated; such as broken.jpg (" in outcome.err
+    with (runs / "r/output/failures.csv").open(newline="") as stream:
+        assert [(row["image_id"], row["stage"]) for row in csv.DictReader(stream)] == [
+            ("broken.jpg", "score"),
+            ("empty.jpg", "preprocess"),
+        ]
 
 
 def test_check_needs_the_stage_before(call: Call, images: Path) -> None:

@@ -13,18 +13,20 @@ from imagebatch.runs.finished import open_finished
 from imagebatch.runs.folder import RunFolder
 from imagebatch.runs.listing import open_listing
 from imagebatch.runs.output_csv import ranked
+from imagebatch.stages.check.words import Refusals
 
 # Rows that a suite sees at once: memory does not grow with the run.
 FRAME_ROWS = 10_000
 
 
 class Totals:
-    """Figures that need all frames: counts, order of ids, shares of classes."""
+    """Figures that need all frames: counts, order of ids, shares of classes, reasons of failures."""
 
     def __init__(self) -> None:
         self.rows = 0
         self.without_result = 0
         self.labels: Counter[str] = Counter()
+        self.refusals = Refusals()
         self._ids_not_rising = 0
         self._last_id = ""
 
@@ -60,8 +62,9 @@ class Totals:
 def manifest_frames(run: RunFolder, totals: Totals) -> Iterator[pd.DataFrame]:
     """Yield every listed image, with `pixels`, `without_result` (0 or 1), `complete` (header or reason)."""
     with open_listing(run) as listing:
-        for table in _tables(manifest.drop_columns(["detail"]) for manifest in listing.manifests()):
-            frame = table.to_pandas()
+        for table in _tables(listing.manifests()):
+            totals.refusals.add(table)
+            frame = table.drop_columns(["detail"]).to_pandas()
             frame["pixels"] = frame["width"] * frame["height"]
             has_header = frame[["size", "sha256", "format", "width", "height"]].notna().all(axis="columns")
             yield _judged(frame, has_header, totals)
@@ -73,6 +76,7 @@ def scores_frames(run: RunFolder, top_k: int, totals: Totals) -> Iterator[pd.Dat
     labels = [f"label_{rank + 1}" for rank in range(top_k)]
     with open_finished(run) as finished:
         for table in _tables(finished.scores()):
+            totals.refusals.add(table)
             frame = table.select(["image_id", "sha256", "model_digest", "reason"]).to_pandas()
             for rank in range(top_k):
                 frame[labels[rank]] = ranked(table["labels"], rank).to_pandas()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,18 +13,23 @@ from typing import TYPE_CHECKING, Any
 from imagebatch.contracts.allowance import allowed_failures
 from imagebatch.contracts.layout import quality_path
 from imagebatch.contracts.records import Plan, RunDescription
-from imagebatch.errors import DataRefusedError
+from imagebatch.errors import DataRefusedError, one_line
 from imagebatch.log import get_logger
 from imagebatch.observe.stage import observed
 from imagebatch.runs.description import read_description, read_plan
 from imagebatch.runs.folder import RunFolder, open_run
+from imagebatch.runs.unfinished import write_failures_so_far
 from imagebatch.settings import CheckSettings
 from imagebatch.stages.check.images import check_images
+from imagebatch.stages.check.words import Refusals, sentence
 
 if TYPE_CHECKING:
     from imagebatch.stages.check.validation import Validator
 
 log = get_logger()
+
+# By suite and column, how to say in plain words that an expectation failed.
+Words = dict[tuple[str, str], Callable[[], str]]
 
 # Below this many predictions a class's share says nothing about the model.
 _ENOUGH_FOR_SHARES = 100
@@ -62,15 +69,17 @@ def check(settings: CheckSettings) -> CheckResult:
     validate = _validate_manifest if settings.suite == "manifest" else _validate_predictions
     with tempfile.TemporaryDirectory(prefix="imagebatch-quality-") as folder:
         validator = Validator(Path(folder))
-        validate(validator, run, description, plan)
+        words = validate(validator, run, description, plan)
         validator.write_docs()
         run.publish_folder(f"quality/docs/{settings.suite}", Path(folder))
     path = quality_path(settings.suite)
     run.write(path, (json.dumps(validator.results, indent=1, sort_keys=True) + "\n").encode())
-    return _judge(settings.suite, validator.results, f"{run.uri}/{path}")
+    return _judge(run, settings.suite, validator.results, words)
 
 
-def _validate_manifest(validator: Validator, run: RunFolder, description: RunDescription, plan: Plan) -> None:
+def _validate_manifest(
+    validator: Validator, run: RunFolder, description: RunDescription, plan: Plan
+) -> Words:
     from imagebatch.stages.check import frames, suites, validation  # noqa: PLC0415 (Great Expectations takes seconds to import)
 
     totals = frames.Totals()
@@ -79,43 +88,79 @@ def _validate_manifest(validator: Validator, run: RunFolder, description: RunDes
     allowed = allowed_failures(description.max_failures, plan.listed)
     whole = validation.Suite("manifest totals", suites.totals_suite(plan.listed, allowed))
     validator.validate(whole, [totals.frame()])
+    refused = (
+        f"{totals.without_result} of {plan.listed} images were refused, {allowed} are allowed"
+        f" (--max-failures {description.max_failures})"
+    )
+    return {("manifest totals", "without_result"): lambda: _refused(refused, totals.refusals, description)}
 
 
 def _validate_predictions(
     validator: Validator, run: RunFolder, description: RunDescription, plan: Plan
-) -> None:
+) -> Words:
     from imagebatch.stages.check import frames, suites, validation  # noqa: PLC0415 (Great Expectations takes seconds to import)
 
     totals = frames.Totals()
     rows = validation.Suite("predictions", suites.predictions_suite(description))
     validator.validate(rows, frames.scores_frames(run, description.top_k, totals))
-    allowed = max(0, allowed_failures(description.max_failures, plan.listed) - plan.rejected)
-    whole = validation.Suite("prediction totals", suites.totals_suite(plan.accepted, allowed))
+    allowed = allowed_failures(description.max_failures, plan.listed)
+    whole = validation.Suite(
+        "prediction totals", suites.totals_suite(plan.accepted, max(0, allowed - plan.rejected))
+    )
     validator.validate(whole, [totals.frame()])
     if totals.labels.total() >= _ENOUGH_FOR_SHARES:
         shares = suites.shares_suite(description.model.labels, description.max_class_share)
         validator.validate(validation.Suite("class shares", shares), [totals.shares()])
+    failed = (
+        f"{totals.without_result} of {plan.accepted} images failed and {plan.rejected} were refused before,"
+        f" {allowed} are allowed together (--max-failures {description.max_failures})"
+    )
+    return {
+        ("prediction totals", "without_result"): lambda: _refused(failed, totals.refusals, description),
+        ("class shares", "share"): lambda: _one_class(totals.labels, description.max_class_share),
+    }
 
 
-def _judge(suite: str, results: dict[str, list[dict[str, Any]]], report: str) -> CheckResult:
-    outcomes = [outcome for found in results.values() for result in found for outcome in result["results"]]
-    failed = [_sentence(outcome) for outcome in outcomes if not outcome["success"]]
+def _refused(text: str, refusals: Refusals, description: RunDescription) -> str:
+    roots = description.allowed_roots or description.input or description.manifest.rpartition("/")[0]
+    return (
+        f"{text}: {refusals.by_reason()}; such as {refusals.some()}; to do: {refusals.remedy(roots)},"
+        " or allow more with --max-failures"
+    )
+
+
+def _one_class(labels: Counter[str], most: float) -> str:
+    ((label, images),) = labels.most_common(1)
+    total = labels.total()
+    return (
+        f"{images} of {total} predictions ({images / total:.2%}) are {one_line(label, 60)}, at most"
+        f" {most:.2%} may be of one class (--max-class-share {most:g}): look at some of them. If that is"
+        " right, start a new run with a higher --max-class-share; with --cache nothing is asked twice"
+    )
+
+
+def _judge(run: RunFolder, suite: str, results: dict[str, list[dict[str, Any]]], words: Words) -> CheckResult:
+    report = f"{run.uri}/{quality_path(suite)}"
+    outcomes = [
+        (name, outcome)
+        for name, found in results.items()
+        for result in found
+        for outcome in result["results"]
+    ]
+    failed = [_said(name, outcome, words) for name, outcome in outcomes if not outcome["success"]]
     log.info("suite checked", suite=suite, expectations=len(outcomes), failed=len(failed))
     if failed:
+        known = {text for text, plain in failed if plain}
+        others = [text for text, plain in failed if not plain]
+        more = f"; {len(failed) - len(known)} of {len(outcomes)} expectations failed" if others else ""
+        said = "; ".join([*sorted(known), *others[: 3 - len(known)]])
         raise DataRefusedError(
-            f"{suite}: {len(failed)} of {len(outcomes)} expectations failed:"
-            f" {'; '.join(failed[:3])}; see {report}"
+            f"{suite}: {said}{more}; failures: {write_failures_so_far(run)}; report: {report}"
         )
     return CheckResult(suite, len(outcomes), 0, report)
 
 
-def _sentence(outcome: dict[str, Any]) -> str:
-    """Say in a few words what was expected of which column, and what was seen."""
-    config = outcome["expectation_config"]
-    wanted = {key: value for key, value in config["kwargs"].items() if key != "batch_id"}
-    seen = {
-        key: outcome["result"][key]
-        for key in ("observed_value", "unexpected_count", "partial_unexpected_list")
-        if key in outcome.get("result", {})
-    }
-    return f"{config['type']} {wanted} saw {seen or outcome.get('exception_info')}"
+def _said(name: str, outcome: dict[str, Any], words: Words) -> tuple[str, bool]:
+    """Say how an expectation failed, and whether that is in plain words."""
+    known = words.get((name, outcome["expectation_config"]["kwargs"].get("column", "")))
+    return (known(), True) if known else (sentence(outcome), False)

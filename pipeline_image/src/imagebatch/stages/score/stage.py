@@ -9,7 +9,7 @@ from pathlib import Path
 from imagebatch.contracts.allowance import allowed_failures
 from imagebatch.contracts.layout import done_path
 from imagebatch.contracts.records import Plan, RunDescription
-from imagebatch.errors import ConfigurationError
+from imagebatch.errors import ConfigurationError, DataRefusedError
 from imagebatch.log import get_logger
 from imagebatch.observe.stage import observed
 from imagebatch.runs.description import read_description, read_plan
@@ -17,6 +17,7 @@ from imagebatch.runs.finished import read_done
 from imagebatch.runs.folder import RunFolder, open_run
 from imagebatch.runs.listing import Listing, open_listing
 from imagebatch.runs.sampling import sampled_positions
+from imagebatch.runs.unfinished import write_failures_so_far
 from imagebatch.scorer.scorer import Scorer
 from imagebatch.settings import ScoreSettings
 from imagebatch.stages.score.cache import PredictionCache
@@ -58,8 +59,11 @@ def score(settings: ScoreSettings) -> list[ShardScore]:
             stream = _stream(run, description, plan, settings, stack)
             begun = time.monotonic()
             listing = stack.enter_context(open_listing(run))
-            for outcome in stream.score(left, listing):
-                outcomes[outcome.shard] = outcome
+            try:
+                for outcome in stream.score(left, listing):
+                    outcomes[outcome.shard] = outcome
+            except DataRefusedError as refused:
+                raise DataRefusedError(f"{refused}; failures: {write_failures_so_far(run)}") from refused
             scored = sum(_newly(outcomes[shard]) for shard in left)
             if settings.bench and scored:
                 _measure_ceilings(run, description, settings, listing, scored / (time.monotonic() - begun))
