@@ -2,7 +2,7 @@
 
     ImagebatchError
     ├── UsageError                 2   wrong flag or value
-    ├── DataRefusedError          65   a quality gate failed, or more failures than allowed
+    ├── DataRefusedError          65   a quality gate failed, too many failures, an input without images
     ├── ModelApiUnavailableError  69   the model API did not answer after all retries      (retry)
     ├── StorageError              74   reading or writing the run failed                   (retry)
     ├── RunHeldError              75   another attempt holds this run or shard             (retry later)
@@ -12,7 +12,7 @@
     │   ├── ModelChangedError     78   the digest is not the one that the run was started with
     │   └── RunMismatchError      78   the run id was used for other inputs
     ├── NotProvenError            65   a finished run does not match its certificate
-    └── NothingToDoError          99   the input is empty
+    └── NothingToDoError          99   the input is empty, and it may be
 
 The numbers are the process's exit codes (docs/reference/protocol.md). The command line has one `except` for
 the root.
@@ -72,7 +72,7 @@ class UsageError(ImagebatchError):
 
 
 class DataRefusedError(ImagebatchError):
-    """A quality gate failed, or there were more failures than allowed."""
+    """A quality gate failed, there were more failures than allowed, or the input holds no image."""
 
     exit_code = ExitCode.DATA_REFUSED
 
@@ -125,6 +125,6 @@ class NotProvenError(ImagebatchError):
 
 
 class NothingToDoError(ImagebatchError):
-    """The input holds no image."""
+    """The input holds no image, and it may."""
 
     exit_code = ExitCode.NOTHING_TO_DO

@@ -111,12 +111,13 @@ def test_an_input_that_does_not_exist_fails_at_once(dag_test: Any, tmp_path: Pat
     assert set.union(*tasks.values()) == {("upstream_failed", 0)}
 
 
-def test_an_empty_input_skips_the_whole_run(dag_test: Any, tmp_path: Path) -> None:
-    """Exit code 99: every task is skipped, none failed."""
+def test_an_empty_input_fails_at_once(dag_test: Any, tmp_path: Path) -> None:
+    """Exit code 65: an empty folder may be a share that is not mounted, and is no green night."""
     (tmp_path / "empty").mkdir()
     state, tasks = dag_test(input=str(tmp_path / "empty"))
-    assert state == "success"
-    assert {status for status, _ in set.union(*tasks.values())} == {"skipped"}
+    assert state == "failed"
+    assert tasks.pop("preprocess") == {("failed", 1)}
+    assert set.union(*tasks.values()) == {("upstream_failed", 0)}
 
 
 def test_an_unknown_model_fails_at_once(dag_test: Any, few: Path) -> None:

@@ -34,6 +34,11 @@ def to_uri(path_or_uri: str) -> str:
     return _file_uri(os.path.abspath(path_or_uri))
 
 
+def absolute(path_or_uri: str) -> str:
+    """Return a path as an absolute one, for it is read from other working folders, too; a URI as it is."""
+    return path_or_uri if not path_or_uri or scheme_of(path_or_uri) else os.path.abspath(path_or_uri)
+
+
 def scheme_of(uri: str) -> str:
     """Return a URI's scheme in small letters; empty for a path."""
     found = _SCHEME.match(uri)

@@ -113,6 +113,10 @@ class InputSettings(RunSettings, SourceSettings):
         description="Write the numbers of the classes, too, as class_index_1 and so on, after the other"
         " columns of predictions.csv and .parquet: two classes of one name differ in them.",
     )
+    allow_empty: bool = Field(
+        default=False,
+        description="An input without any image is nothing to do (code 99), not an error (code 65).",
+    )
 
 
 class ScoringSettings(ApiSettings):

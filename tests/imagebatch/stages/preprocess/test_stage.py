@@ -68,7 +68,8 @@ def test_inputs_that_cannot_be(call: Call, images: Path, tmp_path: Path, runs: P
             78,
             "nothing: No such file or directory; give an existing folder",
         ),
-        (("--input", empty), 99, "(1 left out: 1 TXT: readme.txt; see --include)"),
+        (("--input", empty), 65, "(1 left out: 1 TXT: readme.txt; see --include)"),
+        (("--input", empty, "--allow-empty"), 99, "no image in"),
         (("--input", images, "--model", "unheard-of"), 78, "does not serve unheard-of"),
         (("--input", "nosuch://bucket"), 78, "--input nosuch://bucket"),
         (("--manifest", tmp_path / "nothing.csv"), 78, "nothing.csv: no such file"),
@@ -80,6 +81,43 @@ def test_inputs_that_cannot_be(call: Call, images: Path, tmp_path: Path, runs: P
     assert not list(runs.rglob("*.*"))
 
 
+def test_relative_names_are_kept_absolute(
+    call: Call, images: Path, tmp_path: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stages may run in other folders; and the same words there are another input."""
+    (tmp_path / "elsewhere/images").mkdir(parents=True)
+    (tmp_path / "elsewhere/images/x.jpg").write_bytes(jpeg(1))
+    monkeypatch.chdir(tmp_path)
+    arguments = ("preprocess", "--run-id", "r", "--input", "images", "--allowed-roots", "images, ./elsewhere")
+    assert call(*arguments).code == 0
+    asked = json.loads((runs / "r/run.json").read_bytes())
+    assert asked["input"] == str(images)
+    assert asked["allowed_roots"] == f"{images},{tmp_path / 'elsewhere'}"
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    other = call(*arguments)
+    assert (other.code, "started with another input, allowed_roots; use a new --run-id" in other.err) == (
+        78,
+        True,
+    )
+    assert call("score", "--run-id", "r").code == 0
+    assert call(*arguments[:3], "--input", images, "--allowed-roots", asked["allowed_roots"]).code == 0
+    (tmp_path / "list.csv").write_text("uri\nimages/001.jpg\n")
+    assert call("preprocess", "--run-id", "s", "--manifest", "../list.csv").code == 0
+    assert json.loads((runs / "s/run.json").read_bytes())["manifest"] == str(tmp_path / "list.csv")
+
+
+def test_a_relative_input_of_an_earlier_version_is_continued(
+    call: Call, tmp_path: Path, images: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It kept the words; they mean what they say in the folder that the command is called in."""
+    monkeypatch.chdir(tmp_path)
+    assert call("preprocess", "--run-id", "r", "--input", "images").code == 0
+    asked = json.loads((runs / "r/run.json").read_bytes())
+    assert asked["input"] == str(images)
+    (runs / "r/run.json").write_text(json.dumps(asked | {"input": "images"}))
+    assert call("preprocess", "--run-id", "r", "--input", "images").code == 0
+
+
 def test_a_wrong_input_is_told_at_once_without_a_server(
     call: Call, tmp_path: Path, server: ModelServer
 ) -> None:
@@ -88,7 +126,7 @@ def test_a_wrong_input_is_told_at_once_without_a_server(
     (tmp_path / "empty").mkdir()
     began = time.monotonic()
     assert call("preprocess", "--run-id", "r", "--input", tmp_path / "nothing").code == 78
-    assert call("preprocess", "--run-id", "r", "--input", tmp_path / "empty").code == 99
+    assert call("preprocess", "--run-id", "r", "--input", tmp_path / "empty").code == 65
     assert time.monotonic() - began < 2
 
 

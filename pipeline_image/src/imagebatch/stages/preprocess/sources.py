@@ -25,6 +25,7 @@ class RequestedImages:
 
     Attributes:
         name: The input or manifest, as it was given.
+        may_be_empty: Whether that is no error.
 
     Raises:
         ConfigurationError: It is on a web server.
@@ -32,6 +33,7 @@ class RequestedImages:
 
     def __init__(self, settings: InputSettings, source: ImageSource, left_out: LeftOutFiles) -> None:
         self.name = settings.input or settings.manifest
+        self.may_be_empty = settings.allow_empty
         if is_web(self.name):
             raise ConfigurationError(
                 f"{self.name} cannot be listed: name a web server's images in a local --manifest,"

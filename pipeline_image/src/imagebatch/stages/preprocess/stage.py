@@ -19,8 +19,15 @@ from imagebatch.contracts.records import (
     RunDescription,
 )
 from imagebatch.contracts.rows import listing_schema
-from imagebatch.errors import ConfigurationError, NothingToDoError, RunMismatchError, one_line
-from imagebatch.inputs.names import to_uri
+from imagebatch.errors import (
+    ConfigurationError,
+    DataRefusedError,
+    ImagebatchError,
+    NothingToDoError,
+    RunMismatchError,
+    one_line,
+)
+from imagebatch.inputs.names import absolute, to_uri
 from imagebatch.inputs.source import ImageSource, image_source
 from imagebatch.log import get_logger
 from imagebatch.model_apis import open_backend
@@ -47,7 +54,8 @@ def preprocess(settings: PreprocessSettings) -> Plan:
     """List, hash and plan a run, or continue where an earlier attempt stopped.
 
     Raises:
-        NothingToDoError: The input holds no image.
+        DataRefusedError: The input holds no image.
+        NothingToDoError: The same, and it is allowed to.
         RunMismatchError: The run id was used for other inputs, options or model.
         InputNotFoundError: The input does not exist.
         ConfigurationError: The input lies outside the allowed roots.
@@ -77,10 +85,10 @@ def _require_any(settings: PreprocessSettings, source: ImageSource) -> None:
                 f"{requested.name} is outside the allowed roots ({settings.allowed_roots})"
             )
         if not requested.any():
-            raise _nothing(requested.name, left_out)
+            raise _nothing(requested.name, left_out, allowed=settings.allow_empty)
 
 
-def _nothing(name: str, left_out: LeftOutFiles) -> NothingToDoError:
+def _nothing(name: str, left_out: LeftOutFiles, *, allowed: bool) -> ImagebatchError:
     """Say that there is no image, and what there is instead."""
     tally = Tally()
     some: list[str] = []
@@ -91,7 +99,12 @@ def _nothing(name: str, left_out: LeftOutFiles) -> NothingToDoError:
     found = (
         f" ({in_words(tally.counts())}: {', '.join(some)}; see --include)" if some else " and no other file"
     )
-    return NothingToDoError(f"no image in {name}{found}")
+    if allowed:
+        return NothingToDoError(f"no image in {name}{found}")
+    return DataRefusedError(
+        f"no image in {name}{found}: is it mounted, has the upload finished?"
+        " --allow-empty lets an input be empty"
+    )
 
 
 def _description(settings: PreprocessSettings) -> RunDescription:
@@ -101,7 +114,14 @@ def _description(settings: PreprocessSettings) -> RunDescription:
     _warn_of_twins(pin)
     asked = settings.model_dump(include=set(RunDescription.model_fields) - {"model"})
     asked["top_k"] = min(settings.top_k, len(pin.labels))
-    return RunDescription(**asked, code_version=__version__, model=pin)
+    return _anywhere(RunDescription(**asked, code_version=__version__, model=pin))
+
+
+def _anywhere(description: RunDescription) -> RunDescription:
+    """Make paths absolute: the same words in another working folder are another input."""
+    roots = ",".join(absolute(root.strip()) for root in description.allowed_roots.split(","))
+    paths = {name: absolute(getattr(description, name)) for name in ("input", "manifest")}
+    return description.model_copy(update={**paths, "allowed_roots": roots})
 
 
 def _warn_of_twins(pin: ModelPin) -> None:
@@ -123,8 +143,10 @@ def _claim(run: RunFolder, description: RunDescription) -> None:
     if found.include in EARLIER_INCLUDES and description.include == DEFAULT_INCLUDE:
         description = description.model_copy(update={"include": found.include})
     # What run.json leaves out, such as the engine and options that are off, says nothing about the run.
-    before, now = (d.model_dump(exclude={"code_version", "left_out"}) for d in (found, description))
-    different = [name for name in sorted(before | now) if before.get(name) != now.get(name)]
+    before, now = (
+        d.model_dump(exclude={"code_version", "left_out"}) for d in (_anywhere(found), description)
+    )
+    different = [name for name in RunDescription.model_fields if before.get(name) != now.get(name)]
     if different:
         raise RunMismatchError(
             f"run {description.run_id} was started with another {', '.join(different)}; use a new --run-id"
@@ -150,7 +172,7 @@ def _list_input(
                     writer.write_batch(shard)
                     listed += shard.num_rows
                 if not listed:
-                    raise _nothing(requested.name, left_out)
+                    raise _nothing(requested.name, left_out, allowed=requested.may_be_empty)
                 for row in rows:
                     left_out.add((row[0], LeftOut.BEYOND_LIMIT.value))
                 record = write_left_out(run, left_out.sorted(), uuid.uuid4().hex[:8])
