@@ -7,7 +7,7 @@ import re
 import unicodedata
 from urllib.parse import unquote_to_bytes
 
-_FORMULA_START = frozenset("=+-@")
+FORMULA_START = frozenset("=+-@")
 _UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Zl", "Zp", "Co", "Cn"})
 _PLAIN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9 _./,;()\[\]+=@-]*")
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d+)*|[.,]\d+)([eE][+-]?\d+)?%?")
@@ -33,7 +33,7 @@ def encode_id(name: bytes) -> str:
         if char == "%"
         or "\udc80" <= char <= "\udcff"
         or unicodedata.category(char) in _UNSAFE_CATEGORIES
-        or (index == 0 and char in _FORMULA_START)
+        or (index == 0 and char in FORMULA_START)
         else char
         for index, char in enumerate(text)
     )

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from imagebatch import __version__
 from imagebatch.contracts.account import account, in_words
+from imagebatch.contracts.ids import FORMULA_START
 from imagebatch.contracts.layout import LISTING, PLAN, RUN_JSON
 from imagebatch.contracts.records import (
     LeftOut,
@@ -46,7 +47,7 @@ from imagebatch.stages.preprocess.sources import RequestedImages
 
 log = get_logger()
 
-_NAMED = 3  # files that an error names
+_NAMED = 3  # files that an error names, labels that a warning names
 
 
 @observed("preprocess")
@@ -112,6 +113,7 @@ def _description(settings: PreprocessSettings) -> RunDescription:
     pin = patiently(api.describe, settings.retry_seconds)
     log.info("model pinned", model=pin.name, version=pin.version, digest=pin.digest, labels=len(pin.labels))
     _warn_of_twins(pin)
+    _warn_of_formulas(pin)
     asked = settings.model_dump(include=set(RunDescription.model_fields) - {"model"})
     asked["top_k"] = min(settings.top_k, len(pin.labels))
     return _anywhere(RunDescription(**asked, code_version=__version__, model=pin))
@@ -132,6 +134,16 @@ def _warn_of_twins(pin: ModelPin) -> None:
             "several classes of the model have one name; --class-index writes which of them is meant",
             names=len(twins),
             first=", ".join(one_line(name, 40) for name in twins[:5]),
+        )
+
+
+def _warn_of_formulas(pin: ModelPin) -> None:
+    """Tell which names a spreadsheet would compute."""
+    formulas = [label for label in pin.labels if label[:1] in FORMULA_START]
+    if formulas:
+        log.warning(
+            "a spreadsheet takes labels for formulas: import the column as text, or read predictions.parquet",
+            labels=", ".join(one_line(label, 40) for label in formulas[:_NAMED]),
         )
 
 
