@@ -1,5 +1,6 @@
 """Ports of loopback, and requests to what listens there."""
 
+import http.client
 import json
 import socket
 import urllib.request
@@ -44,8 +45,11 @@ def ask(
         # Only with a body: TorchServe takes the header alone for an order that it cannot read.
         data, own["Content-Type"] = json.dumps(body).encode(), "application/json"
     request = urllib.request.Request(address, data, own, method=method)
-    with urllib.request.urlopen(request, timeout=seconds) as answer:
-        content: bytes = answer.read()
+    try:
+        with urllib.request.urlopen(request, timeout=seconds) as answer:
+            content: bytes = answer.read()
+    except http.client.HTTPException as error:  # half an answer, or none of HTTP
+        raise OSError(f"{type(error).__name__}: {error}") from error
     return content
 
 

@@ -21,10 +21,31 @@ VAR = Path(os.environ.get("IMAGEBATCH_VAR") or ROOT / "var").resolve()
 # Tools are shared by all stacks of a checkout.
 UV = ROOT / "var" / "uv" / "bin" / "uv"
 JAVA_FOLDER = ROOT / "var" / "java"
+LAST_PORT = 65_535
 CONFIGURATION = 78  # exit code, docs/reference/protocol.md
 
+
+def say(text: str) -> None:
+    """Print one line at once, even into a pipe, and whole, also beside another thread's."""
+    print(f"{text}\n", end="", flush=True)
+
+
+def fail(text: str, code: int = CONFIGURATION) -> NoReturn:
+    """End the script with one line on standard error."""
+    print(f"error: {text}", file=sys.stderr, flush=True)
+    raise SystemExit(code)
+
+
+def port(variable: str, default: int) -> int:
+    """Read a port from a variable; one that is none ends the script."""
+    text = os.environ.get(variable) or str(default)
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) <= LAST_PORT):
+        fail(f"{variable}={text!r} is no port: give a number from 1 to {LAST_PORT}")
+    return int(text)
+
+
 PORTS = {
-    name: int(os.environ.get(f"IMAGEBATCH_PORT_{name.upper()}") or default)
+    name: port(f"IMAGEBATCH_PORT_{name.upper()}", default)
     for name, default in {
         "inference": 8080,
         "management": 8081,
@@ -47,17 +68,6 @@ def url(port: str, path: str = "") -> str:
 def program(part: str, name: str) -> Path:
     """Find a program of a part's environment."""
     return ROOT / part / ".venv" / "bin" / name
-
-
-def say(text: str) -> None:
-    """Print one line at once, even into a pipe, and whole, also beside another thread's."""
-    print(f"{text}\n", end="", flush=True)
-
-
-def fail(text: str, code: int = CONFIGURATION) -> NoReturn:
-    """End the script with one line on standard error."""
-    print(f"error: {text}", file=sys.stderr, flush=True)
-    raise SystemExit(code)
 
 
 @contextmanager

@@ -56,3 +56,20 @@ def test_a_verb_is_not_guessed_from_its_beginning(capsys: pytest.CaptureFixture[
             main(argv)
         assert ended.value.code == 2
     assert "usage: imagebatch-train" in capsys.readouterr().err
+
+
+def test_what_nobody_has_foreseen_is_one_line_and_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1, and the traceback in the file that the line names."""
+
+    def break_down(*_: object) -> None:
+        raise KeyError("two\nlines")
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("imagebatch_training.cli.load_settings", break_down)
+    assert main(["report"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    (file,) = tmp_path.glob("imagebatch-train-*.txt")
+    assert line == f"imagebatch-train: not expected: KeyError: 'two\\nlines'; details in {file}"
+    assert "Traceback (most recent call last)" in file.read_text()

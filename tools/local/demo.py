@@ -16,6 +16,7 @@ from tools.paths import PORTS, ROOT, VAR, fail, program, run, say, step, url
 DAG = "batch_image_inference"
 TRAINING = ("weights", "data", "train", "archive")
 ROWS = 5
+UNAVAILABLE = 69  # exit code, docs/reference/protocol.md
 
 
 def main() -> int:
@@ -74,6 +75,8 @@ def score(shard_size: int) -> dict[str, str]:
         return api.result(started, "postprocess")
     except AirflowError as error:
         fail(str(error), 1)
+    except (OSError, ValueError) as error:
+        fail(f"Airflow does not answer ({error}): see `make up` and var/logs", UNAVAILABLE)
 
 
 def show(output: Path) -> None:

@@ -15,7 +15,7 @@
     └── NothingToDoError          99   the input is empty, and it may be
 
 The numbers are the process's exit codes (docs/reference/protocol.md). The command line has one `except` for
-the root.
+the root, and one for what nobody has foreseen, which ends with 1 and leaves its details in a file.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class ExitCode(IntEnum):
     """Exit codes of every command; 65 to 78 follow BSD's sysexits.h."""
 
     OK = 0
+    UNFORESEEN = 1
     USAGE = 2
     DATA_REFUSED = 65
     UNAVAILABLE = 69

@@ -94,3 +94,43 @@ def test_the_process_ends_when_the_command_does(tmp_path: Path) -> None:
     )
     assert done.returncode == 78
     assert done.stderr.endswith("it has no _SUCCESS\n")
+
+
+def test_what_nobody_has_foreseen_is_one_line_and_a_file(
+    call: Call, images: Path, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1, and the traceback where the line says: in the run, or in the folder for temporary files."""
+
+    def break_down(_: object) -> None:
+        raise KeyError("two\nlines")
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("imagebatch.stages.postprocess.postprocess", break_down)
+    assert call("preprocess", "--run-id", "r", "--input", images).code == 0
+    for run_id, folder in (("r", runs / "r/telemetry/errors"), ("none", tmp_path)):
+        outcome = call("postprocess", "--run-id", run_id)
+        assert outcome.code == 1
+        (line,) = outcome.err.splitlines()
+        assert line.startswith("imagebatch: postprocess met what it does not expect: KeyError: 'two")
+        (file,) = folder.glob("*-postprocess-*.txt")
+        assert line.endswith(f"details in {file}")
+        assert "Traceback (most recent call last)" in file.read_text()
+        assert file.stat().st_mode & 0o077 == 0 or run_id == "r"
+    assert not (runs / "none").exists()
+
+
+def test_a_last_line_that_cannot_be_written_is_told() -> None:
+    """Standard output is full: no traceback, and not the exit code of a line that arrived."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "imagebatch", "doctor", "--min-free-gb", "0"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 74
+    assert (
+        done.stderr
+        == "imagebatch: doctor is done, but its result cannot be written: No space left on device\n"
+    )

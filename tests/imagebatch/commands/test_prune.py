@@ -14,9 +14,15 @@ from typing import Any
 
 import fsspec
 import pytest
+from imagebatch.commands.prune import Pruned, prune
+from imagebatch.errors import RunHeldError
+from imagebatch.runs.at_work import at_work
+from imagebatch.runs.folder import open_run
 from imagebatch.runs.retention import FsspecRunsRoot, StoredRun, open_runs
+from imagebatch.settings import PruneSettings
 
-from tests.support.calls import Call
+from tests.support.calls import Call, scored
+from tests.support.model_server import Images, ModelServer
 
 DAY = 86_400
 Make = Callable[..., Path]
@@ -115,6 +121,50 @@ def test_a_run_at_work_stays_even_at_no_days(call: Call, runs: Path, make: Make)
     make("old", 2)
     assert call("prune", "--keep-days", "0").last["removed"] == 1
     assert left(runs) == ["newest", "redriven"]
+
+
+def test_a_run_that_is_being_redriven_stays(
+    call: Call, images: Path, runs: Path, server: ModelServer
+) -> None:
+    """However old its files are: while the model is asked about its images, it is at work."""
+    broken = images / "001.jpg"
+    good = broken.read_bytes()
+    broken.write_bytes(b"no image")
+    for run_id in ("old", "newest"):
+        assert scored(call, run_id, images).code == 0
+    age(runs / "old", 40)
+    broken.write_bytes(good)
+    pruned: list[Pruned] = []
+
+    def prune_now(_number: int, _images: Images) -> None:
+        pruned.append(prune(PruneSettings(runs_uri=str(runs), keep_days=0)))
+
+    server.faults = prune_now
+    assert call("redrive", "--run-id", "old").last["predicted"] == 40
+    assert [done.removed for done in pruned] == [0]
+    assert call("verify", "--run-id", "old").code == 0
+    assert not list(runs.glob("old/redrives/at-work-*"))
+    age(runs / "old", 40)
+    assert call("prune", "--keep-days", "0").last["removed"] == 1
+
+
+def test_a_run_that_is_taken_up_while_prune_looks_at_others_stays(
+    runs: Path, make: Make, bucket: FsspecRunsRoot
+) -> None:
+    """Between its measuring and its removal somebody began to work on it: it stays, whole."""
+    make("old", 40)
+    for root, name in ((open_runs(str(runs)), "old"), (bucket, "one")):
+        (measured,) = [run for run in root.runs() if run.name == name]
+        newest, measured.modified = measured.modified, measured.modified - DAY
+        run = open_run(root.uri, name)
+        before = run.list("")
+        with at_work(run), pytest.raises(RunHeldError, match="was written to just now"):
+            root.remove(measured)
+        assert run.list("") == before
+        measured.modified = newest
+        root.remove(measured)
+        with pytest.raises(RunHeldError, match="is being removed"), at_work(run):
+            pytest.fail("it is gone")
 
 
 def test_leftovers_of_killed_processes_go_after_a_day(call: Call, make: Make) -> None:

@@ -93,6 +93,7 @@ def test_public_surface_is_pinned() -> None:
     assert records.PROTOCOL_VERSION == 1
     assert {code.name: code.value for code in ExitCode} == {
         "OK": 0,
+        "UNFORESEEN": 1,
         "USAGE": 2,
         "DATA_REFUSED": 65,
         "UNAVAILABLE": 69,

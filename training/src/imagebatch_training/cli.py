@@ -3,7 +3,10 @@
 import argparse
 import json
 import logging
+import os
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,8 +38,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TrainingError as error:
         sys.stderr.write(f"imagebatch-train: {error}\n")
         return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:  # noqa: BLE001 - nothing ends with a traceback: the details are kept in a file
+        sys.stderr.write(f"imagebatch-train: {_unforeseen(error)}\n")
+        return TrainingError.exit_code
     sys.stdout.write((json.dumps(value) if arguments.json else text.rstrip()) + "\n")
     return 0
+
+
+def _unforeseen(error: Exception) -> str:
+    """Keep an error's details in a file, and say in one line what happened and where they are."""
+    happened = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    try:
+        descriptor, path = tempfile.mkstemp(prefix="imagebatch-train-", suffix=".txt")
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as stream:
+            stream.writelines(traceback.format_exception(error))
+    except OSError:
+        return f"not expected: {happened}; its details could not be written"
+    return f"not expected: {happened}; details in {path}"
 
 
 def _parser() -> argparse.ArgumentParser:

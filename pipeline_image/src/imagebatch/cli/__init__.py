@@ -6,6 +6,7 @@ reads it, `help` prints it, and `reference` writes it into docs/reference/protoc
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -20,8 +21,9 @@ from imagebatch import __version__, log, settings
 from imagebatch.cli.commands import COMMANDS
 from imagebatch.cli.help import overview
 from imagebatch.cli.parser import nearest, parsed
+from imagebatch.cli.unforeseen import unforeseen
 from imagebatch.contracts.records import PROTOCOL_VERSION
-from imagebatch.errors import ExitCode, ImagebatchError, UsageError, one_line
+from imagebatch.errors import ExitCode, ImagebatchError, StorageError, UsageError, one_line
 from imagebatch.settings.flags import summary
 
 __all__ = ["COMMANDS", "call", "main", "parse"]
@@ -32,8 +34,9 @@ _LONGEST_LINE = 2000
 def main() -> None:
     """Run the command that the process was started with, and end the process."""
     code = call(sys.argv[1:])
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
     # Everything is written and closed, so the interpreter's teardown is skipped. On a crowded machine it
     # ended commands that had done their work with SIGABRT now and then (C++'s terminate, exit code -6), with
     # pyarrow 26.0.1 on Python 3.11. Of the libraries that a stage loads, only Arrow starts C++ threads, and
@@ -53,6 +56,7 @@ def call(arguments: Sequence[str]) -> int:
     Returns:
         The exit code.
     """
+    name, asked = "", None
     try:
         parse_only = list(arguments[:1]) == ["--parse-only"]
         name, asked = parse(arguments[1:] if parse_only else arguments)
@@ -63,6 +67,9 @@ def call(arguments: Sequence[str]) -> int:
         return int(error.exit_code)
     except KeyboardInterrupt:
         return 130
+    except Exception as error:  # noqa: BLE001 (nothing ends with a traceback: the details are kept in a file)
+        print(f"imagebatch: {unforeseen(error, name, asked)}", file=sys.stderr)  # noqa: T201 (the interface)
+        return int(ExitCode.UNFORESEEN)
     return int(ExitCode.OK)
 
 
@@ -95,7 +102,10 @@ def _execute(name: str, asked: settings.CommonSettings) -> None:
     function = getattr(importlib.import_module(command.module), command.function)
     known = {"run_id": asked.run_id} if isinstance(asked, settings.RunSettings) else {}
     result = command.summarize(asked, function(asked))
-    print(_last_line(known | {"stage": name} | result))  # noqa: T201 (the protocol's last line)
+    try:
+        print(_last_line(known | {"stage": name} | result), flush=True)  # noqa: T201 (the protocol's last line)
+    except OSError as error:  # its disk is full, or whoever was to read it has gone
+        raise StorageError(f"{name} is done, but its result cannot be written: {error.strerror}") from error
 
 
 def _last_line(content: dict[str, Any]) -> str:

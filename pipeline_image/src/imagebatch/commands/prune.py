@@ -7,16 +7,15 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from imagebatch.errors import StorageError
+from imagebatch.errors import RunHeldError, StorageError
 from imagebatch.log import get_logger
+from imagebatch.runs.at_work import AT_WORK_SECONDS
 from imagebatch.runs.retention import RunsRoot, StoredRun, open_runs
 from imagebatch.settings import PruneSettings
 
 log = get_logger()
 
 _DAY = 86_400.0
-# A run that was written to this recently may be at work, whatever --keep-days says.
-_AT_WORK_SECONDS = 3_600.0
 
 
 @dataclass(slots=True)
@@ -62,6 +61,9 @@ def prune(settings: PruneSettings) -> Pruned:
                 _remove(root, run, done, now)
             else:
                 _keep(root, run, done, now)
+        except RunHeldError as error:
+            log.info("not removed", run_id=run.name, reason=str(error))
+            _keep(root, run, done, now)
         except StorageError as error:
             problems.append(str(error))
             log.warning("not removed", run_id=run.name, reason=str(error))
@@ -73,7 +75,7 @@ def prune(settings: PruneSettings) -> Pruned:
 def _old(run: StoredRun, settings: PruneSettings, now: float) -> bool:
     if run.finished is None and not settings.unfinished:
         return False
-    return now - run.modified > max(settings.keep_days * _DAY, _AT_WORK_SECONDS)
+    return now - run.modified > max(settings.keep_days * _DAY, AT_WORK_SECONDS)
 
 
 def _newest_successes(root: RunsRoot, runs: Iterable[StoredRun]) -> set[str]:

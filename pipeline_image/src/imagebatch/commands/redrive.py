@@ -27,6 +27,7 @@ from imagebatch.inputs.source import image_source
 from imagebatch.log import get_logger
 from imagebatch.observe.progress import Progress
 from imagebatch.observe.stage import observed
+from imagebatch.runs.at_work import at_work
 from imagebatch.runs.certificate import Certificate, recorded_certificate
 from imagebatch.runs.description import read_description
 from imagebatch.runs.finished import open_finished
@@ -50,11 +51,16 @@ def redrive(settings: RedriveSettings) -> Certificate:
 
     Raises:
         NothingToDoError: Every image has a prediction, or none has one of the reasons asked for.
-        RunHeldError: Another redrive has finished meanwhile.
+        RunHeldError: Another redrive has finished meanwhile, or the run is being pruned.
         ConfigurationError: The run has not finished, or its model is not served any more.
     """
     run = open_run(settings.runs_uri, settings.run_id)
     description = read_description(run)
+    with at_work(run):
+        return _redriven(run, description, settings)
+
+
+def _redriven(run: RunFolder, description: RunDescription, settings: RedriveSettings) -> Certificate:
     outputs = settings.part(PostprocessSettings)
     done = finished_redrives(run)
     certificate = recorded_certificate(run) if not done else _up_to_date(run, len(done), outputs)

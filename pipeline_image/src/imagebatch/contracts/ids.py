@@ -52,7 +52,7 @@ def encode_cell(text: str) -> str:
     """
     if _PLAIN.fullmatch(text) or _NUMBER.fullmatch(text):
         return text
-    odd = text[:1] in _FORMULA_START or any(unicodedata.category(char) in _UNSAFE_CATEGORIES for char in text)
+    odd = text[:1] in FORMULA_START or any(unicodedata.category(char) in _UNSAFE_CATEGORIES for char in text)
     return encode_id(text.encode()) if odd else text
 
 

@@ -15,6 +15,7 @@ IMAGE_SAMPLE = "quality/images.parquet"
 DRIFT = "quality/drift.json"
 EMBEDDINGS = "quality/embeddings.parquet"
 STAGES = "telemetry/stages"
+ERRORS = "telemetry/errors"
 SUCCESS = "_SUCCESS"
 
 # Beside the runs, not a run's name: what stays of a run when it is pruned.

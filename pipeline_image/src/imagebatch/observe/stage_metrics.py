@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 
 from imagebatch.contracts.records import LeftOut, LeftOutCounts, ModelPin, Plan, Reason
-from imagebatch.errors import ImagebatchError
+from imagebatch.errors import ExitCode, ImagebatchError
 from imagebatch.observe import metrics
 from imagebatch.observe.cpu import tree_cpu_seconds
 from imagebatch.observe.metrics import Family, Telemetry
@@ -112,7 +112,7 @@ class StageMetrics:
 
     def end(self, error: BaseException | None) -> None:
         """Show the end of the stage, and the exit code that its error has."""
-        known = int(error.exit_code) if isinstance(error, ImagebatchError) else 1
+        known = int(error.exit_code) if isinstance(error, ImagebatchError) else int(ExitCode.UNFORESEEN)
         self.show(metrics.STAGE_END, time.time())
         self.show(metrics.STAGE_EXIT_CODE, known if error else 0)
 

@@ -24,9 +24,9 @@ import fsspec
 from typing_extensions import override
 
 from imagebatch.contracts.layout import RUN_JSON, SUCCESS
-from imagebatch.errors import ConfigurationError, ImagebatchError, StorageError, one_line
+from imagebatch.errors import ConfigurationError, ImagebatchError, RunHeldError, StorageError, one_line
+from imagebatch.runs.at_work import TOMBSTONE
 
-TOMBSTONE = "_PRUNED"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _HALF_REMOVED = re.compile(r"\.pruned-[A-Za-z0-9][A-Za-z0-9._-]{0,127}-[0-9a-f]{32}")
 _TIMES = ("mtime", "LastModified", "last_modified", "updated", "created")
@@ -77,6 +77,7 @@ class RunsRoot(ABC):
         """Remove a run as a whole.
 
         Raises:
+            RunHeldError: Somebody has written to it since it was measured; it stays.
             StorageError: Something of it cannot be removed.
         """
 
@@ -129,7 +130,11 @@ class LocalRunsRoot(RunsRoot):
         folder = self._root / run.name
         with _translated("remove", str(folder)):
             if not run.removed_by_half:
-                folder = folder.rename(self._root / f".pruned-{run.name}-{uuid.uuid4().hex}")
+                away = folder.rename(self._root / f".pruned-{run.name}-{uuid.uuid4().hex}")
+                if self._measured(away.name).modified > run.modified:
+                    away.rename(folder)
+                    raise _at_work(run)
+                folder = away
             shutil.rmtree(folder)  # removes a link, never what it points to
 
     @override
@@ -183,6 +188,9 @@ class FsspecRunsRoot(RunsRoot):
         base = f"{self._root}/{run.name}"
         with _translated("remove", f"{self.uri}/{run.name}"):
             self._fs.pipe_file(f"{base}/{TOMBSTONE}", b"")
+            if not run.removed_by_half and self._modified(base) > run.modified:
+                self._fs.rm_file(f"{base}/{TOMBSTONE}")
+                raise _at_work(run)
             last = [f"{base}/{RUN_JSON}", f"{base}/{TOMBSTONE}"]
             paths = [path for path in self._fs.find(base) if path not in last]
             plain = [path for path in paths if not _GLOB.search(path)]
@@ -195,6 +203,12 @@ class FsspecRunsRoot(RunsRoot):
     @override
     def remove_temporary(self, path: str) -> None:
         raise NotImplementedError  # objects appear whole: there are none
+
+    def _modified(self, base: str) -> float:
+        """Tell when something of a run was last written, the tombstone aside; 0 if it has gone."""
+        self._fs.invalidate_cache()
+        found = self._fs.find(base, detail=True)
+        return max((_time(info) for path, info in found.items() if path != f"{base}/{TOMBSTONE}"), default=0)
 
     def _measured(self, name: str) -> StoredRun | None:
         base = f"{self._root}/{name}"
@@ -211,6 +225,10 @@ class FsspecRunsRoot(RunsRoot):
             if path == f"{base}/{SUCCESS}":
                 run.finished = time
         return run
+
+
+def _at_work(run: StoredRun) -> RunHeldError:
+    return RunHeldError(f"{run.name} was written to just now: it stays")
 
 
 def _time(info: dict[str, Any]) -> float:

@@ -151,20 +151,38 @@ def test_an_entry_that_cannot_be_is_asked_about(  # noqa: PLR0917 (fixtures)
     assert certificate["cached"] == 39
 
 
-@pytest.mark.parametrize("damage", ["text", "folder", "middle"])
-def test_a_file_that_cannot_be_used_costs_the_cache_alone(  # noqa: PLR0917 (fixtures)
+@pytest.mark.parametrize("damage", ["text", "middle"])
+def test_a_damaged_file_is_put_aside_and_begun_again(  # noqa: PLR0917 (fixtures)
     call: Call, images: Path, runs: Path, server: ModelServer, folder: Path, damage: str
 ) -> None:
-    """The run is scored as without a cache, with one warning."""
+    """It is told once, the run is scored as without a cache, and the next one finds all in the new file."""
     before, _ = scored(call, runs, "first", images, "--cache", folder)
     (file,) = folder.glob("*.sqlite")
-    if damage == "middle":
-        content = bytearray(file.read_bytes())
-        content[4096:] = b"\xaa" * (len(content) - 4096)
-        file.write_bytes(content)
-    else:
-        file.unlink()
-        file.mkdir() if damage == "folder" else file.write_text("no database " * 1000)
+    content = file.read_bytes()
+    text = b"no database " * 1000
+    file.write_bytes(text if damage == "text" else content[:4096] + b"\xaa" * (len(content) - 4096))
+    spoilt = file.read_bytes()
+    server.images.clear()
+    assert call("preprocess", "--run-id", "second", "--input", images, "--shard-size", 15).code == 0
+    told = call("score", "--run-id", "second", "--cache", folder)
+    assert (told.code, told.err.count("the cache was damaged: it is begun again")) == (0, 1)
+    assert "the cache is not used" not in told.err
+    assert len(server.images) == 40
+    assert file.with_suffix(".damaged").read_bytes()[4096:] == spoilt[4096:]
+    server.images.clear()
+    after, certificate = scored(call, runs, "third", images, "--cache", folder)
+    assert before == after
+    assert (server.images, certificate["cached"]) == ([], 40)
+
+
+def test_a_file_that_cannot_be_used_costs_the_cache_alone(
+    call: Call, images: Path, runs: Path, server: ModelServer, folder: Path
+) -> None:
+    """The run is scored as without a cache, with one warning, where no file can be made."""
+    before, _ = scored(call, runs, "first", images, "--cache", folder)
+    (file,) = folder.glob("*.sqlite")
+    file.unlink()
+    file.mkdir()
     server.images.clear()
     after, certificate = scored(call, runs, "second", images, "--cache", folder)
     assert before == after

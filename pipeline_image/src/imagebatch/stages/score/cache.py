@@ -3,7 +3,8 @@
 One SQLite file for each model digest and number of labels. The digest covers every file of the archive, the
 pixel function among them, and images are found by the SHA-256 of their files, so that a hit is what the model
 would answer. A file may be deleted at any time. An entry that is not whole or cannot be an answer counts as
-missing, and a file that cannot be used costs the cache, never the run.
+missing; a file that is damaged is put aside and begun again, and one that cannot be used costs the cache,
+never the run.
 """
 
 from __future__ import annotations
@@ -52,17 +53,12 @@ class PredictionCache:
         name = hashlib.sha256(f"{_VERSION} {model.digest} {top_k}".encode()).hexdigest()
         self._path = folder / f"{name}.sqlite"
         self._database: sqlite3.Connection | None = None
+        self._replaced = False
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(self._path, timeout=_LOCKED_SECONDS, isolation_level=None)
-            self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("PRAGMA synchronous=NORMAL")
-            self._database.execute(
-                "CREATE TABLE IF NOT EXISTS predictions"
-                " (sha256 TEXT PRIMARY KEY, answer TEXT NOT NULL, checksum TEXT NOT NULL) WITHOUT ROWID"
-            )
+            self._open()
         except (OSError, sqlite3.Error) as error:
-            self._give_up(error)
+            self._replace(error)
 
     def find(self, rows: Sequence[AskedRow]) -> list[ScoreRow]:
         """Return the score rows of those images that are known.
@@ -79,7 +75,7 @@ class PredictionCache:
         try:
             found = self._database.execute(query, digests).fetchall()
         except (sqlite3.Error, UnicodeDecodeError) as error:
-            self._give_up(error)
+            self._replace(error)
             return []
         entries = {digest: entry for digest, *kept in found if (entry := self._entry(digest, *kept))}
         known = [(row, entry) for row in rows if (entry := entries.get(row["sha256"]))]
@@ -96,7 +92,7 @@ class PredictionCache:
             self._database.executemany("INSERT OR REPLACE INTO predictions VALUES (?, ?, ?)", kept)
             self._database.execute("COMMIT")
         except sqlite3.Error as error:
-            self._give_up(error)
+            self._replace(error)
 
     def close(self) -> None:
         """Close the file."""
@@ -132,9 +128,46 @@ class PredictionCache:
             "classes": entry.classes,
         }
 
+    def _open(self) -> None:
+        self._database = sqlite3.connect(self._path, timeout=_LOCKED_SECONDS, isolation_level=None)
+        self._database.execute("PRAGMA journal_mode=WAL")
+        self._database.execute("PRAGMA synchronous=NORMAL")
+        self._database.execute(
+            "CREATE TABLE IF NOT EXISTS predictions"
+            " (sha256 TEXT PRIMARY KEY, answer TEXT NOT NULL, checksum TEXT NOT NULL) WITHOUT ROWID"
+        )
+
+    def _replace(self, error: Exception) -> None:
+        """Put a damaged file aside and begin a new one, once; do without the cache if that is no remedy.
+
+        Another process that has the file open goes on with the one that was put aside.
+        """
+        if self._replaced or not _is_damage(error):
+            self._give_up(error)
+            return
+        self._replaced = True
+        self.close()
+        aside = self._path.with_suffix(".damaged")
+        try:
+            self._path.replace(aside)
+            for suffix in ("-wal", "-shm"):
+                Path(f"{self._path}{suffix}").unlink(missing_ok=True)
+            self._open()
+        except (OSError, sqlite3.Error) as failure:
+            self._give_up(failure)
+        else:
+            log.warning("the cache was damaged: it is begun again", put_aside=str(aside), reason=str(error))
+
     def _give_up(self, error: Exception) -> None:
         log.warning("the cache is not used", file=str(self._path), reason=str(error))
         self.close()
+
+
+def _is_damage(error: Exception) -> bool:
+    """Tell damage from a file that is locked, a disk that is full, a folder that cannot be written."""
+    code = getattr(error, "sqlite_errorcode", None)
+    damaged = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+    return isinstance(error, UnicodeDecodeError) or (code is not None and code & 0xFF in damaged)
 
 
 def _answer_of(row: ScoreRow) -> str:
