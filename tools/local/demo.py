@@ -116,7 +116,7 @@ def show(output: Path) -> None:
     if page.exists():
         say(f"Report      {page}")
     if quality.exists():
-        say(f"Data Docs   {quality}")
+        say(f"Checks      {quality}")
 
 
 def counts(certificate: dict[str, object]) -> dict[str, object]:

@@ -137,14 +137,35 @@ def test_frames_are_bounded_and_lose_no_row(
         assert totals.frame().iloc[0].to_dict() == {"rows": 40, "without_result": 0, "ids_not_rising": 0}
 
 
-def test_results_and_data_docs_are_kept(call: Call, images: Path, runs: Path) -> None:
-    """Both gates leave JSON and a page to look at, in the run."""
+def test_results_and_pages_are_kept(call: Call, images: Path, runs: Path) -> None:
+    """Both gates leave JSON and a page to look at, in the run; the page fetches nothing and is small."""
     assert call("run", "--run-id", "r", "--input", images).code == 0
     for suite in ("manifest", "predictions"):
         results = json.loads((runs / f"r/quality/{suite}.json").read_bytes())
         assert all(result["success"] for found in results.values() for result in found)
         assert suite in results
-        assert (runs / f"r/quality/docs/{suite}/index.html").stat().st_size > 1000
+        (page,) = (file for file in (runs / f"r/quality/docs/{suite}").rglob("*") if file.is_file())
+        text = page.read_text("utf-8")
+        assert (page.name, len(text) < 20_000) == ("index.html", True)
+        assert "default-src 'none'" in text
+        assert not any(word in text for word in ("http:", "https:", "//", "<script", "@import", "url("))
+
+
+def test_the_page_says_what_failed_and_escapes_it(tmp_path: Path) -> None:
+    """Rows and failures of all frames are added up; a label that is markup is text."""
+    evil = "<script>alert(1)</script>"
+    model = DESCRIPTION.model.model_copy(update={"labels": [*LABELS, evil]})
+    suite = suites.predictions_suite(DESCRIPTION.model_copy(update={"model": model}))
+    validator = validation.Validator(tmp_path)
+    validator.validate(validation.Suite("rows", suite), [scores(), scores(label_2="<img src=x>")])
+    validator.write_docs()
+    text = (tmp_path / "index.html").read_text("utf-8")
+    assert re.search(r"1 of \d+ expectations failed", text)
+    (line,) = [line for line in text.splitlines() if 'class="bad">label_2' in line]
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in line
+    assert '<td class="number">6</td><td class="number">1</td><td>&lt;img src=x&gt;</td>' in line
+    assert "<script" not in text
+    assert "<img" not in text
 
 
 def test_a_failed_gate_is_65_and_keeps_its_report(call: Call, images: Path, runs: Path) -> None:
