@@ -4,6 +4,7 @@ The engine keeps the output in a bounded file. It is read from there with the en
 after a break (a proxy that closes quiet connections, an engine that restarts) where to go on.
 """
 
+import codecs
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -43,6 +44,8 @@ class ContainerLogs:
         self._id = container_id
         self._emit = emit
         self._partial = ""
+        # The engine cuts a long line after so many bytes, also in the middle of a character.
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._stamp = ""  # of the newest piece, RFC 3339 with nine digits: sorts as text
         self._same = 0  # pieces so far that carry it
 
@@ -72,11 +75,12 @@ class ContainerLogs:
             else:
                 heard = time.monotonic()
                 if not state["Running"]:
+                    self._partial += self._decoder.decode(b"", final=True)
                     self._line_ends()
                     return state
             time.sleep(PAUSE_SECONDS)
 
-    def _pieces(self) -> Iterator[str]:
+    def _pieces(self) -> Iterator[bytes]:
         since = (
             int(datetime.fromisoformat(self._stamp[:19]).replace(tzinfo=UTC).timestamp())
             if self._stamp
@@ -84,7 +88,8 @@ class ContainerLogs:
         )
         seen, resumed_at, known = 0, self._stamp, self._same
         for raw in self._client.logs(self._id, stream=True, follow=True, timestamps=True, since=since):
-            stamp, _, piece = raw.decode(errors="replace").partition(" ")
+            head, _, piece = raw.partition(b" ")
+            stamp = head.decode("ascii", "replace")
             if stamp < resumed_at:
                 continue
             if stamp == resumed_at and seen < known:
@@ -94,10 +99,11 @@ class ContainerLogs:
             self._stamp = stamp
             yield piece
 
-    def _take(self, piece: str) -> None:
+    def _take(self, piece: bytes) -> None:
         # One piece is one line, or 16 KiB of a longer one.
-        self._partial += piece
-        if piece.endswith("\n") or len(self._partial) > LONGEST_LINE:
+        ends = piece.endswith(b"\n")
+        self._partial += self._decoder.decode(piece, final=ends)
+        if ends or len(self._partial) > LONGEST_LINE:
             self._line_ends()
 
     def _line_ends(self) -> None:

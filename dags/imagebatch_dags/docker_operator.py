@@ -113,7 +113,8 @@ class DockerStageOperator(StageLineage, DockerOperator):
             "network_mode": self.network_mode,
             "mem_limit": self.mem_limit,
             "memswap_limit": self.mem_limit,  # the same: no swap
-            "log_config": LogConfig(type="json-file", config=log_file),
+            # json-file would replace the bytes of a character that it cuts, after 16 KiB of a line.
+            "log_config": LogConfig(type="local", config=log_file),
             **confinement(self.cpu_limit, self.tmp_size),
         }
         identity = f"{NAME}{uuid4().hex}"

@@ -20,6 +20,7 @@ for i in range({LINES}):
     if i == 1000:
         time.sleep(3)
 """
+LONG = "é…😀" * 4000  # 36,000 bytes
 SLOW_WRITER = """
 import time
 for i in range(200):
@@ -30,7 +31,7 @@ for i in range(200):
 
 def start(client: docker.APIClient, own: str, script: str) -> str:
     """Start a container that runs a script, with the log file that a stage has."""
-    log = docker.types.LogConfig(type="json-file", config={"max-size": "10m", "max-file": "3"})
+    log = docker.types.LogConfig(type="local", config={"max-size": "10m", "max-file": "3"})
     host = client.create_host_config(log_config=log, network_mode="none")
     labels = {"imagebatch.installation": own}
     made = client.create_container(IMAGE, ["imagebatch", script], labels=labels, host_config=host)
@@ -57,6 +58,14 @@ def test_all_lines_arrive_while_it_runs_in_bounded_memory(client: docker.APIClie
     assert (count, wrong, state["ExitCode"], len(logs.last)) == (LINES, 0, 0, 20)
     assert ended - paused > 2.5  # it came before the writer's pause, not with its end
     assert most < 2_000_000
+
+
+def test_a_long_line_loses_no_character_where_it_is_cut(client: docker.APIClient, own: str) -> None:
+    """The engine cuts after 16 KiB, also inside a character of two, three or four bytes, at every offset."""
+    seen: list[str] = []
+    script = f"for i in range(4): print('x' * i + {LONG!r})\nimport os; os.write(1, '…'.encode()[:2])"
+    ContainerLogs(client, start(client, own, script), seen.append).follow()
+    assert seen == [*("x" * offset + LONG for offset in range(4)), chr(0xFFFD)]
 
 
 def test_breaks_of_the_connection_cost_and_repeat_no_line(client: docker.APIClient, own: str) -> None:
