@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,6 +68,18 @@ def test_a_list_names_keys(call: Call, store: ObjectStore, runs: Path) -> None:
     assert (outcome.last["accepted"], outcome.last["rejected"]) == (len(names), 0), outcome.err
     rows = pq.read_table(runs / "r/manifest/shard-00000.parquet").to_pylist()
     assert {row["uri"] for row in rows} == {f"s3a://photos/in/{name}" for name in names}
+
+
+def test_an_archive_in_a_bucket_is_read_by_ranges(call: Call, store: ObjectStore) -> None:
+    """One look at one range for each image; the archive is not fetched again and again."""
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        for at in range(20):
+            archive.writestr(f"{at}.jpg", jpeg(at))
+    store.objects["photos/x.zip"] = data.getvalue()
+    outcome = call("preprocess", "--run-id", "r", "--input", "s3://photos/x.zip")
+    assert (outcome.last["accepted"], outcome.last["rejected"]) == (20, 0), outcome.err
+    assert store.requests < 40
 
 
 def test_a_store_that_is_away_is_not_a_wrong_list(

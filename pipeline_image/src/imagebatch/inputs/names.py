@@ -11,6 +11,7 @@ import re
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from imagebatch.errors import ConfigurationError
+from imagebatch.inputs.archives import is_member
 from imagebatch.inputs.web import SCHEMES
 
 # Two letters at least: `C:/photos` is no URI.
@@ -100,7 +101,7 @@ def resolved(name: str, folder: str) -> str:
         name: As it stands in the list.
         folder: URI of the folder that the list lies in.
     """
-    if scheme_of(name):
+    if scheme_of(name) or is_member(name):
         return name
     if name[:6].lower() == "file:/":  # as Java writes it
         return f"file://{name[5:]}"

@@ -5,16 +5,33 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import IO, Protocol
 
 import fsspec
 
 from imagebatch.contracts.records import LeftOut, Reason
-from imagebatch.errors import ConfigurationError, InputNotFoundError, StorageError
+from imagebatch.errors import (
+    ConfigurationError,
+    DataRefusedError,
+    ImagebatchError,
+    InputNotFoundError,
+    StorageError,
+)
+from imagebatch.inputs.archives import (
+    DamagedArchiveError,
+    Member,
+    archive_kind,
+    content,
+    is_member,
+    member_of,
+    members,
+    ranges_of_packed,
+)
 from imagebatch.inputs.left_out import NameFilter, is_snapshot
 from imagebatch.inputs.names import (
     about_missing,
@@ -33,6 +50,8 @@ from imagebatch.inputs.web import WebSource
 _HELD = "/proc/self/fd" if hasattr(os, "O_PATH") and os.path.isdir("/proc/self/fd") else ""
 # On Linux a held file is opened through its link in /proc; elsewhere its path may have become a link since.
 _NO_LINK = 0 if _HELD else os.O_NOFOLLOW
+# `zip://inside::file:///outside.zip`, as fsspec writes it.
+_CHAIN = re.compile(r"(?:zip|tar|libarchive)://|[a-z0-9+.-]+://.*::[a-z0-9+.-]+://", re.IGNORECASE)
 # What a store's client says of a single key that it cannot ask for, however well the store is.
 _ABOUT_THE_KEY = {errno.EINVAL, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENOTSUP}
 
@@ -89,6 +108,8 @@ class ImageSource:
         """
         if is_web(uri):
             return self._web.read(uri)
+        if is_member(uri):
+            return self._read_member(member_of(uri))
         if host := other_machine(uri):
             raise ImageUnavailableError(
                 Reason.NOT_FOUND, f"names the machine {host}; a file here has three slashes: file:///"
@@ -148,6 +169,70 @@ class ImageSource:
             if error.errno in _PASSING:
                 raise _storage_failed("read", path, error) from error
             raise ImageUnavailableError(Reason.UNREADABLE, error.strerror) from error
+
+    @contextlib.contextmanager
+    def opened(self, uri: str) -> Iterator[tuple[IO[bytes], int, object]]:
+        """Open an archive inside the roots.
+
+        Yields:
+            It, seekable; its bytes; something that changes when it does.
+
+        Raises:
+            ImageUnavailableError: It is outside.
+            OSError: It cannot be opened; a store's client has errors of its own kinds.
+        """
+        if not self.allows(uri):
+            raise ImageUnavailableError(Reason.OUTSIDE_ALLOWED_ROOTS, "see --allowed-roots")
+        path = local_path(uri)
+        if path is None:
+            filesystem, key = fsspec.core.url_to_fs(uri)
+            with filesystem.open(key, "rb") as stream:
+                info = stream.details if isinstance(getattr(stream, "details", None), dict) else {}
+                yield stream, stream.size, (stream.size, str(info.get("ETag") or info.get("mtime")))
+            return
+        with _found(path) as (real, readable, found):
+            if not self._inside(real):
+                raise ImageUnavailableError(
+                    Reason.OUTSIDE_ALLOWED_ROOTS, "leads outside; see --allowed-roots"
+                )
+            if not stat.S_ISREG(found.st_mode):
+                raise ImageUnavailableError(Reason.NOT_A_FILE, f"a {_kind(found.st_mode)}, not an archive")
+            descriptor = os.open(readable, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | _NO_LINK)
+            with open(descriptor, "rb") as stream:
+                yield stream, found.st_size, (found.st_ino, found.st_size, found.st_mtime_ns)
+
+    def _read_member(self, member: Member) -> bytes:
+        try:
+            if member.packing:
+                return self._read_packed(member)
+            if local_path(member.archive) is None:
+                return content(
+                    member, lambda at, size: self._range(member.archive, at, size), self._max_bytes
+                )
+            with self.opened(member.archive) as (stream, _, _):
+                descriptor = stream.fileno()
+                return content(member, lambda at, size: os.pread(descriptor, size, at), self._max_bytes)
+        except FileNotFoundError as error:
+            raise ImageUnavailableError(Reason.NOT_FOUND, "its archive is gone") from error
+        except PermissionError as error:
+            raise ImageUnavailableError(Reason.UNREADABLE, error) from error
+        except (ImageUnavailableError, StorageError):
+            raise
+        except Exception as error:
+            raise StorageError(
+                f"cannot read {member.archive}: {error}; run the same command again"
+            ) from error
+
+    def _read_packed(self, member: Member) -> bytes:
+        with self.opened(member.archive) as (stream, size, key):
+            ranges = ranges_of_packed(member, stream, size, key)
+            return content(member, ranges, self._max_bytes)
+
+    def _range(self, uri: str, at: int, size: int) -> bytes:
+        if not self.allows(uri):
+            raise ImageUnavailableError(Reason.OUTSIDE_ALLOWED_ROOTS, "see --allowed-roots")
+        filesystem, key = fsspec.core.url_to_fs(uri)
+        return bytes(filesystem.cat_file(key, start=at, end=at + size)) if size else b""
 
     def _content(self, descriptor: int, size: int) -> bytes:
         """Read a file's bytes, in one system call unless it is being written to."""
@@ -278,6 +363,17 @@ def _forget(name: bytes, reason: LeftOut) -> None:
     """Take no note of a file that is left out."""
 
 
+def _archive(path: str, status: os.stat_result) -> str:
+    """Tell what kind of archive a local file is, if it is one."""
+    if not stat.S_ISREG(status.st_mode):
+        return ""
+    try:
+        with open(path, "rb") as stream:
+            return archive_kind(path, stream.read(512))
+    except OSError:
+        return ""  # it becomes a reject
+
+
 class InputListing:
     """Lists an input: a folder (with what is below it), one image, or any fsspec URI.
 
@@ -312,6 +408,11 @@ class InputListing:
             StorageError: The storage itself failed; trying again may help.
         """
         require_this_machine("--input", self._uri)
+        if _CHAIN.match(self._uri):
+            raise ConfigurationError(
+                f"--input {self._uri}: a chain of file systems is not read; give the archive itself, as"
+                " --input /data/photographs.zip"
+            )
         path = local_path(self._uri)
         return self._remote() if path is None else self._local(path)
 
@@ -323,11 +424,18 @@ class InputListing:
                 raise _storage_failed("read", path, error) from error
             raise InputNotFoundError(f"--input {path}: {error.strerror}; give an existing folder") from error
         if not stat.S_ISDIR(status.st_mode):
-            yield os.fsencode(os.path.basename(path)), to_uri(path)
+            if kind := _archive(path, status):
+                yield from self._members(to_uri(path), kind, b"")
+            else:
+                yield os.fsencode(os.path.basename(path)), to_uri(path)
             return
         base = path.rstrip("/") + "/"
         if not os.access(path, os.R_OK | os.X_OK):
             raise InputNotFoundError(f"--input {path}: not readable; give this user read access")
+        if shards := self._shards(path):
+            for name in shards:
+                yield from self._shard(to_uri(base + name), os.fsencode(name))
+            return
         for found, reason in self._walk(path):
             name = os.fsencode(found[len(base) :])
             if reason:
@@ -379,6 +487,52 @@ class InputListing:
             reason = LeftOut.NOT_A_FILE
         yield entry.path, reason
 
+    def _shards(self, folder: str) -> list[str]:
+        """Return the archives of a folder that holds nothing else to take: WebDataset's shards."""
+        shards = []
+        others = []
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                reason = self._names.of_file(entry.name)
+                if os.path.isdir(entry.path) or reason is None:  # false for a link that leads to itself
+                    return []
+                if reason in _BY_NAME and archive_kind(entry.name) == "tar":
+                    shards.append(entry.name)
+                else:
+                    others.append((os.fsencode(entry.name), reason))
+        if shards:
+            for name, reason in others:
+                self._left_out(name, reason)
+        return sorted(shards)
+
+    def _shard(self, uri: str, name: bytes) -> Iterator[tuple[bytes, str]]:
+        if self._source.allows(uri):
+            yield from self._members(uri, archive_kind(os.fsdecode(name)), name + b"/")
+        else:
+            yield name, uri  # becomes a reject
+
+    def _members(self, archive: str, kind: str, prefix: bytes) -> Iterator[tuple[bytes, str]]:
+        try:
+            with self._source.opened(archive) as (stream, size, key):
+                for member in members(archive, kind, stream, size, key):
+                    name = member.name
+                    while name.startswith(b"./"):
+                        name = name[2:]
+                    if reason := self._names.of_key(os.fsdecode(name)):
+                        self._left_out(prefix + name, reason)
+                    else:
+                        yield prefix + name, member.uri
+        except DamagedArchiveError as error:
+            raise DataRefusedError(f"--input {archive}: {error}") from error
+        except FileNotFoundError as error:
+            raise InputNotFoundError(f"--input {archive}: no such file") from error
+        except ImageUnavailableError as error:
+            raise ConfigurationError(f"--input {archive}: {error.detail}") from error
+        except ImagebatchError:
+            raise
+        except Exception as error:
+            raise StorageError(f"cannot read {archive}: {error}; run the same command again") from error
+
     def _remote(self) -> Iterator[tuple[bytes, str]]:
         try:
             filesystem, root = fsspec.core.url_to_fs(self._uri)
@@ -390,13 +544,28 @@ class InputListing:
             raise InputNotFoundError(f"--input {self._uri}: not found") from error
         except Exception as error:
             raise StorageError(f"cannot list {self._uri}: {error}; run the same command again") from error
-        base = root.rstrip("/")
-        scheme = scheme_of(self._uri)
-        for key in found:
+        kind = archive_kind(root)
+        if kind and not found:
+            raise InputNotFoundError(f"--input {self._uri}: no such archive")
+        if kind and found == [root]:
+            yield from self._members(self._uri, kind, b"")
+        else:
+            yield from self._keys(found, root.rstrip("/"))
+
+    def _keys(self, keys: list[str], base: str) -> Iterator[tuple[bytes, str]]:
+        """Yield what is wanted of a store's keys; a store of shards alone is one input."""
+        last = [key.rsplit("/", 1)[-1] for key in keys]
+        wanted = any(self._names.of_file(name) is None for name in last)
+        sharded = not wanted and any(archive_kind(name) == "tar" for name in last)
+        for key, basename in zip(keys, last, strict=True):
             # One slash parts the input from a name: `in//a.jpg` and `in/a.jpg` are two images.
-            name = key.removeprefix(base).removeprefix("/") or key.rsplit("/", 1)[-1]
+            name = key.removeprefix(base).removeprefix("/") or basename
             encoded = name.encode("utf-8", "surrogateescape")
-            if found != [base] and (reason := self._names.of_key(name)):
+            uri = f"{scheme_of(self._uri)}://{key.removeprefix('/')}"
+            reason = self._names.of_key(name) if keys != [base] else None
+            if sharded and reason in _BY_NAME and archive_kind(basename) == "tar":
+                yield from self._shard(uri, encoded)
+            elif reason:
                 self._left_out(encoded, reason)
             else:
-                yield encoded, f"{scheme}://{key.removeprefix('/')}"
+                yield encoded, uri

@@ -39,7 +39,7 @@ class SourceSettings(CommonSettings):
 
     one_of: ClassVar[tuple[str, ...]] = ("input", "manifest")
 
-    input: Uri = Field("", description="Folder, single image or fsspec URI to list.")
+    input: Uri = Field("", description="Folder, single image, archive (zip, tar) or fsspec URI to list.")
     manifest: Uri = Field(
         "",
         description="List of images: CSV, JSON lines, Parquet (a file or folder) or XLSX with a column uri"

@@ -27,6 +27,7 @@ Inspected = list[Future[list[ManifestRow]]]
 
 # Rows per task: one at a time, starting tasks would cost as much as the work.
 _ROWS = 32
+_LOCAL = ("file://", "zip:file://", "tar:file://")
 # Threads for storage that answers slowly: they wait, and take no core.
 _REMOTE_READERS = 32
 
@@ -70,7 +71,7 @@ def write_manifests(
 
 def _readers(listing: pq.ParquetFile) -> int:
     first = listing.read_row_group(0, columns=["uri"])["uri"][0].as_py()
-    return len(os.sched_getaffinity(0)) + 1 if first.startswith("file://") else _REMOTE_READERS
+    return len(os.sched_getaffinity(0)) + 1 if first.startswith(_LOCAL) else _REMOTE_READERS
 
 
 def _written(run: RunFolder, shard: int, inspected: Inspected | None) -> tuple[int, int]:
