@@ -1,6 +1,7 @@
 """What an archive consists of, and the digest that names its content. Standard library only."""
 
 import hashlib
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -8,9 +9,12 @@ MODULES: Final = (
     "imagebatch_handler.py",
     "imagebatch_archive.py",
     "imagebatch_engines.py",
+    "imagebatch_header.py",
     "imagebatch_memory.py",
     "imagebatch_model.py",
+    "imagebatch_picture.py",
     "imagebatch_pixels.py",
+    "imagebatch_tiff.py",
     "imagebatch_wire.py",
 )
 """The source files that every archive carries; the first is the handler."""
@@ -18,7 +22,28 @@ MODULES: Final = (
 PARITY: Final = "parity.json"
 """The certificate of how far an archive's answers are from float32 torch; not every archive has one."""
 
+_SHARED: Final = ("imagebatch_header.py", "imagebatch_picture.py", "imagebatch_tiff.py")
 _CHUNK: Final = 1 << 20
+
+
+def module_path(name: str, handlers: str | Path) -> Path:
+    """Find the source of one of `MODULES`.
+
+    Args:
+        name: Of the file.
+        handlers: Folder of the handler's modules. What they share with the pipeline may lie where it is
+            installed.
+
+    Raises:
+        FileNotFoundError: It is in neither place.
+    """
+    path = Path(handlers) / name
+    if not path.is_file() and name in _SHARED:
+        found = find_spec(path.stem)
+        path = Path(found.origin) if found and found.origin else path
+    if not path.is_file():
+        raise FileNotFoundError(f"no {path}")
+    return path
 
 
 def content_digest(folder: str | Path) -> str:

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 from imagebatch_archive import MODULES
+from imagebatch_header import ImageError
 from imagebatch_model import ImageModel, Settings
-from imagebatch_pixels import ImageError
 from imagebatch_wire import Content, Headers, Request, RequestError, Row, dump, parse
 
 

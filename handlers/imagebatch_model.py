@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from imagebatch_archive import PARITY, content_digest, file_digest
 from imagebatch_engines import Engine, Features, Logits, load_engine
-from imagebatch_pixels import PIXELS_VERSION, decode
+from imagebatch_pixels import PIXELS_VERSION, View, decode
 
 _PAIR = 2
 
@@ -27,6 +27,8 @@ class Settings:
         max_images: Most images in one request.
         max_pixels: Largest width x height of an image.
         pixels: Version of the pixel function that the model was trained with.
+        value_range, background, page, end_marker: What the model sees of files that can be seen in more than
+            one way: `imagebatch_header.View`.
     """
 
     engine: str = "openvino"
@@ -36,6 +38,24 @@ class Settings:
     max_images: int = 1024
     max_pixels: int = 100_000_000
     pixels: str = PIXELS_VERSION
+    value_range: str = "full"
+    background: str = "white"
+    page: int = 1
+    end_marker: str = "strict"
+
+    @property
+    def view(self) -> View:
+        """What the model declares of how files are seen.
+
+        Raises:
+            ValueError: A value is none of those that there are.
+        """
+        return View(
+            value_range=self.value_range,
+            background=self.background,
+            page=self.page,
+            end_marker=self.end_marker,
+        )
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
@@ -54,6 +74,10 @@ class Settings:
             if isinstance(value, int) and value < 1:
                 raise ValueError(f"model-config.yaml: imagebatch.{key} must be at least 1: got {value}")
         settings = cls(**section)
+        try:
+            _ = settings.view
+        except ValueError as error:
+            raise ValueError(f"model-config.yaml: imagebatch.{error}") from error
         if settings.crop > settings.resize:
             raise ValueError("model-config.yaml: imagebatch.crop must not be larger than imagebatch.resize")
         if settings.pixels != PIXELS_VERSION:
@@ -95,6 +119,7 @@ class ImageModel:
 
     def __init__(self, folder: str | Path, settings: Settings) -> None:
         self.settings = settings
+        self._view = settings.view
         self.labels = _read_labels(Path(folder) / "index_to_name.json")
         self._named_once = len(set(self.labels)) == len(self.labels)
         self.digest = content_digest(folder)
@@ -109,6 +134,7 @@ class ImageModel:
         """Say what this model is: labels, input, engine, precision, parity (docs/reference/wire.md)."""
         settings = self.settings
         size = {"resize": settings.resize, "crop": settings.crop, "channels": 3, "pixels": PIXELS_VERSION}
+        size |= self._view.declared()
         # Left out, not null: TorchServe's management API drops nulls, and both must tell the same.
         parity = {"parity": self.parity} if self.parity else {}
         embedding = {"embedding": self.embedding} if self.embedding else {}
@@ -117,7 +143,13 @@ class ImageModel:
     def decode(self, data: bytes | bytearray | memoryview) -> torch.Tensor:
         """Turn an image file into uint8 pixels (3, crop, crop). Raises `imagebatch_pixels.ImageError`."""
         settings = self.settings
-        return decode(data, resize=settings.resize, crop=settings.crop, max_pixels=settings.max_pixels)
+        return decode(
+            data,
+            resize=settings.resize,
+            crop=settings.crop,
+            max_pixels=settings.max_pixels,
+            view=self._view,
+        )
 
     def infer(self, pixels: torch.Tensor) -> Logits:
         """Compute float32 logits (classes,) of uint8 pixels (3, crop, crop)."""

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from email.message import Message
 from typing import Any
 
+from imagebatch_header import ImageError
 from imagebatch_memory import NotSharedError, shared
 from imagebatch_model import Settings
-from imagebatch_pixels import ImageError
 
 Row = Mapping[str, Any]
 Headers = Mapping[str, Any]

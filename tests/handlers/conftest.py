@@ -71,8 +71,9 @@ def archive_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = openvino.convert_model(program)
     openvino.save_model(model, folder / "model.xml", compress_to_fp16=False)
     (folder / "index_to_name.json").write_text(json.dumps(dict(enumerate(LABELS))))
-    for file in (*imagebatch_archive.MODULES, "model-config.yaml"):
-        shutil.copy(HANDLERS / file, folder)
+    for file in imagebatch_archive.MODULES:
+        shutil.copy(imagebatch_archive.module_path(file, HANDLERS), folder)
+    shutil.copy(HANDLERS / "model-config.yaml", folder)
     return folder
 
 

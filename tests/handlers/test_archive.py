@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from imagebatch_archive import MODULES, content_digest
+from imagebatch_archive import MODULES, content_digest, module_path
 
 
 def test_the_digest_is_the_documented_one(tmp_path: Path) -> None:
@@ -49,11 +49,24 @@ def test_nothing_has_no_digest(tmp_path: Path) -> None:
             content_digest(folder)
 
 
+def test_a_module_is_found_beside_the_handler_or_where_it_is_installed(tmp_path: Path) -> None:
+    """What is shared with the pipeline may lie in another folder; what is not may not."""
+    (tmp_path / "imagebatch_wire.py").write_text("")
+    assert module_path("imagebatch_wire.py", tmp_path) == tmp_path / "imagebatch_wire.py"
+    assert module_path("imagebatch_picture.py", tmp_path).is_file()
+    (tmp_path / "imagebatch_picture.py").write_text("")
+    assert module_path("imagebatch_picture.py", tmp_path).parent == tmp_path
+    with pytest.raises(FileNotFoundError, match=r"no .*imagebatch_model\.py"):
+        module_path("imagebatch_model.py", tmp_path)
+
+
 def test_the_list_of_modules_is_complete() -> None:
     """Every module that ships is in every archive, with the handler first."""
     import imagebatch_archive  # noqa: PLC0415 - only its place is wanted
+    import imagebatch_picture  # noqa: PLC0415 - only its place is wanted
 
-    folder = Path(imagebatch_archive.__file__).parent
+    folders = (Path(module.__file__).parent for module in (imagebatch_archive, imagebatch_picture))
     beside_the_server = {"imagebatch_serve.py"}  # starts it in a container; no part of a model
-    assert set(MODULES) == {path.name for path in folder.glob("imagebatch_*.py")} - beside_the_server
+    found = {path.name for folder in folders for path in folder.glob("imagebatch_*.py")}
+    assert set(MODULES) == found - beside_the_server
     assert MODULES[0] == "imagebatch_handler.py"

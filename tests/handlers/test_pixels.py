@@ -8,12 +8,14 @@ import sys
 import zlib
 from collections.abc import Callable
 
-import imagebatch_pixels as pixels
+import imagebatch_header
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from imagebatch_pixels import ImageError, decode, probe
+from imagebatch_header import ImageError
+from imagebatch_picture import probe
+from imagebatch_pixels import decode
 from PIL import Image, ImageOps
 
 Encode = Callable[..., bytes]
@@ -41,7 +43,7 @@ def assert_like(data: bytes, expected: Image.Image) -> None:
 def reason(data: bytes, **limits: int) -> str:
     with pytest.raises(ImageError) as caught:
         decode(data, **limits)
-    assert caught.value.reason in pixels.REASONS
+    assert caught.value.reason in imagebatch_header.REASONS
     assert len(caught.value.detail) <= 200
     assert caught.value.detail.isprintable()
     return caught.value.reason
@@ -70,7 +72,7 @@ def test_a_colour_image_of_every_format_is_what_pillow_shows(
     kind, options = FORMATS[name]
     data = encode(photograph, kind, **options)
     assert_like(data, Image.open(io.BytesIO(data)))
-    assert probe(data) == (kind, 320, 280)
+    assert probe(data)[:3] == (kind, 320, 280)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "BMP"])
@@ -340,8 +342,8 @@ def test_limits_are_inclusive_and_hold_for_the_resized_image(photograph: Image.I
         (b"this is a text file", "not_an_image"),
         (b"BMW builds cars in Munich since 1928", "not_an_image"),
         (b"RIFF\x24\x00\x00\x00WAVEfmt ", "not_an_image"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "unsupported_format"),
-        (b"\0\0\0\x0cJXL \r\n\x87\n", "unsupported_format"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "decode_failed"),
+        (b"8BPS\0\1" + bytes(20), "unsupported_format"),
         (b"8BPS\0\1", "unsupported_format"),
         (b"%PDF-1.7\n", "unsupported_format"),
         (b"\x89PNG\r\n\x1a\n", "truncated"),

@@ -66,7 +66,7 @@ def test_many_images_in_one_multipart_request(
         "text": ("c.jpg", b"hello", "text/plain"),
         "cut": ("d.jpg", jpeg[:5000], "image/jpeg"),
         "json": ("e.jpg", b"{}", "application/json"),
-        "heic": ("f.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "image/heic"),
+        "layers": ("f.psd", b"8BPS\0\1" + bytes(20), "image/vnd.adobe.photoshop"),
         "body": ("g.png", encode(photograph, "PNG"), "application/octet-stream"),
         "\u00fc 1": ("h.jpg", jpeg, "image/jpeg"),
     }
@@ -78,7 +78,7 @@ def test_many_images_in_one_multipart_request(
         "text": "not_an_image",
         "cut": "truncated",
         "json": "not_an_image",
-        "heic": "unsupported_format",
+        "layers": "unsupported_format",
     }
     assert answers[0] == {"id": "good"} | expected
     assert answers[7]["labels"] == expected["labels"]

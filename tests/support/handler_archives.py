@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 HANDLERS = Path(__file__).parents[2] / "handlers"
+PICTURE = HANDLERS.parent / "pipeline_image" / "picture"
 LABELS = ["mono-sound", "mono-defective", "poly-sound", "poly-defective"]
 
 # What a worker does to itself on an image with these bytes, as native code or an endless loop would.
@@ -52,8 +53,9 @@ def write_archive(folder: Path, *, features: bool = True) -> Path:
     unpacked.mkdir()
     outputs = [logits, means] if features else [logits]
     openvino.save_model(openvino.Model(outputs, [pixels]), unpacked / "model.xml", compress_to_fp16=False)
-    for module in HANDLERS.glob("imagebatch_*.py"):
-        shutil.copy(module, unpacked)
+    for sources in (HANDLERS, PICTURE):
+        for module in sources.glob("imagebatch_*.py"):
+            shutil.copy(module, unpacked)
     shutil.copy(HANDLERS / "model-config.yaml", unpacked)
     (unpacked / "marked_handler.py").write_text(_HANDLER)
     (unpacked / "index_to_name.json").write_text(json.dumps(dict(enumerate(LABELS))))

@@ -9,8 +9,9 @@ from tools.paths import ROOT, UV, Argv, program, say
 
 # A part whose environment has the libraries, a folder to check, and where its own modules are imported from.
 TYPED = (
-    ("pipeline_image", "pipeline_image/src", "pipeline_image/src"),
-    ("handlers", "handlers", "handlers"),
+    ("pipeline_image", "pipeline_image/src", "pipeline_image/src:pipeline_image/picture"),
+    ("pipeline_image", "pipeline_image/picture", "pipeline_image/picture"),
+    ("handlers", "handlers", "handlers:pipeline_image/picture"),
     ("training", "training/src", "training/src"),
     ("airflow", "dags", "dags"),
     ("airflow", "tools", "."),
@@ -50,6 +51,8 @@ def _checks() -> list[tuple[str, Argv, Path]]:
     checks.append(("import-linter training", ["env", "PYTHONPATH=training/src", *tools, *contract], ROOT))
     for part, folder in PARTS.items():
         checks.append((f"deptry {part}", [program(part, "deptry"), folder], ROOT / part))
+    picture = ROOT / "pipeline_image" / "picture"
+    checks.append(("deptry picture", [program("pipeline_image", "deptry"), "."], picture))
     return checks
 
 

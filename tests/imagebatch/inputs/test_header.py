@@ -32,13 +32,13 @@ def test_known_formats(kind: str) -> None:
     [
         (b"", Reason.EMPTY),
         (b"hello, I am a text\n", Reason.NOT_AN_IMAGE),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", Reason.NOT_AN_IMAGE),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", Reason.UNSUPPORTED_FORMAT),
         (encoded("JPEG")[:10], Reason.TRUNCATED),
         (png_bomb(), Reason.TOO_MANY_PIXELS),
     ],
 )
 def test_refusals(data: bytes, reason: Reason) -> None:
-    """What is no image of a known format, or too large, has a reason; PostScript starts no program."""
+    """What is no image of a format that is read, or too large, has a reason; PostScript starts no program."""
     with pytest.raises(ImageUnavailableError) as caught:
         read_header(data, 100_000_000)
     assert caught.value.reason is reason

@@ -7,6 +7,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
+from imagebatch_header import View  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -129,6 +130,11 @@ class Model:
         crop: Side of the square that the model sees, pixels; a multiple of 32.
         engine: What serves the archive. Another than `openvino` gives an archive beside the default one,
             named after it: `solar-cells-int8-cascade`.
+        value_range: What becomes white in files of 9 to 16 bits per sample: `full`, a camera's depth as
+            `12-bit`, or `stretch`.
+        background: What transparency is laid on: `white`, `black`, `grey` or `#rrggbb`.
+        page: Which page or frame is seen of a file with several, from 1.
+        end_marker: `strict`, or `lenient`: read a JPEG that lacks its end marker and nothing else.
     """
 
     name: str = MISSING
@@ -136,6 +142,27 @@ class Model:
     resize: int = 256
     crop: int = 224
     engine: str = "openvino"
+    value_range: str = "full"
+    background: str = "white"
+    page: int = 1
+    end_marker: str = "strict"
+
+    @property
+    def view(self) -> View:
+        """How training and serving see files that can be seen in more than one way.
+
+        Raises:
+            ConfigurationError: A value is none of those that there are.
+        """
+        try:
+            return View(
+                value_range=self.value_range,
+                background=self.background,
+                page=self.page,
+                end_marker=self.end_marker,
+            )
+        except ValueError as error:
+            raise ConfigurationError(f"configuration: model.{error}") from error
 
 
 @dataclass(kw_only=True)
@@ -239,6 +266,7 @@ def load_settings(config_dir: Path, overrides: list[str]) -> Settings:
 
 def _check(settings: Settings) -> None:
     data, tune, model = settings.data, settings.finetune, settings.model
+    _ = model.view
     rules = {
         f"weights.source must be one of {', '.join(SOURCES)}": settings.weights.source in SOURCES,
         f"data.kind must be one of {', '.join(KINDS)}": data.kind in KINDS,

@@ -101,7 +101,7 @@ def _without_prediction(run: RunFolder, reasons: set[str]) -> list[ListedRow]:
 
 def _inspected(targets: list[ListedRow], description: RunDescription) -> list[ManifestRow]:
     source = image_source(description)
-    return [inspect(row, source, description.max_image_pixels) for row in targets]
+    return [inspect(row, source, description.max_image_pixels, description.model.seen) for row in targets]
 
 
 def _scored(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import operator
 from enum import StrEnum
 
+from imagebatch_header import View
 from pydantic import BaseModel, ConfigDict, Field
 
 PROTOCOL_VERSION = 1
@@ -60,6 +61,8 @@ class ModelPin(BaseModel):
         labels: Class names by class index.
         engine: What computes it, where the server says so. Not written to run.json: the digest holds it.
         embedding: Numbers in an image's embedding, where the server gives any. Not written either.
+        view: What the model declares about files that can be seen in more than one way; left out where it
+            declares nothing.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -70,6 +73,12 @@ class ModelPin(BaseModel):
     labels: list[str]
     engine: str = Field(default="", exclude=True)
     embedding: int = Field(default=0, exclude=True)
+    view: dict[str, str | int] = Field(default_factory=dict, exclude_if=lambda declared: not declared)
+
+    @property
+    def seen(self) -> View:
+        """How the model sees files that can be seen in more than one way."""
+        return View(**self.view)  # type: ignore[arg-type]  # checked where the description was read
 
 
 class RunDescription(BaseModel):

@@ -20,6 +20,7 @@ MANIFEST_SCHEMA = pa.schema(
         ("format", pa.string()),
         ("width", pa.int32()),
         ("height", pa.int32()),
+        ("frames", pa.int32()),
         ("reason", pa.string()),
         ("detail", pa.string()),
     ]
@@ -70,6 +71,7 @@ class ManifestRow(ListedRow):
     format: NotRequired[str]
     width: NotRequired[int]
     height: NotRequired[int]
+    frames: NotRequired[int]
     reason: NotRequired[str]
     detail: NotRequired[str]
 

@@ -37,6 +37,8 @@ class Check(StrEnum):
     BLURRED = "blurred"
     WRONG_MODE = "wrong_mode"
     NEAR_DUPLICATE = "near_duplicate"
+    LOW_DEPTH = "low_depth"
+    REDUCED_PAGE = "reduced_page"
 
 
 SAYS = {
@@ -46,6 +48,8 @@ SAYS = {
     Check.BLURRED: f"hardly an edge: sharpness below {BLURRED_SHARPNESS:g}",
     Check.WRONG_MODE: "another colour mode than nearly all the others",
     Check.NEAR_DUPLICATE: f"at most {SAME_BITS} of 256 bits from another image's perceptual hash",
+    Check.LOW_DEPTH: "more than 8 bits per sample, and values that do not fit the range that is declared",
+    Check.REDUCED_PAGE: "the page that is seen says that it is a reduced copy of another",
 }
 # Seen often in good data, so they never count for the gate.
 HARMLESS = frozenset({Check.NEAR_DUPLICATE, Check.WRONG_MODE})
@@ -92,6 +96,10 @@ def _of_one(row: Row, usual: str | None) -> list[tuple[Check, str]]:
         found.append((Check.TOO_DARK, f"brightness {row['brightness']:.3f}"))
     if row["contrast"] >= BLANK_CONTRAST and row["sharpness"] < BLURRED_SHARPNESS:
         found.append((Check.BLURRED, f"sharpness {row['sharpness']:.2f}"))
+    if row.get("low_depth"):
+        found.append((Check.LOW_DEPTH, row["low_depth"]))
+    if row.get("reduced"):
+        found.append((Check.REDUCED_PAGE, f"{row['width']} x {row['height']} pixels"))
     if usual and row["mode"] != usual:
         found.append((Check.WRONG_MODE, f"{row['mode']}, nearly all others are {usual}"))
     return found

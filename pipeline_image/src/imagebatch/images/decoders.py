@@ -13,9 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from imagebatch_header import View
+
 from imagebatch.images.worker import read_frame, write_frame
 
 T = TypeVar("T")
+
+PLAIN = View()
 
 _MOST_WORKERS = 4
 
@@ -34,24 +38,24 @@ class Decoders:
         for worker in self._all:
             self._idle.put(worker)
 
-    def measure(self, data: bytes) -> dict[str, Any]:
+    def measure(self, data: bytes, view: View = PLAIN) -> dict[str, Any]:
         """Return `images.measure.measure` of one file; a file that crashes its worker gets a `problem`."""
-        kind, content = self._ask(b"m", data)
+        kind, content = self._ask(b"m", data, view)
         return dict(json.loads(content)) if kind else {"problem": "crashed the decoder, or took too long"}
 
-    def thumbnail(self, data: bytes) -> bytes:
+    def thumbnail(self, data: bytes, view: View = PLAIN) -> bytes:
         """Return a JPEG of at most 112 x 112 pixels; empty if the image cannot be shown."""
-        return self._ask(b"t", data)[1]
+        return self._ask(b"t", data, view)[1]
 
     def map(self, call: Callable[[T], Any], items: Iterable[T]) -> Iterator[Any]:
         """Yield `call` of every item in order, running as many at once as there are workers."""
         with ThreadPoolExecutor(self.size) as threads:
             yield from threads.map(call, items)
 
-    def _ask(self, kind: bytes, data: bytes) -> tuple[bytes, bytes]:
+    def _ask(self, kind: bytes, data: bytes, view: View) -> tuple[bytes, bytes]:
         worker = self._idle.get()
         try:
-            return worker.ask(kind, data)
+            return worker.ask(kind, data, view)
         finally:
             self._idle.put(worker)
 
@@ -70,15 +74,19 @@ class _Worker:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = _start()
+        self._view = PLAIN
 
-    def ask(self, kind: bytes, data: bytes) -> tuple[bytes, bytes]:
+    def ask(self, kind: bytes, data: bytes, view: View) -> tuple[bytes, bytes]:
         """Return the reply, or (b"", b"") if the process died while answering."""
         if self._process is None:
-            self._process = _start()
+            self._process, self._view = _start(), PLAIN
         process = self._process
         assert process.stdin  # noqa: S101 (for mypy: it is a pipe, made below)
         assert process.stdout  # noqa: S101 (for mypy: it is a pipe, made below)
         try:
+            if view != self._view:
+                write_frame(process.stdin, b"v", json.dumps(view.declared()).encode())
+                self._view = view
             write_frame(process.stdin, kind, data)
             reply = read_frame(process.stdout)
         except BrokenPipeError:

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
-
-from imagebatch.inputs.formats import FORMATS
+from imagebatch_header import ImageError, View
+from imagebatch_picture import PLAIN, Picture, read
+from PIL import Image
 
 # Shorter side that statistics are made at: sharpness is comparable between sizes only at one scale.
 SIDE = 256
@@ -21,36 +21,40 @@ LAYOUT = 8
 DIRECTIONS = 8
 _HASH = 16
 # Decoding more than this for a picture of 112 pixels is not worth it.
-MOST_PIXELS = 60_000_000
+MOST_PIXELS = 100_000_000
 THUMBNAIL = 112
+# A picture of 16 bits hardly leaves the upper three quarters of its range empty by chance; a camera's of
+# fewer bits always does.
+_MOST_USED_BITS = 14
 
 Grey = npt.NDArray[np.float32]
 
 
-def measure(data: bytes) -> dict[str, Any]:
-    """Return the statistics of one image file.
+def measure(data: bytes, view: View = PLAIN) -> dict[str, Any]:
+    """Return the statistics of one image file, of the pixels that the model sees.
 
     Args:
-        data: The whole file; of a known format, and of a bounded number of pixels.
+        data: The whole file.
+        view: How the model sees files that can be seen in more than one way.
 
     Returns:
         `mode` (Pillow's), `brightness` and `contrast` (mean and standard deviation of grey, 0 to 1),
         `sharpness` (log10 of the variance of the Laplacian, at 256 pixels), `saturation` (0 to 1), `layout`
         (72 floats: where light and dark lie, and the directions of edges), `hash` (64 hex digits: difference
-        hash), `decode_ms`; or `problem`.
+        hash), `decode_ms`, `low_depth` (what is wrong with the range of its values, or None), `reduced`
+        (whether it says that it is a reduced copy); or `problem`.
     """
     begun = time.perf_counter()
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            mode = image.mode
-            colour = _small(image, SIDE)
-    except Exception as error:  # noqa: BLE001 (decoders raise what they like: each costs one row)
-        return {"problem": _problem(error)}
+        picture = read(data, view=view, max_pixels=MOST_PIXELS)
+    except (ImageError, MemoryError) as error:
+        return {"problem": str(error)[:150] or "more memory than a decoder may take"}
+    colour = _small(picture, SIDE)
     decode_ms = (time.perf_counter() - begun) * 1000
     shades = colour.convert("L")
     grey = np.asarray(shades, np.float32)
     return {
-        "mode": mode,
+        "mode": picture.mode,
         "brightness": float(grey.mean() / 255),
         "contrast": float(grey.std() / 255),
         "sharpness": _sharpness(grey),
@@ -58,39 +62,44 @@ def measure(data: bytes) -> dict[str, Any]:
         "layout": [round(float(value), 4) for value in (*_layout(shades), *_directions(grey))],
         "hash": _difference_hash(shades),
         "decode_ms": round(decode_ms, 2),
+        "low_depth": _low_depth(picture, view),
+        "reduced": picture.header.reduced,
     }
 
 
-def thumbnail(data: bytes) -> bytes:
-    """Return a JPEG of at most 112 x 112 pixels, without metadata.
+def thumbnail(data: bytes, view: View = PLAIN) -> bytes:
+    """Return a JPEG of at most 112 x 112 pixels of what the model sees, without metadata.
 
     Raises:
-        Exception: Whatever the decoder raises.
+        ImageError: The file cannot be decoded.
     """
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        small = ImageOps.exif_transpose(_small(image, THUMBNAIL * 2))
+    small = _small(read(data, view=view, max_pixels=MOST_PIXELS), THUMBNAIL * 2)
     small.thumbnail((THUMBNAIL, THUMBNAIL))
     stream = io.BytesIO()
     small.save(stream, "JPEG", quality=62, optimize=True)
     return stream.getvalue()
 
 
-def _small(image: Image.Image, side: int) -> Image.Image:
-    """Return the image as RGB, or as L if it is grey, with a shorter side of at most `side`."""
-    if image.width * image.height > MOST_PIXELS:
-        raise ValueError(f"{image.width}x{image.height} is too large to look at")
-    image.draft("RGB", (side, side))  # JPEG: decodes at a fraction of the size
-    if image.mode.startswith(("I", "F")):
-        # 16 bits: scaled, where convert() would cut everything above 255 off.
-        deep = np.asarray(image, np.float64)
-        scale = 255 / max(float(deep.max()), 255.0)
-        image = Image.fromarray((deep * scale).clip(0, 255).astype(np.uint8))
-    factor = side / min(image.size)
-    plain = image.convert("L" if image.mode == "L" else "RGB")
+def _small(picture: Picture, side: int) -> Image.Image:
+    """Return the picture as RGB, or as L if it is grey, with a shorter side of at most `side`."""
+    pixels = picture.pixels
+    plain = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    factor = side / min(plain.size)
     if factor >= 1:
         return plain
     size = (max(1, round(plain.width * factor)), max(1, round(plain.height * factor)))
     return plain.resize(size, Image.Resampling.BOX)
+
+
+def _low_depth(picture: Picture, view: View) -> str | None:
+    """Say what is wrong with how the values of a deep picture fill their range, if anything is."""
+    used, depth = picture.used_bits, picture.header.depth
+    if view.bits and used > view.bits:
+        return f"its values need {used} bits, {view.value_range} is declared: what is above is white"
+    if view.value_range == "full" and depth > _MOST_USED_BITS and 0 < used <= _MOST_USED_BITS:
+        declare = f"declare value_range {max(used, 9)}-bit"
+        return f"its values use {used} of {depth} bits, so that it looks dark: {declare}"
+    return None
 
 
 def _sharpness(grey: Grey) -> float:
@@ -133,10 +142,3 @@ def _difference_hash(shades: Image.Image) -> str:
     """Return 256 bits: whether each of 16 x 16 cells is brighter than its right neighbour."""
     cells = np.asarray(shades.resize((_HASH + 1, _HASH), Image.Resampling.BOX), np.int16)
     return np.packbits(cells[:, :-1] > cells[:, 1:]).tobytes().hex()
-
-
-def _problem(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return "no header of a known image format"
-    text = " ".join(str(error).split())[:150]
-    return "truncated" if "truncated" in text.lower() else f"{type(error).__name__}: {text}"

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
+from imagebatch_header import View
 
 from imagebatch.contracts.layout import IMAGE_SAMPLE
 from imagebatch.contracts.records import RunDescription
@@ -38,6 +39,8 @@ SAMPLE_SCHEMA = pa.schema(
         ("hash", pa.string()),
         ("decode_ms", pa.float32()),
         ("problem", pa.string()),
+        ("low_depth", pa.string()),
+        ("reduced", pa.bool_()),
     ]
 )
 
@@ -74,8 +77,8 @@ def image_sample(run: RunFolder, description: RunDescription, images: int, decod
 def measured_sample(run: RunFolder, description: RunDescription, images: int, decoders: Decoders) -> pa.Table:
     """Make the sample as `image_sample` does, but neither read nor write its file."""
     rows = chosen_rows(run, description.run_id, images)
-    source = image_source(description)
-    looked_at = list(decoders.map(lambda row: row | _look(row, source, decoders), rows))
+    source, view = image_source(description), description.model.seen
+    looked_at = list(decoders.map(lambda row: row | _look(row, source, decoders, view), rows))
     log.info("images looked at", images=len(rows))
     return pa.Table.from_pylist(looked_at, SAMPLE_SCHEMA)
 
@@ -105,8 +108,8 @@ def _rows_at(listing: Listing, positions: Iterable[int]) -> Iterable[Row]:
         start, at = end, inside
 
 
-def _look(row: Row, source: ImageSource, decoders: Decoders) -> Row:
+def _look(row: Row, source: ImageSource, decoders: Decoders, view: View) -> Row:
     try:
-        return decoders.measure(source.read(row["uri"]))
+        return decoders.measure(source.read(row["uri"]), view)
     except ImageUnavailableError as gone:
         return {"problem": f"{gone.reason}: {gone.detail}"}

@@ -1,7 +1,7 @@
 """A process that decodes images for its parent: bounded memory, bounded time, no way to write.
 
-Frames both ways: one byte (`m`easure, `t`humbnail; in replies `j`SON, `b`ytes), four bytes of length,
-the content.
+Frames both ways: one byte (`v`iew of what follows, which has no reply; `m`easure, `t`humbnail; in replies
+`j`SON, `b`ytes), four bytes of length, the content.
 """
 
 from __future__ import annotations
@@ -38,11 +38,13 @@ def write_frame(stream: IO[bytes], kind: bytes, content: bytes) -> None:
 
 def main() -> None:
     """Answer requests until standard input ends."""
-    from PIL import Image, ImageFile  # noqa: PLC0415 (heavy, and only this process needs it)
+    from imagebatch_header import ImageError, View  # noqa: PLC0415 (with what follows)
+    from PIL import Image  # noqa: PLC0415 (heavy, and only this process needs it)
 
     from imagebatch.images.measure import measure, thumbnail  # noqa: PLC0415 (imports Pillow and NumPy, which only this process needs)
 
     Image.MAX_IMAGE_PIXELS = None  # the limit is measure.MOST_PIXELS, applied before decoding
+    view = View()
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a library that prints must not spoil the replies
     resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
@@ -53,17 +55,17 @@ def main() -> None:
         kind, data = read_frame(requests)
         if not kind:
             return
+        if kind == b"v":
+            view = View(**json.loads(data))
+            continue
         signal.alarm(MOST_SECONDS)  # its default ends the process, also within a decoder
         if kind == b"m":
-            write_frame(replies, b"j", json.dumps(measure(data)).encode())
+            write_frame(replies, b"j", json.dumps(measure(data, view)).encode())
         else:
-            ImageFile.LOAD_TRUNCATED_IMAGES = True  # half a picture says more than none
             try:
-                small = thumbnail(data)
-            except Exception:  # noqa: BLE001 (decoders raise what they like: no picture then)
+                small = thumbnail(data, view)
+            except (ImageError, MemoryError):
                 small = b""
-            finally:
-                ImageFile.LOAD_TRUNCATED_IMAGES = False
             write_frame(replies, b"b", small)
         signal.alarm(0)
 

@@ -1,17 +1,18 @@
 """The image formats that are accepted, and the ends of their files' names.
 
-Kept in a module of its own, so that a decoding process need not import anything else from here.
+The name never decides what a file is read as: the first bytes do. It decides what is taken from a folder.
 """
-
-# Pillow's names. Only these decoders are ever started: Pillow has others that call external programs.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 
 SUFFIXES = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".pjpeg", ".pjp", ".jpg_large", ".mpo"),
     "PNG": (".png", ".apng"),
     "WEBP": (".webp",),
-    "BMP": (".bmp",),
-    "TIFF": (".tif", ".tiff"),
+    "BMP": (".bmp", ".dib"),
+    "TIFF": (".tif", ".tiff", ".btf", ".tf8"),
     "GIF": (".gif",),
+    "HEIF": (".heic", ".heif", ".hif"),
+    "AVIF": (".avif", ".avifs"),
+    "JXL": (".jxl",),
+    "JPEG2000": (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
 }
-"""Under which such files are found. The first bytes decide what a file is read as, never its name."""
+"""What the decoder reads (`imagebatch_picture.FORMATS`), and the usual ends of such files' names."""

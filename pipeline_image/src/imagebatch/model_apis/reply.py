@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import itertools
 from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
 
 import numpy as np
+from imagebatch_header import View
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from imagebatch.contracts.records import ModelPin
-from imagebatch.errors import one_line
+from imagebatch.errors import ConfigurationError, one_line
 from imagebatch.model_apis.base import Answer, ApiFaultError, Fault, ImagePayload, Reply
 
 
@@ -28,6 +31,7 @@ class _Description(BaseModel):
     engine: str = ""
     embedding: int = 0
     memory: bool = False
+    input: dict[str, Any] = Field(default_factory=dict)
 
 
 class _Error(BaseModel):
@@ -54,6 +58,7 @@ def parse_description(body: bytes) -> ModelPin:
 
     Raises:
         ApiFaultError: It is none.
+        ConfigurationError: The model sees files in a way that is not known here.
     """
     try:
         found = _Description.model_validate_json(body)
@@ -66,7 +71,22 @@ def parse_description(body: bytes) -> ModelPin:
         labels=found.labels,
         engine=found.engine,
         embedding=found.embedding,
+        view=_view(found.input),
     )
+
+
+def _view(described: dict[str, Any]) -> dict[str, str | int]:
+    """Return what a description's `input` says of how files are seen.
+
+    Raises:
+        ConfigurationError: Something that this version does not know: the checks would see other pixels.
+    """
+    known = {field.name for field in fields(View)}
+    try:
+        return View(**{name: value for name, value in described.items() if name in known}).declared()
+    except (TypeError, ValueError) as error:
+        message = f"the model declares what this version of imagebatch cannot do: {error}"
+        raise ConfigurationError(message) from error
 
 
 def opens_memory(description: bytes) -> bool:

@@ -2,6 +2,7 @@
 
 import logging
 import tempfile
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from imagebatch_archive import (  # type: ignore[import-untyped]  # flat modules
     PARITY,
     content_digest,
     file_digest,
+    module_path,
 )
 from imagebatch_pixels import (  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
     PIXELS_VERSION,
@@ -84,16 +86,26 @@ def _sample(data: DataSet, model: Model) -> list[torch.Tensor]:
     """Decode up to 64 images, evenly spread over the data set."""
     examples = data.labels.examples[:: max(1, len(data.labels.examples) // CHECKED_IMAGES)]
     files = [example.path(data.images) for example in examples[:CHECKED_IMAGES]]
-    return [decode(file.read_bytes(), resize=model.resize, crop=model.crop) for file in files]
+    size = {"resize": model.resize, "crop": model.crop}
+    return [decode(file.read_bytes(), **size, view=model.view) for file in files]
 
 
 def _key(settings: Settings, report: dict[str, Any], config: str) -> str:
     handlers = Path(settings.paths.handlers)
-    modules = {name: sha256_file(handlers / name) for name in MODULES if (handlers / name).is_file()}
+    modules = _modules(handlers)
     model = [archive_name(settings.model), settings.model.version, settings.model.crop]
     model += [] if settings.model.engine == DEFAULT else [settings.seed, *vars(settings.release).values()]
     versions = {name: version(name) for name in ("torch", "openvino", "torch-model-archiver")}
     return sha256_json([model, modules, config, report["served"], report["run_id"], report["data"], versions])
+
+
+def _modules(handlers: Path) -> dict[str, str]:
+    """Return the SHA-256 of the archive's modules; of one that is missing, packing will tell."""
+    found = {}
+    for name in MODULES:
+        with suppress(FileNotFoundError):
+            found[name] = sha256_file(module_path(name, handlers))
+    return found
 
 
 def _release(settings: Settings, data: DataSet, folder: Path) -> None:
@@ -127,7 +139,8 @@ def _record(
         "digest": content_digest(folder),
         "parity": file_digest(folder / PARITY),
         "labels": labels,
-        "input": {"resize": model.resize, "crop": model.crop, "channels": 3, "pixels": PIXELS_VERSION},
+        "input": {"resize": model.resize, "crop": model.crop, "channels": 3, "pixels": PIXELS_VERSION}
+        | model.view.declared(),
         "training": {
             "run_id": report["run_id"],
             "method": report["served"]["method"],

@@ -9,7 +9,10 @@ import zipfile
 from pathlib import Path
 
 import yaml
-from imagebatch_archive import MODULES  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
+from imagebatch_archive import (  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
+    MODULES,
+    module_path,
+)
 from imagebatch_pixels import PIXELS_VERSION  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
 
 from imagebatch_training.errors import ConfigurationError, TrainingError
@@ -46,6 +49,7 @@ def render_model_config(handlers: Path, model: Model) -> str:
     text = path.read_text(encoding="utf-8")
     config = yaml.safe_load(text)
     own = {"engine": model.engine, "resize": model.resize, "crop": model.crop, "pixels": PIXELS_VERSION}
+    own |= {name: getattr(model, name) for name in ("value_range", "background", "page", "end_marker")}
     wanted = config["imagebatch"] | own
     if wanted == config["imagebatch"]:
         return text  # with its comments
@@ -65,9 +69,10 @@ def collect_files(settings: Settings, labels: list[str], config: str, folder: Pa
         ConfigurationError: A file of the handler is missing.
     """
     for name in MODULES:
-        source = Path(settings.paths.handlers) / name
-        if not source.is_file():
-            raise ConfigurationError(f"no {source}: correct paths.handlers")
+        try:
+            source = module_path(name, settings.paths.handlers)
+        except FileNotFoundError as error:
+            raise ConfigurationError(f"{error}: correct paths.handlers") from error
         shutil.copyfile(source, folder / name)
     write_text(folder / "model-config.yaml", config)
     write_json(folder / "index_to_name.json", {str(index): name for index, name in enumerate(labels)})

@@ -16,6 +16,7 @@ import torch
 import yaml
 from imagebatch_archive import (  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
     MODULES,
+    module_path,
 )
 from imagebatch_model import ImageModel  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
 from imagebatch_model import Settings as HandlerSettings
@@ -50,7 +51,7 @@ def check_parity(settings: Settings, mar: Path) -> dict[str, Any]:
         folder = Path(temporary)
         archive.extractall(folder)
         handlers = Path(settings.paths.handlers)
-        other = [name for name in MODULES if not _same(folder / name, handlers / name)]
+        other = [name for name in MODULES if not _same(folder / name, handlers)]
         if other:
             raise ConfigurationError(f"{mar} holds another {other[0]} than {handlers}: make it again")
         certificate = certify(settings, require_data(settings), folder, mar.stem)
@@ -207,8 +208,12 @@ def _is_graph(file: Path) -> bool:
     return file.suffix in (".xml", ".bin", ".onnx", ".pt2") or file.name == "cascade.json"
 
 
-def _same(one: Path, other: Path) -> bool:
-    return one.is_file() and other.is_file() and one.read_bytes() == other.read_bytes()
+def _same(packed: Path, handlers: Path) -> bool:
+    try:
+        source = module_path(packed.name, handlers)
+    except FileNotFoundError:
+        return False
+    return packed.is_file() and packed.read_bytes() == source.read_bytes()
 
 
 def _rounded(interval: metrics.Interval) -> list[float]:

@@ -1,4 +1,4 @@
-"""What archives are compared with: the trained model in eager float32 torch, on plain Pillow pixels."""
+"""What archives are compared with: the trained model in eager float32 torch, pixels resized by Pillow."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from imagebatch_picture import read  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
 from PIL import Image
 
 from imagebatch_training import metrics
@@ -44,10 +45,10 @@ def reference_logits(settings: Settings, files: Sequence[Path]) -> metrics.Float
 
 
 def plain_pixels(file: Path, settings: Settings) -> npt.NDArray[np.uint8]:
-    """Decode, resize and crop with Pillow alone, as most write it: uint8 (3, crop, crop)."""
+    """Resize and crop with Pillow alone, as most write it: uint8 (3, crop, crop)."""
     resize, crop = settings.model.resize, settings.model.crop
-    with Image.open(file) as image:
-        rgb = image.convert("RGB")
+    pixels = read(file.read_bytes(), view=settings.model.view).pixels
+    rgb = Image.fromarray(pixels.repeat(3 // pixels.shape[2], axis=2))
     short = min(rgb.size)
     wide, high = ((resize * side) // short for side in rgb.size)
     resized = rgb.resize((wide, high), Image.Resampling.BILINEAR)

@@ -34,7 +34,8 @@ def pixels_key(data: DataSet, model: Model) -> str:
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         digests = list(pool.map(_digest, _files(data)))
-    return sha256_json([PIXELS_VERSION, model.resize, model.crop, digests])[:16]
+    declared = [view] if (view := model.view.declared()) else []
+    return sha256_json([PIXELS_VERSION, model.resize, model.crop, *declared, digests])[:16]
 
 
 def load_pixels(data: DataSet, model: Model, key: str, cache: Path) -> Pixels:
@@ -80,7 +81,8 @@ def _digest(file: Path) -> str:
 
 def _decode(file: Path, model: Model) -> Pixels:
     try:
-        pixels: Pixels = decode(file.read_bytes(), resize=model.resize, crop=model.crop).numpy()
+        size = {"resize": model.resize, "crop": model.crop}
+        pixels: Pixels = decode(file.read_bytes(), **size, view=model.view).numpy()
     except ImageError as error:
         raise DataError(f"{file}: {error}; remove it from the labels") from error
     return pixels

@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from imagebatch_header import View
 
 from imagebatch.contracts.layout import manifest_path, rejects_path
 from imagebatch.contracts.rows import (
@@ -33,7 +34,7 @@ _REMOTE_READERS = 32
 
 
 def write_manifests(
-    run: RunFolder, listing: pq.ParquetFile, source: ImageSource, max_pixels: int
+    run: RunFolder, listing: pq.ParquetFile, source: ImageSource, max_pixels: int, view: View
 ) -> Iterator[tuple[int, int]]:
     """Write every shard's manifest and rejects; manifests that are there already are kept.
 
@@ -42,6 +43,7 @@ def write_manifests(
         listing: Its listing; row group N is shard N.
         source: Reads the images.
         max_pixels: Largest width times height taken.
+        view: How the model sees files that can be seen in more than one way.
 
     Yields:
         (images, rejected ones) of each shard, in order.
@@ -50,7 +52,7 @@ def write_manifests(
     with ThreadPoolExecutor(_readers(listing)) as readers:
 
         def inspected(rows: list[ListedRow]) -> list[ManifestRow]:
-            return [inspect(row, source, max_pixels) for row in rows]
+            return [inspect(row, source, max_pixels, view) for row in rows]
 
         def begin(shard: int) -> Inspected | None:
             if run.exists(manifest_path(shard)):

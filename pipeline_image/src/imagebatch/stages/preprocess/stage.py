@@ -204,7 +204,8 @@ def _inspect_all(run: RunFolder, description: RunDescription, source: ImageSourc
         _correct(run, left_out)
         listed, shards = listing.metadata.num_rows, listing.num_row_groups
         with Progress("preprocess", listed) as progress:
-            for images, rejects in write_manifests(run, listing, source, description.max_image_pixels):
+            limit, view = description.max_image_pixels, description.model.seen
+            for images, rejects in write_manifests(run, listing, source, limit, view):
                 rejected += rejects
                 progress.advance(images, failed=rejects)
     plan = Plan(

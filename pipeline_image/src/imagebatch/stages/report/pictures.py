@@ -36,7 +36,7 @@ def with_thumbnails(
 
     def small(uri: str) -> bytes:
         try:
-            return decoders.thumbnail(source.read(uri))
+            return decoders.thumbnail(source.read(uri), description.model.seen)
         except ImageUnavailableError:
             return b""
 

@@ -1,0 +1,215 @@
+"""What a TIFF says about each of its pages, and which of their layouts are read. Standard library only."""
+
+import struct
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from imagebatch_header import Data, Header, ImageError, not_read, require_page
+
+Tags = dict[int, tuple[int, ...]]
+
+# More pages than this are not counted: a crafted file could make the count itself expensive.
+_MOST_PAGES: Final = 100_000
+_MOST_VALUES: Final = 64
+
+
+class TiffPage(NamedTuple):
+    """One page of a TIFF.
+
+    Attributes:
+        header: What it says of itself.
+        tags: Its numbers, by tag.
+        position: Where its directory begins in the file.
+    """
+
+    header: Header
+    tags: Tags
+    position: int
+
+
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
+_SUBFILE, _FILL, _SAMPLES, _PLANAR, _EXTRA, _FORMAT = 254, 266, 277, 284, 338, 339
+_YCBCR_SAMPLING, _DNG = 530, 50706
+_COMPRESSIONS: Final = {
+    6: "old-style JPEG",
+    32766: "NeXT's run lengths",
+    32895: "CCITT, IT8",
+    32908: "PIXAR's run lengths",
+    32909: "PIXAR's log",
+    33003: "JPEG 2000",
+    33004: "JPEG 2000",
+    33005: "JPEG 2000",
+    34661: "JBIG",
+    34712: "JPEG 2000",
+    34713: "Nikon's raw",
+    34715: "JBIG2",
+    34887: "LERC",
+    34892: "lossy JPEG of a DNG",
+    34933: "PNG",
+    34934: "JPEG XR",
+    50002: "JPEG XL",
+    52546: "JPEG XL",
+}
+_READ_COMPRESSIONS: Final = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946, 34925, 50000, 50001})
+_PHOTOMETRICS: Final = {
+    4: "a transparency mask",
+    9: "ICC Lab",
+    10: "ITU Lab",
+    32803: "a camera's raw mosaic",
+    32844: "LogL",
+    32845: "LogLuv",
+    34892: "a camera's linear raw",
+}
+_SAMPLE_FORMATS: Final = {
+    2: "signed integers",
+    3: "floating-point numbers",
+    4: "samples of no declared kind",
+    5: "complex integers",
+    6: "complex numbers",
+}
+
+
+def tiff_page(data: Data, number: int) -> TiffPage:
+    """Read what one page of a TIFF says of itself.
+
+    Args:
+        data: The whole file, classic or BigTIFF.
+        number: Of the page, from 1.
+
+    Raises:
+        ImageError: There is no such page, its directory is damaged, or its layout is not read.
+    """
+    directories = _Directories(data)
+    positions = directories.positions()
+    position = _chosen(positions, number)
+    tags = directories.tags(position)
+    width, height = (tags.get(tag, (0,))[0] for tag in (_WIDTH, _HEIGHT))
+    if width < 1 or height < 1:
+        raise ImageError("decode_failed", "the page's directory gives no width and height")
+    depth, planes = _samples(tags)
+    _require_read(tags, depth, planes)
+    reduced = bool(tags.get(_SUBFILE, (0,))[0] & 1)
+    header = Header("TIFF", width, height, max(depth), planes, len(positions), reduced)
+    return TiffPage(header, tags, position)
+
+
+def _chosen(positions: list[int], number: int) -> int:
+    if not positions:
+        raise ImageError("truncated", "the file ends before its first directory")
+    require_page(len(positions), number)
+    return positions[number - 1]
+
+
+class _Directories:
+    """The directories of a TIFF, one for each page.
+
+    Args:
+        data: The whole file.
+    """
+
+    def __init__(self, data: Data) -> None:
+        self._data = data
+        self._order = "<" if bytes(data[:2]) == b"II" else ">"
+        self._big = 43 in (data[2], data[3])  # noqa: PLR2004 - the number of BigTIFF
+        self._count, self._entry, self._offset = ("Q", 20, "Q") if self._big else ("H", 12, "I")
+
+    def positions(self) -> list[int]:
+        """Return where each directory begins, in order; a chain that breaks ends there."""
+        found: dict[int, None] = {}
+        try:
+            at = self._number(self._offset, 8 if self._big else 4)
+            while at and at not in found and len(found) < _MOST_PAGES:
+                entries = self._number(self._count, at)
+                after = self._number(self._offset, self._first(at) + entries * self._entry)
+                found[at] = None
+                at = after
+        except struct.error:  # the file ends here: whether that matters, the decoder finds out
+            pass
+        return list(found)
+
+    def tags(self, position: int) -> Tags:
+        """Return the integers of one directory by tag, where they are few."""
+        found: Tags = {}
+        first = self._first(position)
+        end = first + self._number(self._count, position) * self._entry
+        for at in range(first, min(end, len(self._data)), self._entry):
+            tag, kind = struct.unpack_from(f"{self._order}HH", self._data, at)
+            count = self._number(self._offset, at + 4)
+            code = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}.get(kind)
+            if code is None or not 0 < count <= _MOST_VALUES:
+                continue
+            inside = struct.calcsize(f"{self._order}{count}{code}") <= (8 if self._big else 4)
+            values = at + (12 if self._big else 8)
+            try:
+                place = values if inside else self._number(self._offset, values)
+                found[tag] = struct.unpack_from(f"{self._order}{count}{code}", self._data, place)
+            except struct.error:
+                continue  # of a tag that counts, the decoder misses it too
+        return found
+
+    def _first(self, position: int) -> int:
+        return position + (8 if self._big else 2)
+
+    def _number(self, code: str, at: int) -> int:
+        try:
+            (number,) = struct.unpack_from(f"{self._order}{code}", self._data, at)
+        except OverflowError as error:  # an offset beyond what an index can be
+            raise struct.error(str(error)) from error
+        return int(number)
+
+
+def _samples(tags: Tags) -> tuple[tuple[int, ...], int]:
+    """Return the bits of each sample of a pixel, and how many samples there are."""
+    bits = tags.get(_BITS, (1,))
+    planes = tags.get(_SAMPLES, (1,))[0]
+    return (bits * planes if len(bits) == 1 else bits[:planes]) or bits, planes
+
+
+def _require_read(tags: Tags, bits: tuple[int, ...], planes: int) -> None:
+    """Refuse a layout that is not read, by the first cause in it.
+
+    Raises:
+        ImageError: It is not read.
+    """
+    compression = tags.get(_COMPRESSION, (1,))[0]
+    if compression not in _READ_COMPRESSIONS:
+        name = _COMPRESSIONS.get(compression, "an unknown compression")
+        raise not_read(f"a TIFF with {name} inside (compression {compression})")
+    photometric = tags.get(_PHOTOMETRIC, (0,))[0]
+    if photometric in _PHOTOMETRICS or photometric not in (0, 1, 2, 3, 5, 6, 8):
+        name = _PHOTOMETRICS.get(photometric, "colours of an unknown kind")
+        raise not_read(f"a TIFF of {name} (photometric interpretation {photometric})")
+    for kind in tags.get(_FORMAT, (1,)):
+        if kind != 1:
+            name = _SAMPLE_FORMATS.get(kind, f"samples of kind {kind}")
+            raise not_read(f"a TIFF of {name} ({max(bits)} bits), whose range is not in the file")
+    if len(set(bits)) > 1 or max(bits) not in (1, 2, 4, 8, 12, 16):
+        sizes = " and ".join(str(number) for number in sorted(set(bits)))
+        raise not_read(f"a TIFF with {sizes} bits per sample")
+    layout = _layout(tags, photometric, max(bits), planes, compression)
+    if layout:
+        raise not_read(f"a TIFF with {layout}")
+
+
+def _layout(tags: Tags, photometric: int, bits: int, planes: int, compression: int) -> str:
+    """Say what of a page's layout is not read; nothing where all is."""
+    separate = planes > 1 and tags.get(_PLANAR, (1,))[0] == 2  # noqa: PLR2004 - TIFF's number for it
+    extra = len(tags.get(_EXTRA, ()))
+    rules: tuple[tuple[bool, Callable[[], str]], ...] = (
+        (
+            separate and bits != 8,  # noqa: PLR2004 - bits of a byte
+            lambda: f"planes of {bits} bits, stored one after the other",
+        ),
+        (
+            photometric == 6  # noqa: PLR2004 - TIFF's number of YCbCr
+            and compression != 7  # noqa: PLR2004 - TIFF's number of JPEG
+            and planes > 1
+            and tags.get(_YCBCR_SAMPLING, (2, 2)) != (1, 1),
+            lambda: "YCbCr of fewer chroma samples that are not JPEG's",
+        ),
+        (
+            planes - extra > 1 and photometric in (0, 1, 3),
+            lambda: f"{planes} samples per pixel in grey or palette",
+        ),
+    )
+    return next((said() for wrong, said in rules if wrong), "")
