@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from imagebatch.contracts.records import LeftOut
 from imagebatch.errors import StorageError
-from imagebatch.inputs.left_out import NameFilter
+from imagebatch.inputs.left_out import NameFilter, is_snapshot
 from imagebatch.inputs.source import ImageSource, InputListing, to_uri
 from imagebatch.inputs.unavailable import ImageUnavailableError
 
@@ -96,23 +96,37 @@ _KINDS = st.sampled_from(["file", "file", "file", "fifo", "nowhere", "itself", "
 _TREES = st.dictionaries(st.lists(_NAMES, min_size=1, max_size=4).map(tuple), _KINDS, max_size=12)
 
 
-def _make(root: Path, tree: dict[tuple[str, ...], str]) -> None:
-    """Makes files and links below a folder; what does not fit (a folder there already) is passed over."""
+def _make(root: Path, elsewhere: Path, tree: dict[tuple[str, ...], str]) -> None:
+    """Makes files and links below a folder; what does not fit, or would lie below a link, is passed over."""
     for parts, kind in tree.items():
+        folders = [root.joinpath(*parts[:depth]) for depth in range(1, len(parts))]
         path = root.joinpath(*parts)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if os.path.lexists(path):
-                continue
-        except (FileExistsError, NotADirectoryError):
+        if os.path.lexists(path) or any(os.path.lexists(one) and not _plain(one) for one in folders):
             continue
+        path.parent.mkdir(parents=True, exist_ok=True)
         if kind == "file":
             path.write_bytes(b"1")
         elif kind == "fifo":
             os.mkfifo(path)
         else:
-            targets = {"nowhere": "nothing here", "itself": path.name, "up": "..", "out": "/usr"}
+            targets = {"nowhere": "nothing here", "itself": path.name, "up": "..", "out": elsewhere}
             path.symlink_to(targets[kind])
+
+
+def _plain(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _walked(folder: str) -> list[str]:
+    """Every file below a folder, links among them; of a folder of snapshots its name alone."""
+    there = []
+    for above, folders, files in os.walk(folder):
+        links = [one for one in folders if Path(above, one).is_symlink()]
+        snapshots = [one for one in folders if is_snapshot(one) and one not in links]
+        folders[:] = [one for one in folders if one not in snapshots]
+        names = [*files, *links, *(f"{one}/" for one in snapshots)]
+        there += [f"{os.path.relpath(above, folder)}/{name}" for name in names]
+    return [path.removeprefix("./") for path in there]
 
 
 @given(_TREES)
@@ -121,13 +135,10 @@ def _make(root: Path, tree: dict[tuple[str, ...], str]) -> None:
 )
 def test_every_file_is_listed_or_left_out_for_a_reason(tree: dict[tuple[str, ...], str]) -> None:
     """Whatever lies in a folder: an independent walk finds exactly the files that are told of, each once."""
-    with tempfile.TemporaryDirectory() as folder:
-        _make(Path(folder), tree)
-        there = [
-            os.path.relpath(Path(above, name), folder)
-            for above, folders, files in os.walk(folder)
-            for name in [*files, *(one for one in folders if Path(above, one).is_symlink())]
-        ]
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as elsewhere:
+        Path(elsewhere, "x.jpg").write_bytes(b"1")
+        _make(Path(folder), Path(elsewhere), tree)
+        there = _walked(folder)
         told: list[tuple[bytes, LeftOut | None]] = []
         listing = InputListing(
             folder, ["images"], ImageSource([folder], 10), lambda name, reason: told.append((name, reason))
