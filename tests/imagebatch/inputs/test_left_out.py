@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -192,6 +193,33 @@ def test_folders_may_lie_deeper_than_python_calls(tmp_path: Path) -> None:
     with pytest.raises(ImageUnavailableError, match="unreadable: File name too long"):
         source.read(to_uri(str(tmp_path / os.fsdecode(too_deep))))
     subprocess.run(["/bin/rm", "-rf", tmp_path / "d"], check=True)  # deeper than Python's own tools go
+
+
+def test_a_folder_that_cannot_be_listed_now_is_tried_again(tmp_path: Path) -> None:
+    """Too many open files, which passes: nothing is missing. If it stays, the storage has failed."""
+    program = """
+import os, resource, sys, threading
+from imagebatch.errors import StorageError
+from imagebatch.inputs.source import ImageSource, InputListing
+listing = InputListing(sys.argv[1], ["images"], ImageSource([sys.argv[1]], 10))
+held = [os.dup(0) for _ in range(20)]
+resource.setrlimit(resource.RLIMIT_NOFILE, (max(held) + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+try:
+    list(listing)
+except StorageError as error:
+    print(error)
+threading.Timer(0.3, lambda: [os.close(one) for one in held]).start()
+print(sorted(name.decode() for name, _ in listing))
+"""
+    for name in ("a.jpg", "below/b.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"1")
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=True
+    )
+    failed, found = done.stdout.splitlines()
+    assert failed.startswith(f"cannot list {tmp_path}: Too many open files")
+    assert found == "['a.jpg', 'below/b.jpg']"
 
 
 def test_a_storage_that_fails_is_no_fault_of_the_image(tmp_path: Path) -> None:

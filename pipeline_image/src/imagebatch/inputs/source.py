@@ -10,7 +10,8 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import IO, Protocol
+from functools import partial
+from typing import IO, Protocol, TypeVar
 
 import fsspec
 
@@ -46,6 +47,8 @@ from imagebatch.inputs.names import (
 )
 from imagebatch.inputs.unavailable import ImageUnavailableError
 from imagebatch.inputs.web import WebSource
+
+T = TypeVar("T")
 
 _HELD = "/proc/self/fd" if hasattr(os, "O_PATH") and os.path.isdir("/proc/self/fd") else ""
 # On Linux a held file is opened through its link in /proc; elsewhere its path may have become a link since.
@@ -138,13 +141,10 @@ class ImageSource:
     def _read_local(self, path: str) -> bytes:
         if "\0" in path:
             raise ImageUnavailableError(Reason.NOT_FOUND, "no file has a zero byte in its name")
-        for pause in _PAUSES:
-            with contextlib.suppress(StorageError):
-                return self._read_local_once(path)
-            time.sleep(pause)
-        return self._read_local_once(path)
+        return _patiently("read", path, lambda: self._read_local_once(path))
 
     def _read_local_once(self, path: str) -> bytes:
+        """Read a file; an error of the storage itself, which may pass, comes as it is."""
         try:
             with _found(path) as (real, readable, found):
                 if not self._inside(real):
@@ -167,7 +167,7 @@ class ImageSource:
             ) from error
         except OSError as error:
             if error.errno in _PASSING:
-                raise _storage_failed("read", path, error) from error
+                raise
             raise ImageUnavailableError(Reason.UNREADABLE, error.strerror) from error
 
     @contextlib.contextmanager
@@ -324,6 +324,33 @@ def _found(path: str) -> Iterator[tuple[str, str, os.stat_result]]:
         os.close(held)
 
 
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """Tell whether an entry, links followed, is a regular file; asks the disk about links alone."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
+
+
+def _patiently(verb: str, path: str, attempt: Callable[[], T]) -> T:
+    """Do what may meet an error of the storage itself, a few times.
+
+    Raises:
+        OSError: Another error.
+        StorageError: It did not pass.
+    """
+    for pause in (*_PAUSES, None):
+        try:
+            return attempt()
+        except OSError as error:
+            if error.errno not in _PASSING:
+                raise
+            if pause is None:
+                raise _storage_failed(verb, path, error) from error
+            time.sleep(pause)
+    raise AssertionError  # the last pause is None
+
+
 def _storage_failed(verb: str, path: str, error: OSError) -> StorageError:
     return StorageError(
         f"cannot {verb} {path}: {error.strerror}; check the disk or share and run the same command again"
@@ -418,10 +445,8 @@ class InputListing:
 
     def _local(self, path: str) -> Iterator[tuple[bytes, str]]:
         try:
-            status = os.stat(path)
+            status = _patiently("read", path, lambda: os.stat(path))
         except OSError as error:
-            if error.errno in _PASSING:
-                raise _storage_failed("read", path, error) from error
             raise InputNotFoundError(f"--input {path}: {error.strerror}; give an existing folder") from error
         if not stat.S_ISDIR(status.st_mode):
             if kind := _archive(path, status):
@@ -433,8 +458,8 @@ class InputListing:
         if not os.access(path, os.R_OK | os.X_OK):
             raise InputNotFoundError(f"--input {path}: not readable; give this user read access")
         if shards := self._shards(path):
-            for name in shards:
-                yield from self._shard(to_uri(base + name), os.fsencode(name))
+            for shard in shards:
+                yield from self._shard(to_uri(base + shard), os.fsencode(shard))
             return
         for found, reason in self._walk(path):
             name = os.fsencode(found[len(base) :])
@@ -452,11 +477,15 @@ class InputListing:
         while waiting:
             folder = waiting.pop()
             try:
-                with os.scandir(folder.path) as entries:
+                with _patiently("list", folder.path, partial(os.scandir, folder.path)) as entries:
                     for entry in entries:
                         yield from self._entry(entry, folder, waiting)
+            except StorageError:
+                if folder.left_out is None:
+                    raise
+                yield folder.path, folder.left_out  # such as a dead mount in a hidden folder
             except OSError as error:
-                if error.errno in _PASSING:
+                if folder.left_out is None and error.errno in _PASSING:
                     raise _storage_failed("list", folder.path, error) from error
                 if folder.path == root:
                     raise InputNotFoundError(f"--input {root}: {error.strerror}") from error
@@ -483,7 +512,7 @@ class InputListing:
                 waiting.append(_Folder(entry.path, real, folder))
             return
         reason = folder.left_out or self._names.of_file(entry.name)
-        if reason in _BY_NAME and not os.path.isfile(entry.path):
+        if reason in _BY_NAME and not _is_file(entry):
             reason = LeftOut.NOT_A_FILE
         yield entry.path, reason
 
@@ -491,7 +520,7 @@ class InputListing:
         """Return the archives of a folder that holds nothing else to take: WebDataset's shards."""
         shards = []
         others = []
-        with os.scandir(folder) as entries:
+        with _patiently("list", folder, partial(os.scandir, folder)) as entries:
             for entry in entries:
                 reason = self._names.of_file(entry.name)
                 if os.path.isdir(entry.path) or reason is None:  # false for a link that leads to itself

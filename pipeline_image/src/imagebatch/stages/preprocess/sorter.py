@@ -41,9 +41,6 @@ class Sorter:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def __len__(self) -> int:
-        return len(self._chunks) * self._chunk_rows + len(self._rows)
-
     def add(self, row: Row) -> None:
         """Take one more row."""
         self._rows.append(row)
@@ -74,6 +71,10 @@ class LeftOutFiles(Sorter):
     def add_file(self, name: bytes, reason: LeftOut) -> None:
         """Take a file by its name, relative to the input."""
         self.add((encode_id(name), reason.value))
+
+    def pairs(self) -> Iterator[tuple[str, str]]:
+        """Yield (name as an image id, reason), sorted by name."""
+        return ((row[0], row[1]) for row in self.sorted())
 
 
 def _read_back(lines: Iterable[str]) -> Iterator[Row]:

@@ -93,7 +93,7 @@ def _nothing(name: str, left_out: LeftOutFiles, *, allowed: bool) -> ImagebatchE
     """Say that there is no image, and what there is instead."""
     tally = Tally()
     some: list[str] = []
-    for file, reason in left_out.sorted():
+    for file, reason in left_out.pairs():
         tally.add(reason, suffix_of(file))
         if len(some) < _NAMED:
             some.append(file)
@@ -187,7 +187,7 @@ def _list_input(
                     raise _nothing(requested.name, left_out, allowed=requested.may_be_empty)
                 for row in rows:
                     left_out.add((row[0], LeftOut.BEYOND_LIMIT.value))
-                record = write_left_out(run, left_out.sorted(), uuid.uuid4().hex[:8])
+                record = write_left_out(run, left_out.pairs(), uuid.uuid4().hex[:8])
                 writer.add_key_value_metadata(left_out_metadata(record))
             _claim(run, description.model_copy(update={"left_out": record.counts}))
     except FileExistsError:
