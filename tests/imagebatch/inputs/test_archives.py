@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from imagebatch.contracts.records import LeftOut, Reason
 from imagebatch.errors import ConfigurationError, DataRefusedError, InputNotFoundError
+from imagebatch.inputs import archives
 from imagebatch.inputs.source import ImageSource, InputListing
 from imagebatch.inputs.unavailable import ImageUnavailableError
 
@@ -178,7 +179,7 @@ def test_members_that_are_no_plain_files(tmp_path: Path) -> None:
     }
 
 
-def test_a_bomb_is_bounded(tmp_path: Path) -> None:
+def test_a_bomb_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a member claims to hold, and what it really unpacks to, are both bounded; so is a packed tar."""
     honest = zipped({"a.jpg": bytes(50_000_000)})
     small = (1000).to_bytes(4, "little")
@@ -186,7 +187,8 @@ def test_a_bomb_is_bounded(tmp_path: Path) -> None:
     for name, data in (("honest.zip", honest), ("lying.zip", lying)):
         (tmp_path / name).write_bytes(data)
         assert found(str(tmp_path / name)) == {b"a.jpg": Reason.TOO_MANY_BYTES}
-    (tmp_path / "x.tar.gz").write_bytes(tarred({"a.jpg": bytes(300_000_000)}, "w:gz"))
+    (tmp_path / "x.tar.gz").write_bytes(tarred({"a.jpg": bytes(20_000_000)}, "w:gz"))
+    monkeypatch.setattr(archives, "_ALWAYS_FINE", 1 << 20)
     with pytest.raises(DataRefusedError, match="unpacks to more than"):
         found(str(tmp_path / "x.tar.gz"))
 
@@ -200,6 +202,9 @@ def test_damage_is_told(tmp_path: Path) -> None:
             (tmp_path / name).write_bytes(data[:cut] if name != "x.tar" else data[: min(cut, 4000)])
             with pytest.raises(DataRefusedError, match="copy it again"):
                 found(str(tmp_path / name))
+    (tmp_path / "b.tar.bz2").write_bytes(tarred(PHOTOS, "w:bz2").replace(b"1AY&SY", b"2AY&SY"))
+    with pytest.raises(DataRefusedError, match="damaged"):
+        found(str(tmp_path / "b.tar.bz2"))
     header = bytearray(whole["x.tar"])
     header[1024 + 5] ^= 1  # of the second member: a reader would take it for the end
     for data in (bytes(header), whole["x.tar"] + whole["x.tar"]):

@@ -324,7 +324,7 @@ def _unpacked(archive: str, packing: str, stream: IO[bytes], size: int, key: obj
 
 def _copy(packed: IO[bytes], descriptor: int, most: int) -> None:
     written = 0
-    while block := packed.read(_BLOCK):
+    while block := _next_block(packed):
         written += len(block)
         if written > most:
             raise DamagedArchiveError(
@@ -339,3 +339,14 @@ def _copy(packed: IO[bytes], descriptor: int, most: int) -> None:
                 f"cannot unpack an archive into {tempfile.gettempdir()}: {error.strerror}; let TMPDIR name a"
                 " folder with room, or give the archive unpacked"
             ) from error
+
+
+def _next_block(packed: IO[bytes]) -> bytes:
+    try:
+        return packed.read(_BLOCK)
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise DamagedArchiveError(
+            f"the archive is damaged: {error}; copy it again"
+        ) from error  # bzip2 says so

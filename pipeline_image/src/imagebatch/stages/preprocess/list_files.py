@@ -142,28 +142,33 @@ def open_part(part: Part, encoding: str, asked: Asked) -> Iterator[Table]:
         OSError: It cannot be read.
     """
     path = local_path(part.uri)
+    packed = False
     with contextlib.ExitStack() as stack:
         opened = fsspec.open(part.uri, "rb") if path is None else open(path, "rb")  # noqa: SIM115 (the stack closes it)
         stream: IO[bytes] = stack.enter_context(opened)
         try:
-            yield _table(stack, stream, part, encoding, asked)
+            suffixes = [suffix.lower() for suffix in PurePosixPath(part.uri).suffixes]
+            if unpacked := _unpacked(_head(stream), stream):
+                packed, stream, suffixes = True, stack.enter_context(unpacked), suffixes[:-1]
+            yield _table(stack, stream, part, encoding, asked, suffix=suffixes[-1] if suffixes else "")
         except _DAMAGED as error:
+            raise BadListError(f"damaged: {error}; copy it again") from error
+        except OSError as error:
+            if not packed or error.errno is not None:  # bzip2's own way to say it
+                raise
             raise BadListError(f"damaged: {error}; copy it again") from error
 
 
-def _table(stack: contextlib.ExitStack, stream: IO[bytes], part: Part, encoding: str, asked: Asked) -> Table:
-    suffixes = [suffix.lower() for suffix in PurePosixPath(part.uri).suffixes]
+def _table(
+    stack: contextlib.ExitStack, stream: IO[bytes], part: Part, encoding: str, asked: Asked, *, suffix: str
+) -> Table:
     head = _head(stream)
-    if (unpacked := _unpacked(head, stream)) is not None:
-        stream = stack.enter_context(unpacked)
-        head, suffixes = _head(stream), suffixes[:-1]
     if head.startswith(b"PAR1"):
         return ParquetTable(stream, part.columns)
     if head.startswith((b"\xd0\xcf\x11\xe0", b"PK\x03\x04")):
         if head.startswith(b"PK") and not any(name in head for name in _SPREADSHEET_NAMES):
             raise BadListError("an archive: give an archive of images as --input")
         return SheetTable(stream, asked)
-    suffix = suffixes[-1] if suffixes else ""
     text = stack.enter_context(decoded(stream, encoding or encoding_of(head)))
     return text_table(text, suffix, asked)
 
