@@ -11,8 +11,10 @@ setup: ## install uv, the locked environments and a Java (idempotent)
 	@$(PYTHON) -m tools.dev.setup
 demo: setup ## weights, data, training, archive, stack, one DAG run, its result
 	@$(PYTHON) -m tools.local.demo
-up: setup ## start TorchServe, Airflow and MLflow on loopback
+up: setup ## start TorchServe, PostgreSQL, Airflow and MLflow on loopback, and keep them alive
 	@$(PYTHON) -m tools.local.stack up
+status: ## what runs: state, pid, since, restarts, address, log; fails where something does not
+	@$(PYTHON) -m tools.local.stack status
 down: ## stop everything that `make up` started
 	@$(PYTHON) -m tools.local.stack down
 test: setup ## unit tests of every part, each in its own environment; PART=dags K=orphans: these
@@ -39,4 +41,4 @@ operations-test: setup ## the compose stack's UI, kills of its pieces, the how-t
 	@$(PYTHON) -m tests.system.operations $(CHOICE)
 docs: setup ## regenerate the generated pages of docs/
 	@$(PYTHON) -m tools.dev.docs
-.PHONY: help setup demo up down test e2e lint chaos monitoring-test bench bench-quick docs env images compose-test operations-test
+.PHONY: help setup demo up status down test e2e lint chaos monitoring-test bench bench-quick docs env images compose-test operations-test

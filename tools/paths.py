@@ -52,6 +52,7 @@ PORTS = {
         "metrics": 8082,
         "airflow": 8088,
         "mlflow": 5000,
+        "postgres": 15432,  # not 5432, where a machine's own PostgreSQL listens
         # TorchServe opens these two without being asked, and numbers its workers' sockets from the third.
         "grpc_inference": 7070,
         "grpc_management": 7071,

@@ -14,7 +14,7 @@ TYPED = (
     ("handlers", "handlers", "handlers:pipeline_image/picture"),
     ("training", "training/src", "training/src"),
     ("airflow", "dags", "dags"),
-    ("airflow", "tools", "."),
+    ("airflow", "tools", ".:dags"),  # tools/local/notice.py tells by the receivers of missed deadlines
     ("monitoring", "monitoring", "monitoring"),
     ("airflow", "containers", "containers"),
 )

@@ -11,13 +11,19 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from tools.paths import ROOT, VAR
 
 RECORDS = VAR / "services"
 BOOT = Path("/proc/sys/kernel/random/boot_id")
+LOG_BYTES = 10_000_000  # of a log, beyond which it is kept aside and begun anew
+LOGS_KEPT = 3  # older ones beside it
+# Waits for its record to be written before it becomes the service: no process is ever without one.
+_RECORDED = 'read -r go && exec "$@" </dev/null'
 
 
 @dataclass(frozen=True)
@@ -32,13 +38,35 @@ class Process:
 
 @dataclass(frozen=True)
 class Record:
-    """A service that was started."""
+    """A service that was started; it stays when the service has died, and until somebody stops it.
+
+    Attributes:
+        name: of the service.
+        pid: of the leader of its session.
+        start: of that process, in clock ticks since boot.
+        boot: which boot of the machine that was.
+        fingerprint: digest of what it was started with.
+        stop_signal: number of the signal that asks it to end.
+        base: others need it, so it is stopped after them.
+        ports: on which it listens.
+        since: when it was started, in seconds since 1970.
+        restarts: how often it was started again after a death.
+        died: how the process before this one ended, and when; empty if none did.
+        waits: why no process of it runs now; empty while one should.
+    """
 
     name: str
     pid: int
     start: int
     boot: str
     fingerprint: str
+    stop_signal: int = signal.SIGTERM
+    base: bool = False
+    ports: tuple[int, ...] = ()
+    since: float = 0.0
+    restarts: int = 0
+    died: str = ""
+    waits: str = ""
 
     def save(self) -> None:
         """Write the record where `records()` finds it."""
@@ -53,32 +81,65 @@ class Record:
 
 
 def records() -> dict[str, Record]:
-    """Read the records of this stack, by service name."""
-    found = [Record(**json.loads(path.read_text())) for path in sorted(RECORDS.glob("*.json"))]
-    return {record.name: record for record in found}
+    """Read the records of this stack, by service name; one that a power cut has torn is none."""
+    known = {each.name for each in fields(Record)}
+    found = {}
+    for path in sorted(RECORDS.glob("*.json")):
+        try:
+            read = {key: value for key, value in json.loads(path.read_text()).items() if key in known}
+            record = Record(**read | {"ports": tuple(read.get("ports", ()))})
+        except (OSError, ValueError, TypeError, AttributeError):
+            continue
+        found[record.name] = record
+    return found
 
 
 def start(
-    name: str, argv: list[str], *, environment: Mapping[str, str], folder: Path, fingerprint: str
-) -> Record:
-    """Start a service as the leader of a new session, its output in `log_file(name)`."""
+    name: str,
+    argv: list[str],
+    *,
+    environment: Mapping[str, str],
+    folder: Path,
+    fingerprint: str,
+    **more: Any,
+) -> tuple[Record, "subprocess.Popen[bytes]"]:
+    """Start a service as the leader of a new session, its output at the end of `log_file(name)`.
+
+    Args:
+        name: of its record and its log.
+        argv: program and arguments.
+        environment: all its variables.
+        folder: where it runs; made if it is missing.
+        fingerprint: digest of what it is started with.
+        **more: further fields of its record.
+
+    Returns:
+        Its record, which is written before the program begins, and the process.
+
+    Raises:
+        OSError: the log, the record or the folder cannot be written.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     log_file(name).parent.mkdir(parents=True, exist_ok=True)
-    with log_file(name).open("wb") as log:
+    with log_file(name).open("ab") as log:
         process = subprocess.Popen(
-            argv,
+            ["/bin/sh", "-c", _RECORDED, "sh", *argv],
             cwd=folder,
             env=dict(environment),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    process.returncode = 0  # it is meant to outlive this script, and Popen would complain
     seen = look(process.pid)
-    record = Record(name, process.pid, seen.start if seen else 0, _boot(), fingerprint)
-    record.save()
-    return record
+    record = Record(
+        name, process.pid, seen.start if seen else 0, _boot(), fingerprint, since=time.time(), **more
+    )
+    with process.stdin or nullcontext():
+        record.save()
+        if process.stdin:
+            process.stdin.write(b"\n")
+    return record, process
 
 
 def log_file(name: str) -> Path:
@@ -86,15 +147,44 @@ def log_file(name: str) -> Path:
     return VAR / "logs" / f"{name}.log"
 
 
+def rotate(log: Path) -> None:
+    """Keep a log aside that has become too long, as `log.1`, and begin it anew.
+
+    Its writers go on without noticing: they append. What they write between the last look and the cut, some
+    microseconds, is lost.
+
+    Args:
+        log: the file; the oldest beside it, `log.3`, is dropped.
+
+    Raises:
+        OSError: no room, or no right to write there.
+    """
+    if not log.exists() or log.stat().st_size <= LOG_BYTES:
+        return
+    aside = [log.with_name(f"{log.name}.{number}") for number in range(1, LOGS_KEPT + 1)]
+    for older, newer in zip(reversed(aside), reversed(aside[:-1]), strict=False):
+        if newer.exists():
+            newer.replace(older)
+    with log.open("r+b") as source, aside[0].open("wb") as target:
+        while piece := source.read(1 << 20):
+            target.write(piece)
+        source.truncate(0)
+
+
 def alive(record: Record) -> bool:
     """Tell whether the very process that was recorded still runs."""
     seen = look(record.pid)
-    return bool(seen and seen.state != "Z" and seen.start == record.start and record.boot == _boot())
+    return bool(seen and seen.state != "Z" and seen.start == record.start and of_this_boot(record))
+
+
+def of_this_boot(record: Record) -> bool:
+    """Tell whether the machine was not started anew since."""
+    return record.boot == _boot()
 
 
 def members(record: Record) -> list[int]:
     """List the processes that belong to a service: its whole session, orphans included."""
-    if record.boot != _boot():
+    if not of_this_boot(record):
         return []
     leader = look(record.pid)
     if leader and leader.start != record.start:
@@ -107,29 +197,57 @@ def members(record: Record) -> list[int]:
 
 
 def stop(services: Iterable[Record], *, grace: float = 6.0) -> list[int]:
-    """Stop services and everything in their sessions.
+    """Stop services and everything in their sessions; what others need after those others.
 
     Args:
-        services: what to stop, all at once.
-        grace: seconds after SIGTERM to the leaders (a scheduler would wait for its tasks, however long);
-            then SIGTERM to all that is left, and SIGKILL 5 seconds later.
+        services: what to stop.
+        grace: seconds that the leaders have once they are asked (a scheduler would wait for its tasks,
+            however long); then SIGTERM to all that is left, and SIGKILL 5 seconds later.
 
     Returns:
         Processes that outlived SIGKILL: none, unless the kernel holds them.
     """
     services = list(services)
+    left: list[int] = []
+    for base in (False, True):
+        left += _stop([record for record in services if record.base == base], grace)
     for record in services:
-        if alive(record):
-            _signal([record.pid], signal.SIGTERM)
-    left = _wait_until_gone(services, grace)
+        if not members(record):
+            record.forget()
+    return left
+
+
+def end_orphans(record: Record) -> int:
+    """End what a service that has died has left behind.
+
+    Returns:
+        How many processes that were.
+
+    Raises:
+        OSError: some outlive SIGKILL: the kernel holds them.
+    """
+    found = members(record)
+    if left := _end(found, [record]):
+        raise OSError(f"processes {left} of {record.name} survive SIGKILL: the kernel holds them")
+    return len(found)
+
+
+def _stop(services: list[Record], grace: float) -> list[int]:
+    asked = [record for record in services if alive(record)]
+    for record in asked:
+        _signal([record.pid], record.stop_signal)
+    deadline = time.monotonic() + grace
+    while any(alive(record) for record in asked) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return _end([pid for record in services for pid in members(record)], services)
+
+
+def _end(left: list[int], services: list[Record]) -> list[int]:
     for number, seconds in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0), (signal.SIGKILL, 5.0)):
         if not left:
             break
         _signal(left, number)
         left = _wait_until_gone(services, seconds)
-    for record in services:
-        if not members(record):
-            record.forget()
     return left
 
 
@@ -150,7 +268,7 @@ def _wait_until_gone(services: list[Record], seconds: float) -> list[int]:
         left = [pid for record in services for pid in members(record)]
         if not left or time.monotonic() > deadline:
             return left
-        time.sleep(0.1)
+        time.sleep(0.05)
 
 
 def _signal(pids: list[int], number: int) -> None:

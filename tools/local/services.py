@@ -4,21 +4,27 @@ import hashlib
 import json
 import os
 import secrets
+import signal
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
 from tools import properties
 from tools.airflow_api import AirflowApi
+from tools.local import postgres, processes
+from tools.local.supervisor import Notice, Wanted
 from tools.loopback import fetch
 from tools.paths import PORTS, ROOT, VAR, program, url, write_private
 from tools.torchserve import NAMES, TorchServe
 
 TORCHSERVE = VAR / "torchserve"
 AIRFLOW = VAR / "airflow"
+POSTGRES = postgres.Cluster(VAR / "postgres", PORTS["postgres"])
 MODEL_STORE = ROOT / "model_store"
 KEY_FILE = TORCHSERVE / "key_file.json"
 PASSWORDS = AIRFLOW / "passwords.json"
@@ -35,9 +41,14 @@ class Service:
         folder: where it runs.
         settings: its variables beside those of `base_environment()`.
         programs: folders that come first on its PATH.
-        ports: what must be free before it starts.
+        ports: what must be free before it starts; people are told of the first.
         healthy: asks it, and returns why it is not ready yet, or nothing.
         inputs: files that it reads only at its start: a change in one restarts it.
+        configuration: text of a file that `prepare` writes: a change in it restarts the service, too.
+        prepare: makes what it needs before it is started.
+        needs: ports of PostgreSQL servers that must let clients in before it is started.
+        stop_signal: number of the signal that asks it to end.
+        base: others need it.
     """
 
     name: str
@@ -48,6 +59,30 @@ class Service:
     ports: list[int]
     healthy: Callable[[], str]
     inputs: list[Path] = field(default_factory=list)
+    configuration: str = ""
+    prepare: Callable[[], object] = lambda: None
+    needs: list[int] = field(default_factory=list)
+    stop_signal: int = signal.SIGTERM
+    base: bool = False
+
+    @property
+    def address(self) -> str:
+        """Where it listens first; empty for one that does not."""
+        return f"127.0.0.1:{self.ports[0]}" if self.ports else ""
+
+    def wanted(self) -> Wanted:
+        """Describe it for the supervisor; call `prepare` before."""
+        return Wanted(
+            name=self.name,
+            argv=self.argv,
+            environment=self.environment,
+            folder=str(self.folder),
+            fingerprint=self.fingerprint(),
+            ports=tuple(self.ports),
+            needs=tuple(self.needs),
+            stop_signal=self.stop_signal,
+            base=self.base,
+        )
 
     @property
     def environment(self) -> dict[str, str]:
@@ -61,7 +96,8 @@ class Service:
         What a terminal happens to have in its environment is no part of it.
         """
         programs = [str(folder) for folder in self.programs]
-        digest = hashlib.sha256(json.dumps([self.argv, sorted(self.settings.items()), programs]).encode())
+        told = [self.argv, sorted(self.settings.items()), programs, self.configuration]
+        digest = hashlib.sha256(json.dumps(told).encode())
         for path in self.inputs:
             digest.update(path.read_bytes())
         return digest.hexdigest()
@@ -79,7 +115,15 @@ def services(java: Path) -> list[Service]:
         _airflow("airflow-api-server", ["api-server"], [PORTS["airflow"]], _api_health),
     ]
     # --skip-serve-logs: the log server listens on every interface, and on one machine the files are at hand.
-    return [_torchserve(java), *airflow, _mlflow()]
+    return [_torchserve(java), _postgres(), *airflow, _mlflow()]
+
+
+def notice() -> Notice:
+    """Say how people are told that a service has died: as of missed deadlines."""
+    return Notice(
+        [sys.executable, "-m", "tools.local.notice"],
+        {**base_environment(), "AIRFLOW_HOME": str(AIRFLOW), "PYTHONPATH": str(ROOT / "dags")},
+    )
 
 
 def base_environment() -> dict[str, str]:
@@ -105,7 +149,7 @@ def airflow_settings() -> dict[str, str]:
         "AIRFLOW__API__HOST": "127.0.0.1",
         "AIRFLOW__API__PORT": str(PORTS["airflow"]),
         "AIRFLOW__API__BASE_URL": url("airflow"),
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{AIRFLOW / 'airflow.db'}",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": POSTGRES.url,
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(AIRFLOW / "logs"),
         "IMAGEBATCH_OPERATOR": os.environ.get("IMAGEBATCH_OPERATOR", "process"),
         "IMAGEBATCH_DEADLINES": os.environ.get("IMAGEBATCH_DEADLINES", "1"),
@@ -148,7 +192,6 @@ def _torchserve(java: Path) -> Service:
         settings={"load_models": "all", "default_workers_per_model": os.cpu_count() or 1},
         ports=PORTS,
     )
-    server.configure()
     return Service(
         name="torchserve",
         argv=server.argv,
@@ -162,7 +205,9 @@ def _torchserve(java: Path) -> Service:
         # Its workers' sockets are files: nothing listens on the port that numbers them.
         ports=[server.ports[name] for name in NAMES if name != "workers"],
         healthy=partial(_torchserve_health, server),
-        inputs=[server.config, *sorted(MODEL_STORE.glob("*.mar"))],
+        inputs=sorted(MODEL_STORE.glob("*.mar")),
+        configuration=properties.text(server.configuration()),
+        prepare=server.configure,
     )
 
 
@@ -188,6 +233,23 @@ def _airflow(name: str, command: list[str], ports: list[int], healthy: Callable[
         ports=ports,
         healthy=healthy,
         inputs=[ROOT / "airflow" / "uv.lock"],
+        needs=[PORTS["postgres"]],
+    )
+
+
+def _postgres() -> Service:
+    return Service(
+        name="postgres",
+        argv=POSTGRES.argv,
+        folder=POSTGRES.folder,
+        programs=[],
+        settings=postgres.VARIABLES,
+        ports=[PORTS["postgres"]],
+        healthy=POSTGRES.health,
+        inputs=[ROOT / "airflow" / "uv.lock"],
+        prepare=POSTGRES.prepare,
+        stop_signal=postgres.STOP_SIGNAL,
+        base=True,
     )
 
 
@@ -209,20 +271,27 @@ def _urlsafe(key: bytes) -> str:
     return base64.urlsafe_b64encode(key).decode()
 
 
-def _component_health(component: str) -> str:
+def _component_health(component: str, service: str = "") -> str:
     try:
-        status = fetch(url("airflow", "/api/v2/monitor/health"))[component]["status"]
+        said = fetch(url("airflow", "/api/v2/monitor/health"))[component]
+        status, beat = said["status"], said.get(f"latest_{component}_heartbeat")
     except (OSError, ValueError, KeyError) as error:
         return _reason(error)
-    return "" if status == "healthy" else f"{component} is {status or 'starting'}"
+    if status != "healthy":
+        return f"{component} is {status or 'starting'}"
+    record = processes.records().get(service)
+    # A process that died was healthy, and stays so for Airflow until its last heartbeat is half a minute old.
+    if record and (not beat or datetime.fromisoformat(beat).timestamp() < record.since):
+        return f"{component} is starting"
+    return ""
 
 
 def _scheduler_health() -> str:
-    return _component_health("scheduler")
+    return _component_health("scheduler", "airflow-scheduler")
 
 
 def _dag_processor_health() -> str:
-    return _component_health("dag_processor")
+    return _component_health("dag_processor", "airflow-dag-processor")
 
 
 def _api_health() -> str:
@@ -231,7 +300,6 @@ def _api_health() -> str:
 
 def _mlflow() -> Service:
     folder = VAR / "mlflow"
-    folder.mkdir(parents=True, exist_ok=True)
     store = ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
     artifacts = ["--serve-artifacts", "--artifacts-destination", str(folder / "artifacts")]
     bound = ["--host", "127.0.0.1", "--port", str(PORTS["mlflow"]), "--workers", "1"]

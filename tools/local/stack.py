@@ -1,4 +1,7 @@
-"""`make up`, `make down`: TorchServe, Airflow and MLflow on loopback, without a container engine."""
+"""`make up`, `down`, `status`: the stack without containers, on loopback.
+
+TorchServe, PostgreSQL, Airflow and MLflow; a supervisor starts again what dies (supervisor.py).
+"""
 
 import fcntl
 import hashlib
@@ -6,14 +9,28 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
-from tools.local import java, processes
-from tools.local.services import ADMIN, AIRFLOW, PASSWORDS, Service, airflow_settings, password, services
+from tools.local import java, processes, supervisor
+from tools.local.processes import Record
+from tools.local.services import (
+    ADMIN,
+    AIRFLOW,
+    PASSWORDS,
+    POSTGRES,
+    Service,
+    airflow_settings,
+    notice,
+    password,
+    services,
+)
 from tools.paths import CONFIGURATION, PORTS, ROOT, VAR, Argv, fail, program, run, say, step, url
 
 PATIENCE = 180.0  # seconds for the whole stack to become healthy; 25 on two idle cores
+DEATHS = 3  # of a service while it is waited for, after which waiting has no sense
 FREE_GB = 1.0  # logs and runs; less ends in half-written databases
 
 
@@ -30,6 +47,8 @@ def main(argv: list[str]) -> int:
     if len(argv) != 1 or argv[0] not in verbs:
         say(f"usage: python3.11 -m tools.local.stack {'|'.join(verbs)}")
         return 2
+    if argv[0] == "status":
+        return status()  # asks only, also while another one works
     with _one_at_a_time():
         return verbs[argv[0]]()
 
@@ -39,27 +58,16 @@ def up() -> int:
     found = java.find()
     if found is None:
         fail(f"no Java {java.OLDEST} or newer: run `make setup`")
+    VAR.mkdir(parents=True, exist_ok=True)
     wanted = services(found)
-    running = processes.records()
-    stale = [record for name, record in running.items() if not _current(name, record, wanted)]
-    if stale:
-        with step(f"stop changed or dead: {', '.join(record.name for record in stale)}"):
-            processes.stop(stale)
-    missing = [service for service in wanted if service.name not in processes.records()]
-    if missing:
-        _preflight(missing, found)
-        if any(service.name.startswith("airflow") for service in missing):
-            _prepare_airflow()
-        for service in missing:
-            processes.start(
-                service.name,
-                service.argv,
-                environment=service.environment,
-                folder=service.folder,
-                fingerprint=service.fingerprint(),
-            )
-    _wait(wanted)
+    recorded = processes.records()
+    missing = [service for service in wanted if not _current(recorded.get(service.name), service)]
+    known = {supervisor.NAME, *(service.name for service in wanted)}
+    if missing or not _supervised(recorded) or recorded.keys() - known:
+        _begin(missing, recorded, found)
+    _wait(services(found))
     _print_addresses()
+    _print_deaths()
     return 0
 
 
@@ -69,36 +77,87 @@ def down() -> int:
     if not recorded:
         say("nothing is running")
         return 0
-    with step(f"stop {len(recorded)} services"):
-        left = processes.stop(recorded.values())
+    watching = [record for name, record in recorded.items() if name == supervisor.NAME]
+    with step(f"stop {len(recorded) - len(watching)} services"):
+        left = processes.stop(watching)  # first, or it would start them again
+        left += processes.stop(processes.records().values())
     if left:
         fail(f"processes {', '.join(map(str, left))} survive SIGKILL: the kernel holds them", 1)
     return 0
 
 
 def status() -> int:
-    """Print one line per service."""
+    """Print a table of the services.
+
+    Returns:
+        0 if all are healthy, else 1.
+    """
     recorded = processes.records()
-    found = java.find()
-    down_count = 0
-    for service in services(found or Path("java")):
+    described = services(java.find() or Path("java"))
+    with ThreadPoolExecutor(len(described)) as executor:
+        states = list(executor.map(lambda service: _state(service, recorded.get(service.name)), described))
+    watching = recorded.get(supervisor.NAME)
+    lines = [("service", "state", "pid", "since", "restarts", "address", "log")]
+    watched = bool(watching and processes.alive(watching))
+    lines.append(_row(supervisor.NAME, "healthy" if watched else "down", watching, "", ""))
+    for service, state in zip(described, states, strict=True):
         record = recorded.get(service.name)
-        state = "down"
-        if record and processes.alive(record):
-            state = service.healthy() or "healthy"
-        down_count += state != "healthy"
-        say(f"{service.name:<24}{state}")
-    return 1 if down_count else 0
+        restarts = str(record.restarts) if record else ""
+        lines.append(_row(service.name, state, record, restarts, service.address))
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    for line in lines:
+        say("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
+    _print_deaths()
+    if recorded and not watched:
+        say("nothing starts again what dies: the supervisor is gone, `make up` begins another")
+    return 1 if any(line[1] != "healthy" for line in lines[1:]) else 0
 
 
-def _current(name: str, record: processes.Record, wanted: list[Service]) -> bool:
-    described = next((service for service in wanted if service.name == name), None)
-    return bool(described and processes.alive(record) and record.fingerprint == described.fingerprint())
+def _begin(missing: list[Service], recorded: dict[str, Record], found: Path) -> None:
+    """Prepare what is missing, and hand all services over to the supervisor."""
+    if supervisor.NAME not in recorded:  # started by a version without one: their ports are not recorded
+        old = [recorded[service.name] for service in missing if service.name in recorded]
+        processes.stop(old)
+        recorded = processes.records()
+    _preflight(missing, recorded, found)
+    for service in missing:
+        service.prepare()
+    wanted = services(found)  # anew: PostgreSQL's command depends on whose its data are
+    if not _airflow_prepared():
+        rest = [service for service in wanted if not service.name.startswith("airflow")]
+        supervisor.hand_over([service.wanted() for service in rest], notice())
+        _wait([service for service in rest if service.base])
+        _prepare_airflow()
+    supervisor.hand_over([service.wanted() for service in wanted], notice())
 
 
-def _preflight(missing: list[Service], found: Path) -> None:
-    ports = ",".join(str(port) for service in missing for port in service.ports)
-    VAR.mkdir(parents=True, exist_ok=True)
+def _row(
+    name: str, state: str, record: Record | None, restarts: str, address: str
+) -> tuple[str, str, str, str, str, str, str]:
+    lives = bool(record and processes.alive(record))
+    pid = str(record.pid) if record and lives else ""
+    since = _clock(record.since) if record and lives else ""
+    return name, state, pid, since, restarts, address, _shown(processes.log_file(name))
+
+
+def _state(service: Service, record: Record | None) -> str:
+    if record and processes.alive(record):
+        return service.healthy() or "healthy"
+    return f"down, {record.waits}" if record and record.waits else "down"
+
+
+def _supervised(recorded: dict[str, Record]) -> bool:
+    record = recorded.get(supervisor.NAME)
+    return bool(record and processes.alive(record) and record.fingerprint == supervisor.code())
+
+
+def _current(record: Record | None, service: Service) -> bool:
+    return bool(record and processes.alive(record) and record.fingerprint == service.fingerprint())
+
+
+def _preflight(missing: list[Service], recorded: dict[str, Record], found: Path) -> None:
+    own = {port for record in recorded.values() if processes.members(record) for port in record.ports}
+    ports = ",".join(str(port) for service in missing for port in service.ports if port not in own)
     doctor: Argv = [program("pipeline_image", "imagebatch"), "doctor", f"--ports={ports}", f"--java={found}"]
     argv: Argv = [*doctor, f"--min-free-gb={FREE_GB}", f"--path={VAR}"]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -110,29 +169,50 @@ def _preflight(missing: list[Service], found: Path) -> None:
         )
 
 
-def _prepare_airflow() -> None:
+def _airflow_stamp() -> tuple[Path, str]:
     inputs = [ROOT / "airflow" / "uv.lock", ROOT / "airflow" / "pools.json"]
     wanted = hashlib.sha256(b"".join(path.read_bytes() for path in inputs)).hexdigest()
-    stamp = AIRFLOW / "prepared"
-    if stamp.exists() and stamp.read_text() == wanted:
-        return
+    return POSTGRES.folder / "prepared", wanted  # beside the data: who moves them away moves it along
+
+
+def _airflow_prepared() -> bool:
+    stamp, wanted = _airflow_stamp()
+    return stamp.exists() and stamp.read_text() == wanted
+
+
+def _prepare_airflow() -> None:
+    stamp, wanted = _airflow_stamp()
     airflow = program("airflow", "airflow")
+    if (old := AIRFLOW / "airflow.db").exists() and not stamp.exists():
+        say(
+            "Airflow's database is PostgreSQL now: the history in its UI begins anew, runs and CSVs stay "
+            f"(the old one, {_shown(old)}, is not read any more)"
+        )
     with step("airflow: database and pools"):
         run([airflow, "db", "migrate"], quiet=True, environment=airflow_settings())
-        run([airflow, "pools", "import", str(inputs[1])], quiet=True, environment=airflow_settings())
+        pools = ROOT / "airflow" / "pools.json"
+        run([airflow, "pools", "import", str(pools)], quiet=True, environment=airflow_settings())
     stamp.write_text(wanted)
 
 
 def _wait(wanted: list[Service]) -> None:
+    """Wait until services are healthy; each death meanwhile is told."""
     begun = time.monotonic()
     pending = {service.name: service for service in wanted}
     told: dict[str, str] = {}
+    deaths = dict.fromkeys(pending, 0)
+    seen = {name: record.died for name, record in processes.records().items()}
     while pending:
         recorded = processes.records()
         for name, service in list(pending.items()):
-            if not processes.alive(recorded[name]):
-                _give_up(name, "ended while starting")
-            reason = service.healthy()
+            record = recorded.get(name)
+            if record and record.died != seen.get(name, ""):
+                seen[name] = record.died
+                deaths[name] += 1
+                say(f"{name:<34}{time.monotonic() - begun:7.1f} s  {record.died.split(' UTC ')[-1]}")
+                if deaths[name] == DEATHS:
+                    _give_up(name, f"has died {DEATHS} times while starting, the last time {record.died}")
+            reason = service.healthy() if record and processes.alive(record) else "does not run yet"
             if not reason:
                 say(f"{name:<34}{time.monotonic() - begun:7.1f} s  healthy")
                 del pending[name]
@@ -147,8 +227,9 @@ def _wait(wanted: list[Service]) -> None:
 
 def _give_up(name: str, reason: str) -> None:
     log = processes.log_file(name)
-    for line in log.read_text(errors="replace").splitlines()[-20:]:
-        print(line, file=sys.stderr)
+    if log.exists():
+        for line in log.read_text(errors="replace").splitlines()[-20:]:
+            print(line, file=sys.stderr)
     fail(f"{name} {reason}; its log is {log}, `make down` stops the rest", 1)
 
 
@@ -157,6 +238,21 @@ def _print_addresses() -> None:
     say(f"Airflow     {url('airflow')}  login {ADMIN} / {password()}  (kept in {PASSWORDS})")
     say(f"MLflow      {url('mlflow')}")
     say(f"TorchServe  {url('inference')}  management {PORTS['management']}, metrics {PORTS['metrics']}")
+
+
+def _print_deaths() -> None:
+    for name, record in processes.records().items():
+        if record.died:
+            again = f"{record.restarts} times, last" if record.restarts > 1 else "once"
+            say(f"{name} was started again {again}: {record.died}; see {_shown(processes.log_file(name))}")
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+
+
+def _clock(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if seconds else ""
 
 
 @contextmanager

@@ -92,6 +92,7 @@ class WatchedAirflow:
             "IMAGEBATCH_ALERT_ESCALATION_EMAIL": "boss@example.org",
             "IMAGEBATCH_ALERT_SMTP": f"127.0.0.1:{platform.ports['smtp']}",
             "AIRFLOW__CORE__DAGS_FOLDER": str(self._dags),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{platform.folder / 'airflow.db'}",
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "True",
             "AIRFLOW__METRICS__STATSD_ON": "True",
             "AIRFLOW__METRICS__STATSD_HOST": "127.0.0.1",

@@ -9,7 +9,24 @@ import pytest
 
 from tools.paths import ROOT
 
-NAMES = ("INFERENCE", "MANAGEMENT", "METRICS", "AIRFLOW", "MLFLOW", "GRPC_INFERENCE", "GRPC_MANAGEMENT")
+NAMES = (
+    "INFERENCE",
+    "MANAGEMENT",
+    "METRICS",
+    "AIRFLOW",
+    "MLFLOW",
+    "POSTGRES",
+    "GRPC_INFERENCE",
+    "GRPC_MANAGEMENT",
+)
+SERVICES = (
+    "torchserve",
+    "postgres",
+    "airflow-scheduler",
+    "airflow-dag-processor",
+    "airflow-api-server",
+    "mlflow",
+)
 
 
 def free_ports(count: int) -> list[int]:
@@ -68,19 +85,23 @@ def test_down_without_a_stack_is_content(tmp_path: Path) -> None:
 
 
 def test_status_of_a_stopped_stack_lists_every_service(tmp_path: Path) -> None:
-    """Each service is named, each is down, and the exit code says so."""
+    """Each service is named with its address and log, each is down, and the exit code says so."""
     done = stack("status", tmp_path)
     assert done.returncode == 1
-    assert [line.split() for line in done.stdout.splitlines()] == [
-        [name, "down"]
-        for name in (
-            "torchserve",
-            "airflow-scheduler",
-            "airflow-dag-processor",
-            "airflow-api-server",
-            "mlflow",
-        )
+    head, *lines = [line.split() for line in done.stdout.splitlines()]
+    assert head == ["service", "state", "pid", "since", "restarts", "address", "log"]
+    assert [(line[0], line[1], line[-1]) for line in lines] == [
+        (name, "down", str(tmp_path / "logs" / f"{name}.log")) for name in ("supervisor", *SERVICES)
     ]
+    assert [line[2].split(":")[0] for line in lines if len(line) == 4] == ["127.0.0.1"] * 4
+
+
+def test_status_is_told_while_another_verb_works(tmp_path: Path) -> None:
+    """Who waits for `make up` may look how far it is."""
+    with (tmp_path / "stack.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = stack("status", tmp_path)
+    assert "airflow-scheduler" in done.stdout
 
 
 def test_two_at_a_time_are_refused(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""A state folder of its own for the scripts of `tools/local`, which read it at their import."""
+"""A state folder of its own for the scripts of `tools/local`, which read it at their import.
+
+Above all tests of tools, for the first import of `tools.paths` decides: nobody's own stack is touched.
+"""
 
 import os
 import tempfile

@@ -1,0 +1,194 @@
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg2
+import pytest
+
+from tools.local import postgres
+from tools.local.postgres import Cluster
+from tools.loopback import free_ports
+
+
+def start(cluster: Cluster) -> "subprocess.Popen[bytes]":
+    """Start the server and wait until it lets clients in."""
+    server = subprocess.Popen(
+        cluster.argv, env={**os.environ, **postgres.VARIABLES}, stderr=subprocess.PIPE, start_new_session=True
+    )
+    deadline = time.monotonic() + 60
+    while reason := cluster.health():
+        if server.poll() is not None or time.monotonic() > deadline:
+            server.kill()
+            pytest.fail(f"{reason}: {server.communicate()[1].decode()}")
+        time.sleep(0.05)
+    return server
+
+
+def stop(server: "subprocess.Popen[bytes]", number: int = postgres.STOP_SIGNAL) -> None:
+    """End the server and wait for it."""
+    server.send_signal(number)
+    server.communicate(timeout=60)
+
+
+def connect(cluster: Cluster, **other: str) -> "psycopg2.extensions.connection":
+    """Log in as Airflow does, or as somebody else."""
+    login = {"user": postgres.NAME, "dbname": postgres.NAME, "password": cluster.password(), **other}
+    return psycopg2.connect(host="127.0.0.1", port=cluster.port, connect_timeout=20, **login)
+
+
+@pytest.fixture(scope="module", params=["open", "private"])
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """Make a cluster and run its server, in a folder that everybody may enter, and in a private one."""
+    above = Path(tempfile.mkdtemp(prefix="imagebatch-postgres-"))
+    above.chmod(0o755 if request.param == "open" else 0o700)
+    made = Cluster(above / "below" / "postgres", free_ports(1)[0])
+    try:
+        assert made.prepare()
+        server = start(made)
+        try:
+            yield made
+        finally:
+            stop(server)
+        assert stat_mode(above) == (0o755 if request.param == "open" else 0o700)
+    finally:
+        shutil.rmtree(above)
+
+
+def stat_mode(path: Path) -> int:
+    """Read a path's permissions."""
+    return path.stat().st_mode & 0o777
+
+
+def test_it_runs_wherever_the_folder_lies_and_whoever_starts_it(cluster: Cluster) -> None:
+    """The data and the password are their owner's alone, and a second preparation changes nothing."""
+    assert cluster.health() == ""
+    assert stat_mode(cluster.data) == 0o700
+    assert stat_mode(cluster.folder / "password") == 0o600
+    assert not cluster.prepare()
+
+
+def test_only_the_one_login_is_let_in(cluster: Cluster) -> None:
+    """Neither a wrong password, nor the superuser, nor another database; passwords are kept as SCRAM."""
+    for other in ({"password": "wrong"}, {"user": "postgres"}, {"dbname": "postgres"}, {"user": "nobody"}):
+        with pytest.raises(psycopg2.OperationalError):
+            connect(cluster, **other)
+    with connect(cluster) as connection, connection.cursor() as cursor:
+        cursor.execute("select rolsuper from pg_roles where rolname = current_user")
+        assert cursor.fetchone() == (False,)
+        cursor.execute("show password_encryption")
+        assert cursor.fetchone() == ("scram-sha-256",)
+    connection.close()
+
+
+def test_it_listens_on_loopback_alone(cluster: Cluster) -> None:
+    """One address, no socket file: what the kernel says of the port."""
+    lines = [
+        line.split()
+        for name in ("tcp", "tcp6")
+        for line in Path("/proc/net", name).read_text().splitlines()[1:]
+    ]
+    port = f":{cluster.port:04X}"
+    listening = [fields[1] for fields in lines if fields[3] == "0A" and fields[1].endswith(port)]
+    assert listening == [f"0100007F{port}"]
+    assert f":{cluster.port}" not in Path("/proc/net/unix").read_text()
+    assert not list(cluster.folder.rglob(".s.PGSQL*"))
+
+
+def test_durability_is_not_given_away(cluster: Cluster) -> None:
+    """Nothing is switched off that a power cut would need."""
+    with connect(cluster) as connection, connection.cursor() as cursor:
+        for name in ("fsync", "full_page_writes", "synchronous_commit", "data_checksums"):
+            cursor.execute(f"show {name}")
+            assert cursor.fetchone() == ("on",), name
+    connection.close()
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[Cluster]:
+    """Make a cluster whose server each test starts and stops."""
+    folder = Path(tempfile.mkdtemp(prefix="imagebatch-postgres-"))
+    made = Cluster(folder / "postgres", free_ports(1)[0])
+    made.prepare()
+    yield made
+    shutil.rmtree(folder)
+
+
+def test_what_was_committed_is_there_after_a_kill(own: Cluster) -> None:
+    """SIGKILL to the server in the midst of a transaction: the next start has what was committed before."""
+    server = start(own)
+    connection = connect(own)
+    with connection.cursor() as cursor:
+        cursor.execute("create table kept (number integer)")
+        cursor.execute("insert into kept values (1)")
+        connection.commit()
+        cursor.execute("insert into kept values (2)")
+    stop(server, signal.SIGKILL)
+    connection.close()
+    server = start(own)
+    try:
+        with connect(own) as again, again.cursor() as cursor:
+            cursor.execute("select number from kept")
+            assert cursor.fetchall() == [(1,)]
+        again.close()
+    finally:
+        stop(server)
+
+
+def test_a_lock_that_a_power_cut_has_left_is_no_obstacle(own: Cluster) -> None:
+    """The number in it is another program's by now, here this test's: the server starts all the same."""
+    lock = own.data / "postmaster.pid"
+    lock.write_text(f"{os.getpid()}\n{own.data}\n")
+    assert not own.prepare()
+    stop(start(own))
+
+
+def test_data_of_another_version_are_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It says which versions, what to do, and what is not lost."""
+    cluster = Cluster(tmp_path, free_ports(1)[0])
+    cluster.data.mkdir()
+    (cluster.data / "PG_VERSION").write_text("9\n")
+    with pytest.raises(SystemExit) as ended:
+        cluster.prepare()
+    assert ended.value.code == 78
+    said = capsys.readouterr().err
+    assert re.search(r"PostgreSQL 9's, and \d+ is installed: move .* away", said)
+    assert said.count("\n") == 1
+
+
+def test_a_missing_program_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without the wheel, as after a pull without `make setup`, the line names the remedy."""
+    monkeypatch.setattr(postgres, "WHEEL", tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        Cluster(tmp_path, 1).prepare()
+    assert ended.value.code == 78
+    assert "make setup" in capsys.readouterr().err
+
+
+def test_another_program_on_the_port_is_not_taken_for_it() -> None:
+    """Health is asked in PostgreSQL's own protocol."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+
+        def answer() -> None:
+            with other.accept()[0] as connection:
+                connection.recv(100)
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        assert Cluster(Path("/nonexistent"), port).health() == "does not speak PostgreSQL's protocol"
+        thread.join()
