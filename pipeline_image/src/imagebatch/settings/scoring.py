@@ -74,7 +74,11 @@ class SourceSettings(CommonSettings):
         description="Kind of model API: torchserve, or local, which needs no server but runs the archive's"
         " own handler in worker processes here.",
     )
-    model: ModelName = Field("solar-cells", description="Name of the served model.")
+    model: ModelName = Field(
+        "solar-cells",
+        description="Name of the served model; the default is the demo's, which takes any photograph for"
+        " a solar cell.",
+    )
     model_version: ModelVersion = Field("", description="Version of the model; empty: the server's default.")
     top_k: Count = Field(4, ge=1, le=100, description="Labels per image, most probable first.")
     max_failures: Allowance = Field(
