@@ -104,6 +104,16 @@ def test_the_newest_success_of_each_input_stays(call: Call, runs: Path, make: Ma
     assert left(runs) == ["cells-2", "failed", "roofs-1"]
 
 
+def test_of_a_folder_a_day_the_newest_success_stays(call: Call, runs: Path, make: Make) -> None:
+    """Folders that differ in their date alone are one input; a number that is no date is another."""
+    for number, folder in enumerate(("2026-01-31", "2026/02/01", "20260202"), 1):
+        make(f"night-{number}", 50 - number, cells=f"s3://cells/site-1/{folder}")
+    make("other-1", 50, cells="s3://cells/site-2/2026-01-01")
+    make("other-2", 50, cells="s3://cells/site-20261399")
+    assert call("prune", "--keep-days", "30").last["removed"] == 2
+    assert left(runs) == ["night-3", "other-1", "other-2"]
+
+
 def test_an_unfinished_run_stays_until_it_is_asked_for(call: Call, runs: Path, make: Make) -> None:
     """It may be continued; who knows that it will not be says --unfinished."""
     make("stopped", 90, finished=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ from imagebatch.settings import PruneSettings
 log = get_logger()
 
 _DAY = 86_400.0
+# 2026-01-31, 2026/01/31, 20260131, and the like.
+_DAY_IN_NAME = re.compile(
+    r"(?<!\d)(?:19|20)\d\d(?P<between>[-/_.]?)(?:0[1-9]|1[0-2])(?P=between)(?:0[1-9]|[12]\d|3[01])(?!\d)"
+)
 
 
 @dataclass(slots=True)
@@ -42,8 +47,9 @@ class Pruned:
 def prune(settings: PruneSettings) -> Pruned:
     """Remove every finished run that was last written to more than `keep_days` days ago.
 
-    Three kinds of runs always stay: the newest success of each input and model, runs written to within the
-    last hour, and, unless `unfinished` is set, runs that have not succeeded, because they may be continued.
+    Three kinds of runs always stay: the newest success of each input (whatever its date) and model, runs
+    written to within the last hour, and, unless `unfinished` is set, runs that have not succeeded, because
+    they may be continued.
 
     Raises:
         ConfigurationError: There is no such folder.
@@ -90,10 +96,14 @@ def _newest_successes(root: RunsRoot, runs: Iterable[StoredRun]) -> set[str]:
 
 
 def _purpose(root: RunsRoot, name: str) -> tuple[str, ...]:
-    """Return the input and the model, by which runs of the same purpose are recognised."""
+    """Return the input and the model, by which runs of the same purpose are recognised.
+
+    Folders that differ in a date alone are one input: of a folder a day each run would be the newest.
+    """
     try:
         asked = json.loads(root.description(name))
-        return str(asked["input"]), str(asked["manifest"]), str(asked["model"]["name"])
+        sources = (_DAY_IN_NAME.sub("DATE", str(asked[name])) for name in ("input", "manifest"))
+        return *sources, str(asked["model"]["name"])
     except (OSError, ValueError, KeyError, TypeError):
         return (name,)  # unreadable: the only run of its own purpose, and so the newest, which is kept
 
