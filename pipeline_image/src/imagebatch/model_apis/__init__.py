@@ -1,27 +1,41 @@
-"""Model APIs: one module each. A further one is a module here and a line in `_MODULES`."""
+"""Model APIs: one module each, and those of other packages (docs/reference/model-apis.md)."""
 
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
+from imagebatch.errors import ConfigurationError
 from imagebatch.model_apis.base import ModelApi
 from imagebatch.settings import ApiSettings
-
-_MODULES = {
-    "torchserve": "imagebatch.model_apis.torchserve.client",
-    "local": "imagebatch.model_apis.local.pool",
-}
+from imagebatch.settings.backends import BUILT_IN, GROUP, added
 
 
 def open_backend(kind: str, settings: ApiSettings, model: str, version: str) -> ModelApi:
     """Open the model API of a kind.
 
     Args:
-        kind: A name out of `settings.InputSettings.backend`.
+        kind: A name out of `BUILT_IN`, or of an entry point of the group `imagebatch.model_apis`.
         settings: Where the server is and how to be let in.
         model: Name of the model.
         version: Its version; empty for the server's default.
+
+    Raises:
+        ConfigurationError: There is no such kind here, or its package cannot be loaded.
     """
-    module = importlib.import_module(_MODULES[kind])
-    api: ModelApi = module.connect(settings, model, version)
+    connect = importlib.import_module(BUILT_IN[kind]).connect if kind in BUILT_IN else _added(kind)
+    api: ModelApi = connect(settings, model, version)
     return api
+
+
+def _added(kind: str) -> Any:
+    entry = added().get(kind)
+    if entry is None:
+        raise ConfigurationError(
+            f"no model API {kind!r} is installed here: install the package that adds it by an entry point of"
+            f" {GROUP}"
+        )
+    try:
+        return entry.load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(f"the model API {kind}, {entry.value}, cannot be loaded: {error}") from error

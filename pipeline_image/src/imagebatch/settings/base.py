@@ -115,6 +115,16 @@ class ApiSettings(CommonSettings):
         le=1024,
         description="Backend local: worker processes of one thread and about 600 MB each; 0: one per core.",
     )
+    model_card: Path = Field(
+        "",
+        description="Backends oip, kserve_v1, mlflow: file with what the server does not say of its model,"
+        " its labels above all (docs/reference/model-apis.md); {model} in it stands for the model's name.",
+    )
+    payload: Literal["auto", "raw", "base64"] = Field(
+        "auto",
+        description="Backend oip: send files as raw bytes (binary tensors) or as base64 text; auto: the form"
+        " in which the server answers a first image.",
+    )
     shared_memory: bool = Field(
         default=True,
         description="Hand images to a model server on this machine by memory, where it can open it.",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import Field, model_validator
 
 from imagebatch.settings.base import ApiSettings, CommonSettings, RunSettings
 from imagebatch.settings.values import (
     Allowance,
+    Backend,
     Bytes,
     Count,
     Encoding,
@@ -69,10 +70,11 @@ class SourceSettings(CommonSettings):
         description="Comma-separated folders or URIs that images and a manifest may come from; empty: the"
         " input itself. Web servers are read only if one is listed here, as https://host/prefix.",
     )
-    backend: Literal["torchserve", "local"] = Field(
+    backend: Backend = Field(
         "torchserve",
-        description="Kind of model API: torchserve, or local, which needs no server but runs the archive's"
-        " own handler in worker processes here.",
+        description="Kind of model API: torchserve; local, which needs no server but runs the archive's own"
+        " handler in worker processes here; oip, kserve_v1, mlflow (docs/reference/model-apis.md); or one"
+        " that an installed package adds.",
     )
     model: ModelName = Field(
         "solar-cells",

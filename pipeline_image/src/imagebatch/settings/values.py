@@ -7,6 +7,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints
 
+from imagebatch.settings.backends import require_backend
+
 _NAME = StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
 
 
@@ -35,6 +37,7 @@ RunId = Annotated[str, _NAME, ValueName("NAME")]
 ModelName = Annotated[str, _NAME, ValueName("NAME")]
 ModelVersion = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{0,64}$"), ValueName("VERSION")]
 Name = Annotated[str, ValueName("NAME")]
+Backend = Annotated[str, AfterValidator(require_backend), ValueName("NAME")]
 Names = Annotated[str, ValueName("NAME,...")]
 
 Path = Annotated[str, ValueName("PATH")]

@@ -1,4 +1,4 @@
-"""The local backend: the contract of every model API, an archive's digest, and workers that die or hang."""
+"""The local backend: an archive's digest, and workers that die or hang."""
 
 from __future__ import annotations
 
@@ -8,107 +8,27 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from imagebatch.errors import ConfigurationError, UnknownModelError
 from imagebatch.measure import measure_inprocess
-from imagebatch.model_apis.base import ApiFaultError, Fault, ImagePayload, ModelApi
+from imagebatch.model_apis.base import ApiFaultError, Fault, ImagePayload
 from imagebatch.model_apis.local import pool
 from imagebatch.model_apis.local.pool import LocalModel
-from imagebatch.model_apis.torchserve.client import TorchServe
 
 from tests.support.calls import Call
-from tests.support.handler_archives import DIES, HANGS, LABELS, RAISES, write_archive
+from tests.support.handler_archives import DIES, HANGS, RAISES, write_archive
 from tests.support.images import jpeg
-from tests.support.model_server import ModelServer
 
 GOOD = [ImagePayload(f"{number}-x", jpeg(number)) for number in range(5)]
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_archive(tmp_path_factory.mktemp("archive"))
-
-
-@pytest.fixture(scope="module")
-def model(archive: Path) -> Iterator[LocalModel]:
-    """Two workers that have loaded the archive."""
-    pool = LocalModel(archive, "solar-cells", "", workers=2, timeout=60)
-    pool.describe()
-    yield pool
-    pool.close()
-
-
-@pytest.fixture(params=["local", "torchserve"])
-def api(request: pytest.FixtureRequest, server: ModelServer) -> ModelApi:
-    """Each kind of model API: what holds for one must hold for all."""
-    if request.param == "torchserve":
-        return TorchServe(server.url, "solar-cells", "")
-    found: LocalModel = request.getfixturevalue("model")
-    return found
 
 
 def fault_of(model: LocalModel, image: ImagePayload) -> ApiFaultError:
     with pytest.raises(ApiFaultError) as caught:
         model.predict([GOOD[0], image], 2)
     return caught.value
-
-
-def test_every_api_describes_its_model(api: ModelApi) -> None:
-    """The pin names model, version, digest and labels, the same at every call."""
-    pin = api.describe()
-    assert (pin.name, pin.version, pin.labels) == ("solar-cells", "1.0", LABELS)
-    assert pin.digest.startswith("sha256:")
-    assert len(pin.digest) == len("sha256:") + 64
-    assert api.describe() == pin
-
-
-def test_every_api_answers_each_image_in_order(api: ModelApi) -> None:
-    """A pack's answers are those of its images asked alone, k labels each, under the pin's digest."""
-    reply = api.predict(GOOD, 3)
-    assert reply.digest == api.describe().digest
-    assert [len(answer.labels) for answer in reply.answers] == [3] * len(GOOD)
-    alone = [api.predict([image], 3).answers[0] for image in GOOD]
-    assert list(reply.answers) == alone
-    assert len(set(reply.answers)) > 1
-
-
-def test_every_api_answers_several_threads(api: ModelApi) -> None:
-    """More threads than workers get each their own answers."""
-    packs = [[image] for image in GOOD] * 4
-    with ThreadPoolExecutor(6) as threads:
-        replies = list(threads.map(lambda pack: api.predict(pack, 2), packs))
-    assert replies == [api.predict(pack, 2) for pack in packs]
-
-
-def test_every_api_answers_as_often_as_what_it_prepared_is_called(api: ModelApi) -> None:
-    """A prepared request gives the answers of `predict`, at its first call and at its second."""
-    again = api.prepared(GOOD, 2)
-    assert [again(), again()] == [api.predict(GOOD, 2)] * 2
-
-
-def test_every_api_tells_a_bad_image_from_a_bad_request(api: ModelApi) -> None:
-    """One bad image costs its own row; its neighbours have their answers."""
-    reply = api.predict([GOOD[0], ImagePayload("bad", b"\xff\xd8\xff BROKEN"), GOOD[1]], 2)
-    assert [bool(answer.reason) for answer in reply.answers] == [False, True, False]
-    assert reply.answers[1].labels == ()
-
-
-def test_every_api_embeds_the_images_asked(api: ModelApi, server: ModelServer) -> None:
-    """The description names the length; answers stay as they are, and only those asked carry a vector."""
-    server.embedding = 5
-    length = api.describe().embedding
-    plain = api.predict(GOOD, 3).answers
-    asked = [dataclasses.replace(image, embed=at in {1, 4}) for at, image in enumerate(GOOD)]
-    answers = api.predict(asked, 3).answers
-    assert [len(answer.embedding) for answer in answers] == [0, 4 * length, 0, 0, 4 * length]
-    assert answers[1].embedding != answers[4].embedding
-    assert tuple(dataclasses.replace(answer, embedding=b"") for answer in answers) == plain
-    bad = ImagePayload("bad", b"\xff\xd8\xff BROKEN", embed=True)
-    assert not api.predict([bad], 3).answers[0].embedding
 
 
 def test_an_archive_without_features_refuses_to_embed(tmp_path: Path) -> None:
@@ -119,11 +39,6 @@ def test_an_archive_without_features_refuses_to_embed(tmp_path: Path) -> None:
     fault = fault_of(pool, dataclasses.replace(GOOD[1], embed=True))
     assert "graph for openvino gives no features" in str(fault)
     pool.close()
-
-
-def test_every_api_says_when_it_is_ready(api: ModelApi) -> None:
-    """`ready` asks for a real prediction and returns."""
-    api.ready()
 
 
 def test_the_digest_is_the_archives(model: LocalModel, archive: Path) -> None:

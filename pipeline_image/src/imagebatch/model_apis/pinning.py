@@ -1,0 +1,65 @@
+"""A digest for a model whose server tells none: of its name, its labels, and its answers to fixed images."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from imagebatch.model_apis.base import ImagePayload
+
+# Probabilities are compared to two decimals: a server whose sums are not always in one order stays the same.
+_DECIMALS = 2
+_SIDE = 64
+
+
+@functools.cache
+def pictures() -> tuple[ImagePayload, ...]:
+    """Return the images that a model is known by, RGB as most models expect: a gradient, a board, noise."""
+    rows, columns = np.indices((_SIDE, _SIDE))
+    gradient = np.stack([rows * 4, columns * 4, 255 - rows * 4], axis=-1)
+    board = np.repeat((((rows // 8) + (columns // 8)) % 2 * 255)[..., None], 3, axis=-1)
+    noise = np.random.Generator(np.random.PCG64(7)).integers(0, 256, (_SIDE, _SIDE, 3))
+    drawn = [_png(pixels.astype(np.uint8)) for pixels in (gradient, board, noise)]
+    return tuple(ImagePayload(f"pin-{number}", data) for number, data in enumerate(drawn))
+
+
+def digest_of(
+    model: str, version: str, labels: Sequence[str], answers: Sequence[npt.NDArray[np.float32]]
+) -> str:
+    """Return a digest that another model, or the same with other weights, does not have.
+
+    Args:
+        model: Its name.
+        version: Its version.
+        labels: Class names by class index.
+        answers: Probabilities (classes,) of each of `pictures()`; none for one that it refuses.
+    """
+    rounded = [
+        [[index, near] for index, value in enumerate(row) if (near := round(float(value), _DECIMALS))]
+        for row in answers
+    ]
+    said = {"model": model, "version": version, "labels": list(labels), "answers": rounded}
+    return "sha256:" + hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def alike(
+    before: Sequence[npt.NDArray[np.float32]], now: Sequence[npt.NDArray[np.float32]], tolerance: float
+) -> bool:
+    """Tell whether two answers to `pictures()` are the same, to a tolerance of each probability."""
+    return len(before) == len(now) and all(
+        a.shape == b.shape and bool(np.all(np.abs(a - b) <= tolerance))
+        for a, b in zip(before, now, strict=True)
+    )
+
+
+def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()

@@ -1,0 +1,298 @@
+"""What model servers of any protocol have in common: HTTP, faults, labels and a digest for the run.
+
+A protocol is a class of `ServedModel` with three methods: what the server says of its model, whether its own
+route calls it ready, and a row per image.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import threading
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import requests
+from requests.adapters import HTTPAdapter
+from typing_extensions import override
+
+from imagebatch.contracts.records import ModelPin
+from imagebatch.errors import ConfigurationError, UnknownModelError, one_line
+from imagebatch.log import get_logger
+from imagebatch.model_apis.base import ApiFaultError, Fault, ImagePayload, ModelApi, Reply
+from imagebatch.model_apis.card import ModelCard, read_card
+from imagebatch.model_apis.pinning import alike, digest_of, pictures
+from imagebatch.model_apis.scores import NoProbabilitiesError, Row, checked, probabilities
+from imagebatch.settings import ApiSettings
+
+log = get_logger()
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+# How far a model's answers to the same images may lie apart within one process.
+_TOLERANCE = 0.02
+# How often a fixed image is asked about before the model is taken to refuse it.
+_TRIES = 3
+_OF_AN_IMAGE = {Fault.WORKER_DIED, Fault.BAD_REPLY}
+_SERVER_ERRORS = 500
+_REFUSED = {requests.codes.unauthorized, requests.codes.forbidden}
+_FAULTS = {
+    requests.codes.not_found: Fault.OVERLOADED,  # it did serve the model: the server loads it again
+    requests.codes.request_entity_too_large: Fault.TOO_LARGE,
+    requests.codes.too_many_requests: Fault.OVERLOADED,
+    requests.codes.service_unavailable: Fault.OVERLOADED,
+    requests.codes.bad_gateway: Fault.UNREACHABLE,
+    requests.codes.gateway_timeout: Fault.TIMED_OUT,
+}
+_LONGEST_PAUSE = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a server says of its model; empty where it says nothing."""
+
+    version: str = ""
+    labels: tuple[str, ...] = ()
+    digest: str = ""
+    engine: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of one request, in order, and the digest that the reply carries, if it carries one."""
+
+    rows: Sequence[Row]
+    digest: str = ""
+
+
+class ServedModel(ModelApi):
+    """A model behind HTTP. Safe to call from several threads.
+
+    Args:
+        settings: Where the server is, how long to wait, and the model card.
+        model: Name of the model.
+        version: Its version; empty for the server's default.
+    """
+
+    def __init__(self, settings: ApiSettings, model: str, version: str) -> None:
+        self._url = settings.api_url.rstrip("/")
+        self._model = model
+        self._version = version
+        self._timeout = settings.request_timeout
+        self._card = read_card(settings.model_card, model)
+        self._local = threading.local()
+        self._pin: ModelPin | None = None
+        self._first: list[npt.NDArray[np.float32]] = []
+
+    @property
+    def card(self) -> ModelCard:
+        """What the user says of the model."""
+        return self._card
+
+    @abstractmethod
+    def said(self) -> Said:
+        """Ask the server about its model."""
+
+    @abstractmethod
+    def require_route_ready(self) -> None:
+        """Return if the server calls the model ready, or has no route to ask."""
+
+    @abstractmethod
+    def rows(self, images: Sequence[ImagePayload]) -> Rows:
+        """Send one request."""
+
+    @override
+    def describe(self) -> ModelPin:
+        said = self.said()
+        labels = self._labels(said)
+        version = said.version or self._version
+        digest = self._digest(said, version, labels)
+        self._pin = ModelPin(
+            name=self._model, version=version, digest=digest, labels=labels, engine=said.engine
+        )
+        return self._pin
+
+    @override
+    def ready(self) -> None:
+        self.require_route_ready()
+        self._counted([pictures()[0]])  # routes stay well where predictions fail
+
+    @override
+    def predict(self, images: Sequence[ImagePayload], top_k: int) -> Reply:
+        pin = self._pin or self.describe()
+        found = self._counted(images)
+        logits = self._card.scores == "logits"
+        answers = tuple(checked(row, pin.labels, top_k, logits=logits) for row in found.rows)
+        return Reply(found.digest or pin.digest, answers)
+
+    def _counted(self, images: Sequence[ImagePayload]) -> Rows:
+        found = self.rows(images)
+        if len(found.rows) != len(images):
+            raise ApiFaultError(
+                Fault.BAD_REPLY, f"{len(found.rows)} answers that do not match {len(images)} images"
+            )
+        return found
+
+    def _labels(self, said: Said) -> list[str]:
+        own, its = self._card.labels, list(said.labels)
+        if own and its and own != its:
+            raise ConfigurationError(
+                f"--model-card names {len(own)} labels, {own[0]!r} first; the server's model has {len(its)},"
+                f" {its[0]!r} first: they are not of one model"
+            )
+        if not (own or its):
+            raise ConfigurationError(
+                f"the server does not name the classes of {self._model}: give their labels by --model-card"
+            )
+        return own or its
+
+    def _digest(self, said: Said, version: str, labels: list[str]) -> str:
+        own, its = self._card.digest, said.digest
+        if its and not _DIGEST.fullmatch(its):
+            raise ConfigurationError(
+                f"the server's digest {one_line(its, 80)!r} is not sha256: and 64 hex digits"
+            )
+        if own and its and own != its:
+            raise ConfigurationError(f"--model-card is of {own}, the server's model is {its}")
+        if its:
+            return its
+        answers = self._known_answers(labels)
+        self._first = self._first or answers
+        if own and alike(self._first, answers, _TOLERANCE):
+            return own
+        return digest_of(self._model, version, labels, answers)
+
+    def _known_answers(self, labels: list[str]) -> list[npt.NDArray[np.float32]]:
+        """Ask about the fixed images, one by one, so that the server's batches cannot matter.
+
+        One that the model cannot read is known by that, too, if the model answers another one right after.
+        """
+        known: dict[str, npt.NDArray[np.float32]] = {}
+        for tries in range(_TRIES):
+            for picture in pictures():
+                if picture.key not in known:
+                    try:
+                        known[picture.key] = self._known_answer(picture, labels)
+                    except ApiFaultError as fault:
+                        if fault.fault not in _OF_AN_IMAGE or (tries == _TRIES - 1 and not known):
+                            raise
+        answered = [picture for picture in pictures() if len(known.get(picture.key, ()))]
+        if not answered:
+            raise ConfigurationError(f"{self._model} refuses each image that it would be known by")
+        if len(known) < len(pictures()):
+            self._known_answer(answered[0], labels)
+        return [known.get(picture.key, np.zeros(0, np.float32)) for picture in pictures()]
+
+    def _known_answer(self, picture: ImagePayload, labels: list[str]) -> npt.NDArray[np.float32]:
+        (row,) = self._counted([picture]).rows
+        try:
+            return _all_classes(row, labels, logits=self._card.scores == "logits")
+        except NoProbabilitiesError as error:
+            raise ConfigurationError(
+                f"{self._model} answers {error.detail}; if they are logits, say so in --model-card:"
+                ' "scores": "logits"'
+            ) from error
+
+    def ask(self, method: str, path: str, **body: Any) -> requests.Response:
+        """Send a request; return its answer if that is 200.
+
+        Raises:
+            ApiFaultError: There was no answer, or another.
+            ConfigurationError: This client is refused, or the model is not known.
+        """
+        response = self.send(method, path, **body)
+        if response.status_code != requests.codes.ok:
+            raise self.fault_of(response)
+        return response
+
+    def send(self, method: str, path: str, **body: Any) -> requests.Response:
+        """Send a request; return its answer, whatever it is."""
+        try:
+            response = self._session().request(
+                method, self._url + path, timeout=self._timeout, allow_redirects=False, **body
+            )
+        except requests.ConnectTimeout as error:
+            raise ApiFaultError(Fault.UNREACHABLE, one_line(error, 200)) from error
+        except requests.Timeout as error:
+            raise ApiFaultError(Fault.TIMED_OUT, f"no answer in {self._timeout:g} s") from error
+        except requests.RequestException as error:
+            raise ApiFaultError(Fault.UNREACHABLE, one_line(error, 200)) from error
+        if response.status_code >= _SERVER_ERRORS:
+            # Some servers close the connection after it without a word: the next request would be lost.
+            self._session().close()
+        return response
+
+    def fault_of(self, response: requests.Response) -> Exception:
+        """Return what an answer other than 200 means; its body is only quoted, for it may be anything."""
+        status = response.status_code
+        detail = f"HTTP {status} {one_line(response.text, 160)}".strip()
+        asked = f"{self._model} {self._version}".strip()
+        if status in _REFUSED:
+            return ConfigurationError(f"the model server refuses this client: {detail}")
+        if status == requests.codes.not_found and self._pin is None:
+            return UnknownModelError(f"the model API does not serve {asked}: {detail}")
+        # To an image that their model cannot read, many servers answer 500, too.
+        other = Fault.WORKER_DIED if status >= _SERVER_ERRORS else Fault.BAD_REPLY
+        return ApiFaultError(_FAULTS.get(status, other), detail, _retry_after(response))
+
+    def _session(self) -> requests.Session:
+        session: requests.Session | None = getattr(self._local, "session", None)
+        if session is None:
+            session = requests.Session()
+            session.trust_env = False  # no proxy from the environment between the scorer and its server
+            session.mount("http://", HTTPAdapter(max_retries=0))
+            self._local.session = session
+        return session
+
+
+def read_json(body: bytes) -> Any:
+    """Return the JSON of a reply; the bare words NaN and Infinity are none.
+
+    Raises:
+        ApiFaultError: It is no JSON.
+    """
+    try:
+        return json.loads(body, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise ApiFaultError(Fault.BAD_REPLY, f"not the expected JSON: {body[:80]!r}") from error
+
+
+def read_object(body: bytes) -> Mapping[str, Any]:
+    """Return the JSON object of a reply.
+
+    Raises:
+        ApiFaultError: It is none.
+    """
+    found = read_json(body)
+    if not isinstance(found, dict):
+        raise ApiFaultError(Fault.BAD_REPLY, f"not the expected JSON object: {body[:80]!r}")
+    return found
+
+
+def _no_number(word: str) -> float:
+    msg = f"{word} is no JSON"
+    raise ValueError(msg)
+
+
+def _all_classes(row: Row, labels: list[str], *, logits: bool) -> npt.NDArray[np.float32]:
+    """Return an answer's probabilities by class; none of a refused image."""
+    if isinstance(row, np.ndarray):
+        return probabilities(row, len(labels), logits=logits)
+    values = np.zeros(0 if row.reason else len(labels), np.float32)
+    for label, value in zip(row.labels, row.probabilities, strict=False):
+        if label not in labels:
+            raise ConfigurationError(
+                f"the server answers the label {one_line(label, 80)!r}, which the model's labels lack"
+            )
+        values[labels.index(label)] = value
+    return values
+
+
+def _retry_after(response: requests.Response) -> float:
+    with contextlib.suppress(ValueError):
+        return min(_LONGEST_PAUSE, max(0.0, float(response.headers.get("Retry-After", "0"))))
+    return 0.0

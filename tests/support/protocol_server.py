@@ -1,0 +1,226 @@
+"""A server on loopback that speaks the protocols of other makers' servers, as these were seen to speak them.
+
+`make conformance` holds the clients to the real ones (tests/system/conformance/). The answers are those of
+`model_server`, so that any two protocols must agree.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
+from typing import Any, Self
+
+from tests.support.model_server import DIGEST, LABELS, QuietServer, Wrong, answer_to, send
+
+MODEL = "solar-cells"
+LENGTH = "Inference-Header-Content-Length"
+
+
+class _NotTakenError(Exception):
+    """A request that the protocol's server refuses with a status."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+@dataclass
+class Habits:
+    """How a server behaves where servers differ.
+
+    Attributes:
+        protocol: `oip`, `kserve_v1` or `mlflow`.
+        raw: Of `oip`, takes raw bytes behind the JSON and not base64, as Triton does.
+        tells: Names the image that it cannot read, in the tensor or field `error`; else answers 500.
+        describes: Its metadata has labels and digest.
+        most: Images of a request; 0: any number.
+    """
+
+    protocol: str = "oip"
+    raw: bool = True
+    tells: bool = True
+    describes: bool = True
+    most: int = 0
+    names: list[str] = field(default_factory=lambda: ["image"])
+    datatype: str = "BYTES"
+
+
+class ProtocolServer:
+    """Serves until closed."""
+
+    def __init__(self, habits: Habits) -> None:
+        self.habits = habits
+        self.faults: Callable[[list[bytes]], Wrong | None] = lambda _images: None
+        self.tamper: Callable[[dict[str, Any]], Any] = lambda reply: reply
+        self.answers: Callable[[bytes], list[float]] = probabilities
+        self.ready = True
+        self.digest = DIGEST
+        self.version = "1.0"
+        self.asked: list[str] = []
+        self.packs: list[int] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def do_GET(self) -> None:
+                send(self, outer.told(self.path))
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                send(self, outer.inferred(self.path, self.headers, body))
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = QuietServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def told(self, path: str) -> Wrong:
+        """Answers a GET: metadata, configuration, readiness."""
+        self.asked.append(path)
+        habits = self.habits
+        if habits.protocol == "mlflow":
+            return Wrong(200 if path == "/ping" and self.ready else 404, b"\n")
+        root = f"/v2/models/{MODEL}" if habits.protocol == "oip" else f"/v1/models/{MODEL}"
+        if not path.startswith(root):
+            return Wrong(404, b'{"error":"Model with name nothing does not exist."}')
+        rest = path.removeprefix(root)
+        if rest.startswith("/versions/") and not habits.raw:
+            return Wrong(501, b'{"error":"Model versioning not supported yet."}')
+        if habits.protocol == "kserve_v1":
+            return _json({"name": MODEL, "ready": self.ready})
+        return self._told_by_oip(rest.removeprefix(f"/versions/{self.version}"))
+
+    def _told_by_oip(self, rest: str) -> Wrong:
+        if rest == "/ready":
+            return Wrong(200 if self.ready else 400)  # and nothing in the body
+        if rest == "/config":
+            told = {"labels": json.dumps(LABELS), "digest": self.digest} if self.habits.describes else {}
+            values = {name: {"string_value": value} for name, value in told.items()}
+            return _json({"name": MODEL, "parameters": values}) if self.habits.raw else Wrong(404, b"{}")
+        return _json(self._metadata())
+
+    def inferred(self, path: str, headers: Any, body: bytes) -> Wrong:
+        """Answers a POST."""
+        self.asked.append(path)
+        if MODEL not in path and self.habits.protocol != "mlflow":
+            return Wrong(404, b'{"error":"Model with name nothing does not exist."}')
+        try:
+            identity, files = self._files(headers, body)
+        except _NotTakenError as refused:
+            return Wrong(refused.status, json.dumps({"error": str(refused)}).encode())
+        self.packs.append(len(files))
+        wrong = self.faults(files)
+        if wrong:
+            return wrong
+        errors = [answer_to(data, 4).get("error") for data in files]
+        if any(errors) and not self.habits.tells:
+            return Wrong(500, b"Internal Server Error")
+        if self.habits.protocol != "oip":
+            return _json(self.tamper({"predictions": [self._row(data) for data in files]}))
+        return self._tensors(identity, files, errors)
+
+    def _metadata(self) -> dict[str, Any]:
+        habits = self.habits
+        if not habits.describes and not habits.raw:
+            return {"name": MODEL, "versions": None, "platform": "", "inputs": [], "outputs": []}
+        inputs = [{"name": name, "datatype": habits.datatype, "shape": [-1, 1]} for name in habits.names]
+        output = {"name": "probabilities", "datatype": "FP32", "shape": [-1, 4]}
+        if habits.describes and not habits.raw:
+            output["parameters"] = {"labels": LABELS, "digest": self.digest}
+        return {"name": MODEL, "versions": [self.version], "inputs": inputs, "outputs": [output]}
+
+    def _files(self, headers: Any, body: bytes) -> tuple[str, list[bytes]]:
+        if self.habits.protocol == "oip" and LENGTH in headers:
+            if not self.habits.raw:
+                raise _NotTakenError(500, "'utf-8' codec can't decode byte 0x89 in position 166")
+            head, rest = body[: int(headers[LENGTH])], body[int(headers[LENGTH]) :]
+            return self._raw(json.loads(head), rest)
+        asked = json.loads(body)
+        if self.habits.protocol == "kserve_v1":
+            return "", [base64.b64decode(instance["image"]["b64"]) for instance in asked["instances"]]
+        if self.habits.protocol == "mlflow":
+            texts = asked.get("inputs") or [row[0] for row in asked["dataframe_split"]["data"]]
+            return "", [base64.b64decode(text) for text in texts]
+        if self.habits.raw:
+            raise _NotTakenError(500, "the model cannot read text")
+        (tensor,) = asked["inputs"]
+        return asked["id"], [base64.b64decode(text) for text in tensor["data"]]
+
+    def _raw(self, asked: dict[str, Any], rest: bytes) -> tuple[str, list[bytes]]:
+        (tensor,) = asked["inputs"]
+        files = elements(rest)
+        if tensor["name"] not in self.habits.names or tensor["shape"] != [len(files), 1]:
+            raise _NotTakenError(400, f"unexpected input {tensor['name']} {tensor['shape']}")
+        if self.habits.most and len(files) > self.habits.most:
+            raise _NotTakenError(
+                400, f"inference request batch-size must be <= {self.habits.most} for '{MODEL}'"
+            )
+        return asked["id"], files
+
+    def _row(self, data: bytes) -> Any:
+        answer = answer_to(data, len(LABELS))
+        return {"error": answer["error"]} if "error" in answer else self.answers(data)
+
+    def _tensors(self, identity: str, files: list[bytes], errors: list[Any]) -> Wrong:
+        rows = [
+            [0.0] * len(LABELS) if error else self.answers(data)
+            for data, error in zip(files, errors, strict=True)
+        ]
+        flat = [value for row in rows for value in row]
+        output: dict[str, Any] = {
+            "name": "probabilities",
+            "datatype": "FP32",
+            "shape": [len(rows), len(LABELS)],
+        }
+        reply: dict[str, Any] = {"id": identity, "model_name": MODEL, "model_version": self.version}
+        behind = b""
+        if self.habits.raw:
+            behind = struct.pack(f"<{len(flat)}f", *flat)
+            output["parameters"] = {"binary_data_size": len(behind)}
+        else:
+            output["data"] = flat
+        reply["outputs"] = [output]
+        if self.habits.tells:
+            texts = [f"{error['reason']}: {error['detail']}" if error else "" for error in errors]
+            reply["outputs"].append(
+                {"name": "error", "datatype": "BYTES", "shape": [len(texts), 1], "data": texts}
+            )
+        head = json.dumps(self.tamper(reply)).encode()
+        return Wrong(body=head + behind, headers={LENGTH: str(len(head))} if self.habits.raw else {})
+
+
+def probabilities(data: bytes) -> list[float]:
+    """The fixed answer to an image, in the order of the classes."""
+    answer = answer_to(data, len(LABELS))
+    found = dict(zip(answer["labels"], answer["probabilities"], strict=True))
+    return [found[label] for label in LABELS]
+
+
+def elements(data: bytes) -> list[bytes]:
+    """The elements of a BYTES tensor: four bytes of length before each."""
+    found, at = [], 0
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 4], "little")
+        found.append(data[at + 4 : at + 4 + size])
+        at += 4 + size
+    return found
+
+
+def _json(content: Any) -> Wrong:
+    return Wrong(body=json.dumps(content).encode(), headers={"Content-Type": "application/json"})
