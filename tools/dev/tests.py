@@ -34,6 +34,7 @@ SUITES = {
         "imagebatch/stages/score/test_storms.py": "pipeline_image",
         "imagebatch/stages/preprocess/test_lists_fuzz.py": "pipeline_image",
         "system/endurance": "pipeline_image",
+        "system/stores": "pipeline_image",
         "system/demo": "airflow",
     },
 }

@@ -55,7 +55,8 @@ _HELD = "/proc/self/fd" if hasattr(os, "O_PATH") and os.path.isdir("/proc/self/f
 _NO_LINK = 0 if _HELD else os.O_NOFOLLOW
 # `zip://inside::file:///outside.zip`, as fsspec writes it.
 _CHAIN = re.compile(r"(?:zip|tar|libarchive)://|[a-z0-9+.-]+://.*::[a-z0-9+.-]+://", re.IGNORECASE)
-# What a store's client says of a single key that it cannot ask for, however well the store is.
+# What a store, or its client, says of a single key that cannot be asked for, however well the store is.
+_STATUSES_ABOUT_THE_KEY = {400, 403, 404, 405, 409, 410, 411, 414, 416}
 _ABOUT_THE_KEY = {errno.EINVAL, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENOTSUP}
 
 # Errors that are the storage's and not the file's: the next try may succeed. A network share that went away
@@ -282,8 +283,11 @@ class ImageSource:
 
 def _about_the_key(error: Exception) -> bool:
     """Tell whether a store's client refuses this one key: others can be read, and trying again is vain."""
+    # adlfs hands on Azure's errors, gcsfs has its own, each with the status of HTTP.
+    status = getattr(error, "status_code", None) or getattr(error, "code", None)
     return (
         isinstance(error, UnicodeError)
+        or (type(error).__name__ in {"HttpResponseError", "HttpError"} and status in _STATUSES_ABOUT_THE_KEY)
         or type(error).__name__ == "ParamValidationError"  # botocore's, which is loaded only where S3 is used
         or (isinstance(error, OSError) and error.errno in _ABOUT_THE_KEY)
     )
@@ -568,7 +572,11 @@ class InputListing:
         except (ValueError, ImportError) as error:
             raise ConfigurationError(f"--input {self._uri}: {error}") from error
         try:
+            filesystem.invalidate_cache()
             found: list[str] = filesystem.find(root)
+            if in_one_spelling(self._uri).startswith("gs:"):
+                # In what its client remembers of a listing it does not find keys with an empty part again.
+                filesystem.invalidate_cache()
         except FileNotFoundError as error:
             raise InputNotFoundError(f"--input {self._uri}: not found") from error
         except Exception as error:
