@@ -5,6 +5,7 @@ TorchServe, PostgreSQL, Airflow and MLflow; a supervisor starts again what dies 
 
 import fcntl
 import hashlib
+import json
 import subprocess
 import sys
 import time
@@ -12,8 +13,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from http import HTTPStatus
 from pathlib import Path
 
+from tools.airflow_api import AirflowError
 from tools.local import java, processes, supervisor
 from tools.local.processes import Record
 from tools.local.services import (
@@ -22,6 +25,7 @@ from tools.local.services import (
     PASSWORDS,
     POSTGRES,
     Service,
+    airflow_api,
     airflow_settings,
     notice,
     password,
@@ -31,6 +35,7 @@ from tools.paths import CONFIGURATION, PORTS, ROOT, VAR, Argv, fail, program, ru
 
 PATIENCE = 180.0  # seconds for the whole stack to become healthy; 25 on two idle cores
 DEATHS = 3  # of a service while it is waited for, after which waiting has no sense
+POOLS = ROOT / "airflow" / "pools.json"
 FREE_GB = 1.0  # logs and runs; less ends in half-written databases
 
 
@@ -66,6 +71,8 @@ def up() -> int:
     if missing or not _supervised(recorded) or recorded.keys() - known:
         _begin(missing, recorded, found)
     _wait(services(found))
+    if not _airflow_prepared():
+        _set_pools()
     _print_addresses()
     _print_deaths()
     return 0
@@ -123,11 +130,11 @@ def _begin(missing: list[Service], recorded: dict[str, Record], found: Path) -> 
     for service in missing:
         service.prepare()
     wanted = services(found)  # anew: PostgreSQL's command depends on whose its data are
-    if not _airflow_prepared():
+    if not _airflow_prepared():  # their database first, while the others start
         rest = [service for service in wanted if not service.name.startswith("airflow")]
         supervisor.hand_over([service.wanted() for service in rest], notice())
         _wait([service for service in rest if service.base])
-        _prepare_airflow()
+        _migrate_airflow()
     supervisor.hand_over([service.wanted() for service in wanted], notice())
 
 
@@ -170,7 +177,7 @@ def _preflight(missing: list[Service], recorded: dict[str, Record], found: Path)
 
 
 def _airflow_stamp() -> tuple[Path, str]:
-    inputs = [ROOT / "airflow" / "uv.lock", ROOT / "airflow" / "pools.json"]
+    inputs = [ROOT / "airflow" / "uv.lock", POOLS]
     wanted = hashlib.sha256(b"".join(path.read_bytes() for path in inputs)).hexdigest()
     return POSTGRES.folder / "prepared", wanted  # beside the data: who moves them away moves it along
 
@@ -180,18 +187,31 @@ def _airflow_prepared() -> bool:
     return stamp.exists() and stamp.read_text() == wanted
 
 
-def _prepare_airflow() -> None:
-    stamp, wanted = _airflow_stamp()
-    airflow = program("airflow", "airflow")
+def _migrate_airflow() -> None:
+    stamp, _ = _airflow_stamp()
     if (old := AIRFLOW / "airflow.db").exists() and not stamp.exists():
         say(
             "Airflow's database is PostgreSQL now: the history in its UI begins anew, runs and CSVs stay "
             f"(the old one, {_shown(old)}, is not read any more)"
         )
-    with step("airflow: database and pools"):
-        run([airflow, "db", "migrate"], quiet=True, environment=airflow_settings())
-        pools = ROOT / "airflow" / "pools.json"
-        run([airflow, "pools", "import", str(pools)], quiet=True, environment=airflow_settings())
+    with step("airflow: database"):
+        run([program("airflow", "airflow"), "db", "migrate"], quiet=True, environment=airflow_settings())
+
+
+def _set_pools() -> None:
+    """Make Airflow's pools, by its API: another start of its command line would take some seconds."""
+    try:
+        api = airflow_api()
+        for name, pool in json.loads(POOLS.read_text()).items():
+            try:
+                api.call("/api/v2/pools", {"name": name, **pool})
+            except AirflowError as error:
+                if error.status != HTTPStatus.CONFLICT:
+                    raise
+                api.call(f"/api/v2/pools/{name}", {"pool": name, **pool}, "PATCH")
+    except (AirflowError, OSError) as error:
+        fail(f"Airflow's pools cannot be made: {error}", 1)
+    stamp, wanted = _airflow_stamp()
     stamp.write_text(wanted)
 
 
