@@ -82,6 +82,10 @@ def _answers(run: RunFolder, description: RunDescription, wanted: set[str]) -> d
                 found |= _of(table, description.model.labels, description.top_k)
     except FileNotFoundError as error:
         raise NotProvenError(f"{run.uri}/{PREDICTIONS_PARQUET} is missing") from error
+    except (pa.ArrowInvalid, OSError, KeyError) as error:
+        raise NotProvenError(
+            f"{run.uri}/{PREDICTIONS_PARQUET} is not what postprocess wrote: {error}"
+        ) from error
     return found
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections import Counter
+from collections.abc import Iterator
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from imagebatch import __version__
@@ -25,6 +28,7 @@ from imagebatch.errors import (
     DataRefusedError,
     ImagebatchError,
     NothingToDoError,
+    NotProvenError,
     RunMismatchError,
     one_line,
 )
@@ -35,6 +39,7 @@ from imagebatch.model_apis import open_backend
 from imagebatch.model_apis.retry import patiently
 from imagebatch.observe.progress import Progress
 from imagebatch.observe.stage import current, observed
+from imagebatch.runs.description import read_description
 from imagebatch.runs.folder import RunFolder, open_run
 from imagebatch.runs.left_out import Tally, suffix_of, write_left_out
 from imagebatch.runs.listing import left_out_metadata, left_out_record
@@ -151,7 +156,7 @@ def _claim(run: RunFolder, description: RunDescription) -> None:
     """Write run.json, or check that the existing one asks for the same."""
     if run.create(RUN_JSON, _as_json(description)):
         return
-    found = RunDescription.model_validate_json(run.read(RUN_JSON))
+    found = read_description(run)
     if found.include in EARLIER_INCLUDES and description.include == DEFAULT_INCLUDE:
         description = description.model_copy(update={"include": found.include})
     # What run.json leaves out, such as the engine and options that are off, says nothing about the run.
@@ -195,9 +200,18 @@ def _list_input(
     log.info("input listed", images=listed, said=account({"listed": listed}, record.counts))
 
 
+@contextlib.contextmanager
+def _readable(run: RunFolder) -> Iterator[None]:
+    """Translate what Arrow says of a listing that is damaged."""
+    try:
+        yield
+    except pa.ArrowInvalid as error:
+        raise NotProvenError(f"{run.uri}/{LISTING} is not a readable Parquet file: {error}") from error
+
+
 def _inspect_all(run: RunFolder, description: RunDescription, source: ImageSource) -> Plan:
     rejected = 0
-    with run.reading(LISTING) as stream:
+    with run.reading(LISTING) as stream, _readable(run):
         listing = pq.ParquetFile(stream)
         record = left_out_record(listing)
         left_out = record.counts if record else {}

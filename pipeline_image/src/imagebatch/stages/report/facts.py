@@ -18,6 +18,7 @@ import pyarrow.csv
 from imagebatch.contracts.account import suffix_words
 from imagebatch.contracts.layout import FAILURES_CSV, LEFT_OUT_CSV, quality_path
 from imagebatch.contracts.records import RunDescription
+from imagebatch.errors import NotProvenError
 from imagebatch.history.summary import RunSummary
 from imagebatch.images.checks import SAYS, Check
 from imagebatch.observe.timeline import StageRecord
@@ -60,11 +61,14 @@ class Facts:
     @cached_property
     def failures(self) -> list[Row]:
         """The first failures of each reason, at most 24 in all: `image_id`, `stage`, `reason`, `detail`."""
-        data = self.run.read(FAILURES_CSV)
         text = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(("image_id", "detail"), pa.string()))
         parsing = pyarrow.csv.ParseOptions(newlines_in_values=True)
-        table = pyarrow.csv.read_csv(pa.BufferReader(data), parse_options=parsing, convert_options=text)
-        reasons = Counter(table["reason"].to_pylist())
+        try:
+            data = self.run.read(FAILURES_CSV)
+            table = pyarrow.csv.read_csv(pa.BufferReader(data), parse_options=parsing, convert_options=text)
+            reasons = Counter(table["reason"].to_pylist())
+        except (FileNotFoundError, pa.ArrowInvalid, KeyError) as error:
+            raise NotProvenError(f"{FAILURES_CSV} is not what postprocess wrote: {error}") from error
         each = max(1, _SHOWN // max(len(reasons), 1))
         taken: Counter[str] = Counter()
         chosen: list[int] = []
@@ -228,12 +232,12 @@ class Facts:
         for suite in ("manifest", "predictions"):
             try:
                 results = json.loads(self.run.read(quality_path(suite)))
-            except (FileNotFoundError, ValueError):
-                continue
-            for name, found in results.items():
-                outcomes = [outcome for result in found for outcome in result["results"]]
-                failed = [_expectation(outcome) for outcome in outcomes if not outcome["success"]]
-                rows.append({"suite": name, "total": len(outcomes), "failed": failed})
+                for name, found in results.items():
+                    outcomes = [outcome for result in found for outcome in result["results"]]
+                    failed = [_expectation(outcome) for outcome in outcomes if not outcome["success"]]
+                    rows.append({"suite": name, "total": len(outcomes), "failed": failed})
+            except (FileNotFoundError, ValueError, AttributeError, KeyError, TypeError):
+                continue  # not checked, or not what the check wrote
         return rows
 
     def trouble(self) -> Counter[str]:
