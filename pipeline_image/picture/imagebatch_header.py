@@ -275,6 +275,25 @@ def require_page(frames: int, number: int) -> None:
         raise ImageError("decode_failed", f"the file has {pages}, and the model looks at number {number}")
 
 
+def jpeg2000_header(data: Data, width: int, height: int) -> Header:
+    """Complete the header of a JPEG 2000 by its codestream's (ISO/IEC 15444-1, SIZ).
+
+    Raises:
+        ImageError: It is missing, or its samples are of a kind that is not read.
+    """
+    at = bytes(data[:65536]).find(b"\xff\x4f\xff\x51")
+    planes = int.from_bytes(data[at + 40 : at + 42], "big")
+    samples = bytes(data[at + 42 : at + 42 + 3 * planes : 3])
+    if at < 0 or not samples:
+        raise ImageError("truncated", "the file ends before the picture in it begins")
+    depth = (max(samples) & 0x7F) + 1
+    if max(samples) & 0x80:
+        raise not_read("a JPEG 2000 of signed integers, whose range is not in the file")
+    if depth > 16 or len(set(samples)) > 1 or (depth > 8 and planes in (2, 4)):  # noqa: PLR2004 - bits and planes
+        raise not_read(f"a JPEG 2000 of {planes} x {depth} bits")
+    return Header("JPEG2000", width, height, depth, planes)
+
+
 _JXL_SIGNATURE: Final = b"\xff\x0a"
 _SIZES: Final = ((9, 1), (13, 1), (18, 1), (30, 1))
 _RATIOS: Final = {1: (1, 1), 2: (12, 10), 3: (4, 3), 4: (3, 2), 5: (16, 9), 6: (5, 4), 7: (2, 1)}

@@ -33,6 +33,7 @@ from imagebatch_header import (
     View,
     format_of,
     gif_frames,
+    jpeg2000_header,
     jpeg_sizes,
     jxl_header,
     not_read,
@@ -183,10 +184,22 @@ def _opened(name: str, data: Data) -> ImageFile:
     except Exception as error:  # damaged headers raise whatever the field they break raises
         if str(error).startswith("cannot handle "):  # Pillow, of a JPEG's frame header
             raise not_read(f"a JPEG with {str(error).removeprefix('cannot handle ')}") from error
+        if name == "TIFF" and str(error) in ("unknown pixel mode", "unknown data organization"):
+            raise not_read(f"a TIFF of {_samples_of(data)}") from error
         plain = _without_text(data) if name == "PNG" else None
         if plain is not None:
             return _opened(name, plain)
         raise _failure(error, data) from error
+
+
+def _samples_of(data: Data) -> str:
+    """Describe a page's samples that Pillow has no name for."""
+    header, tags, _ = tiff_page(data, 1)
+    colours = {0: "grey, 0 is white", 1: "grey", 2: "RGB", 3: "palette", 5: "CMYK", 6: "YCbCr", 8: "Lab"}
+    photometric, extra = tags.get(_PHOTOMETRIC, (0,))[0], len(tags.get(_EXTRA_SAMPLES, ()))
+    others = f" with {extra} samples that are no colours" if extra else ""
+    order = "little" if bytes(data[:2]) == b"II" else "big"
+    return f"{header.planes} x {header.depth} bits ({colours[photometric]}{others}, {order}-endian)"
 
 
 def _reader(name: str) -> Callable[[io.BytesIO], ImageFile]:
@@ -217,10 +230,12 @@ def _header(image: ImageFile, name: str, data: Data) -> Header:
         bits = int.from_bytes(data[24:26] if data[14] == 12 else data[28:30], "little")  # noqa: PLR2004 - the size of the oldest header
         return Header(name, width, height, min(bits, 8), max(1, bits // 8))
     frames = gif_frames(data) if name == "GIF" else int(getattr(image, "n_frames", 1))
-    depth = 16 if image.mode.startswith("I;16") else 8
+    depth, planes = 16 if image.mode.startswith("I;16") else 8, len(image.getbands())
+    if name == "JPEG2000":
+        return jpeg2000_header(data, width, height)
     if name == "HEIF":  # what is deeper, libheif brings to 8 bits by the file's own range
-        return Header(name, width, height, 8, len(image.getbands()), frames)
-    return Header(name, width, height, depth, len(image.getbands()), frames)
+        depth = 8
+    return Header(name, width, height, depth, planes, frames)
 
 
 def _jxl(data: Data, view: View, max_pixels: int) -> JxlHeader:
@@ -427,6 +442,8 @@ def _read(image: ImageFile, header: Header, page: TiffPage | None, data: Data, v
         if mode.startswith("I;16"):
             inverted = page is not None and page.tags.get(_PHOTOMETRIC, (0,))[0] == 0
             values = 65535 - np.asarray(image) if inverted else np.asarray(image)
+            if header.format == "JPEG2000":  # Pillow has brought them to 16 bits
+                values = values >> (16 - header.depth)
             return Picture(_deep_grey(values, image, header, view), header, mode, _bits(int(values.max())))
         if wide is not None:
             return Picture(_deep_colour(wide, image, view), header, mode, _bits(int(wide[..., :3].max())))
@@ -472,6 +489,7 @@ def _bands(width: int, height: int) -> Iterator[slice]:
 def _channels(image: Image.Image, view: View) -> Array:
     """Convert a loaded image of up to 8 bits per sample to uint8 (height, width, 1 or 3)."""
     width, height = image.size
+    image = image.convert("LA") if image.mode == "La" else image
     grey = image.mode in ("1", "L") and not image.has_transparency_data
     pixels = np.empty((height, width, 1 if grey else 3), np.uint8)
     for rows in _bands(width, height):

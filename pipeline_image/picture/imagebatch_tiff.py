@@ -47,10 +47,11 @@ _COMPRESSIONS: Final = {
     34892: "lossy JPEG of a DNG",
     34933: "PNG",
     34934: "JPEG XR",
+    50001: "WebP",
     50002: "JPEG XL",
     52546: "JPEG XL",
 }
-_READ_COMPRESSIONS: Final = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946, 34925, 50000, 50001})
+_READ_COMPRESSIONS: Final = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946, 34925, 50000})
 _PHOTOMETRICS: Final = {
     4: "a transparency mask",
     9: "ICC Lab",
@@ -111,6 +112,8 @@ class _Directories:
         self._data = data
         self._order = "<" if bytes(data[:2]) == b"II" else ">"
         self._big = 43 in (data[2], data[3])  # noqa: PLR2004 - the number of BigTIFF
+        if self._big and self._order == ">":
+            raise not_read("a big-endian BigTIFF")
         self._count, self._entry, self._offset = ("Q", 20, "Q") if self._big else ("H", 12, "I")
 
     def positions(self) -> list[int]:
@@ -194,11 +197,16 @@ def _require_read(tags: Tags, bits: tuple[int, ...], planes: int) -> None:
 def _layout(tags: Tags, photometric: int, bits: int, planes: int, compression: int) -> str:
     """Say what of a page's layout is not read; nothing where all is."""
     separate = planes > 1 and tags.get(_PLANAR, (1,))[0] == 2  # noqa: PLR2004 - TIFF's number for it
-    extra = len(tags.get(_EXTRA, ()))
+    kinds = tags.get(_EXTRA, ())
+    extra = len(kinds)
     rules: tuple[tuple[bool, Callable[[], str]], ...] = (
         (
             separate and bits != 8,  # noqa: PLR2004 - bits of a byte
             lambda: f"planes of {bits} bits, stored one after the other",
+        ),
+        (
+            separate and extra > 0 and (planes - extra == 1 or (compression == 1 and 2 not in kinds)),  # noqa: PLR2004 - TIFF's number of alpha
+            lambda: f"{planes} planes, stored one after the other, of which {extra} no colours",
         ),
         (
             photometric == 6  # noqa: PLR2004 - TIFF's number of YCbCr

@@ -31,6 +31,7 @@ SUITES = {
     },
     "e2e": {
         "imagebatch/inputs/test_left_out.py": "pipeline_image",
+        "imagebatch/picture/test_fuzz.py": "pipeline_image",
         "imagebatch/stages/score/test_storms.py": "pipeline_image",
         "imagebatch/stages/preprocess/test_lists_fuzz.py": "pipeline_image",
         "system/endurance": "pipeline_image",
