@@ -60,7 +60,7 @@ def prepared_run(settings: MeasuringSettings) -> Iterator[PreparedRun]:
     """
     with tempfile.TemporaryDirectory(prefix="imagebatch-bench-") as folder:
         # No run of a pipeline: nothing is pushed.
-        own = {"run_id": _RUN, "runs_uri": folder, "metrics_url": ""}
+        own = {"run_id": _RUN, "runs_uri": folder, "metrics_url": "", "allow_empty": True}
         preprocess(settings.part(PreprocessSettings, **own))
         run = open_run(folder, _RUN)
         rows: list[AskedRow] = []
