@@ -122,7 +122,9 @@ def public_name(uri: str) -> str:
 
 def is_signed(text: str) -> bool:
     """Tell whether a text is an address that carries its own permission."""
-    return is_web(text) and (bool(_SIGNED.search(text)) or "@" in text.split("://", 1)[1].partition("/")[0])
+    if scheme_of(text) in {"", "file"}:
+        return False
+    return bool(_SIGNED.search(text)) or (is_web(text) and "@" in text.split("://", 1)[1].partition("/")[0])
 
 
 def about_missing(name: str) -> str:

@@ -222,11 +222,12 @@ def test_excel_tells_its_separator(tmp_path: Path) -> None:
 
 
 def test_no_permission_gets_into_an_id(tmp_path: Path) -> None:
-    """A signed address without an id of its own is known without its signature, in a column of ids, too."""
+    """A signed address without an id of its own is known without its signature, in any column."""
     signed = "https://h.example/x.jpg?X-Amz-Credential=me&X-Amz-Signature=ab"
     written(tmp_path / "list.csv", [["uri", "link"], [signed, signed]])
     assert entries(tmp_path / "list.csv") == [("https://h.example/x.jpg", signed)]
     assert ids(tmp_path / "list.csv", image_id="link") == ["https://h.example/x.jpg"]
+    assert entries(tmp_path / "list.csv", carry="uri,link")[0][2:] == ("https://h.example/x.jpg",) * 2
 
 
 def test_lists_that_are_not_there(tmp_path: Path) -> None:

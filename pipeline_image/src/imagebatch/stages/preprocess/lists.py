@@ -94,12 +94,10 @@ class ImageList:
                 raise BadListError(
                     f"{where}: no value in column {columns.image_id}; give one, or remove the row"
                 )
-            if id_at is not None and is_signed(image_id):
-                image_id = public_name(image_id)
-            carried = [values[at] or "" for at in carry_at]
+            carried = [_without_permission(values[at] or "") for at in carry_at]
             try:
                 yield (
-                    encode_id(image_id.encode("utf-8", "surrogateescape")),
+                    encode_id(_without_permission(image_id).encode("utf-8", "surrogateescape")),
                     resolved(name, folder),
                     *carried,
                 )
@@ -138,6 +136,11 @@ class ImageList:
             raise StorageError(
                 f"cannot read {FLAG} {self._manifest}: {error}; run the same command again"
             ) from error
+
+
+def _without_permission(value: str) -> str:
+    """Keep an address that carries its own permission out of the result."""
+    return public_name(value) if is_signed(value) else value
 
 
 def asked_columns(uri_column: str, id_column: str, carry: str) -> Asked:
