@@ -28,8 +28,8 @@ def test_every_command_bears_every_damaged_file(call: Call, images: Path, runs: 
     (images / "001.jpg").write_bytes(b"no image")
     options = ("--shard-size", 25, "--max-failures", "100%")
     assert scored(call, "r", images, *options).code == 0
-    for suite in ("manifest", "predictions"):
-        assert call("check", "--run-id", "r", "--suite", suite).code == 0
+    (runs / "r/quality").mkdir()
+    (runs / "r/quality/manifest.json").write_text("{}")  # a check without its seconds of loading
     assert call("report", "--run-id", "r", "--image-sample", 5).code == 0
     whole = shutil.copytree(runs, tmp_path / "whole")
     commands: tuple[tuple[object, ...], ...] = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,8 +10,18 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from imagebatch.contracts.rows import MANIFEST_SCHEMA
 from imagebatch.errors import ConfigurationError, RunHeldError, StorageError
-from imagebatch.runs.folder import FsspecRunFolder, LocalRunFolder, RunFolder, open_run
+from imagebatch.runs.folder import (
+    FsspecRunFolder,
+    LocalRunFolder,
+    RunFolder,
+    open_run,
+    parquet_bytes,
+    parquet_rows,
+)
+
+from tests.support.calls import Call
 
 
 @pytest.fixture(params=["local", "object store"])
@@ -108,3 +119,36 @@ def test_a_published_name_survives_a_power_cut(tmp_path: Path, monkeypatch: pyte
     flushed.clear()
     assert run.create("a/c.txt", b"2")
     assert flushed == ["the file", "r/a"]
+
+
+def test_no_flipped_bit_of_a_table_gives_other_rows() -> None:
+    """One bit flipped at every byte of a manifest, in turn: the same rows, or it shows. Older files read."""
+    names = [f"{at}.jpg" for at in range(9)]
+    rows = [{"image_id": name, "uri": name, "size": 7, "sha256": name.encode().hex()} for name in names]
+    table = pa.Table.from_pylist([*rows, {"image_id": "z", "uri": "z", "reason": "empty"}], MANIFEST_SCHEMA)
+    whole = parquet_bytes(table)
+    for at in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[at] ^= 1 << at % 8
+        try:
+            found = parquet_rows(bytes(damaged))
+        except (pa.ArrowInvalid, OSError):
+            continue
+        # Of the footer, which has no checksum, a flip shows: whoever reads knows the columns and the ids.
+        shows = not found.schema.equals(table.schema) or found.num_rows != table.num_rows
+        assert found.equals(table) or shows, at
+    earlier = io.BytesIO()
+    pq.write_table(table, earlier, compression="zstd")
+    assert parquet_rows(earlier.getvalue()).equals(table)
+
+
+def test_a_manifest_that_has_changed_is_not_scored(call: Call, images: Path, runs: Path) -> None:
+    """A flipped bit could reject an image, or let another be read: 65, and the file is named."""
+    assert call("preprocess", "--run-id", "r", "--input", images).code == 0
+    path = runs / "r/manifest/shard-00000.parquet"
+    data = bytearray(path.read_bytes())
+    data[100] ^= 1  # in its first page
+    path.write_bytes(data)
+    outcome = call("score", "--run-id", "r")
+    assert outcome.code == 65
+    assert "manifest/shard-00000.parquet is not a readable Parquet file" in outcome.err

@@ -124,7 +124,8 @@ def open_listing(run: RunFolder, files: Files | None = None) -> Iterator[Listing
     """
     with contextlib.ExitStack() as stack:
         try:
-            file = pq.ParquetFile(stack.enter_context(run.reading(LISTING)))
+            stream = stack.enter_context(run.reading(LISTING))
+            file = pq.ParquetFile(stream, page_checksum_verification=True)
         except FileNotFoundError as error:
             raise ConfigurationError(
                 f"no listing at {run.uri}: finish imagebatch preprocess first"

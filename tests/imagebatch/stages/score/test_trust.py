@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from imagebatch.contracts.records import ModelPin
 from imagebatch.contracts.rows import ASKED_COLUMNS, MANIFEST_SCHEMA, SCORES_SCHEMA
-from imagebatch.runs.folder import RunFolder, open_run, parquet_bytes, parquet_rows
+from imagebatch.runs.folder import RunFolder, open_run, parquet_bytes
 from imagebatch.stages.score.attempts import Attempt
 from imagebatch.stages.score.journal import Journal
 from imagebatch.stages.score.shard import ShardInProgress
@@ -112,7 +113,7 @@ def test_no_flipped_bit_of_a_part_is_taken_over(run: RunFolder) -> None:
         run.write(path, bytes(damaged))
         assert resumed(run) == 0, at
         try:
-            table = parquet_rows(bytes(damaged))
+            table = pq.ParquetFile(pa.BufferReader(bytes(damaged))).read()  # as one that compares nothing
             other_answers += table.schema.equals(SCORES_SCHEMA) and table.to_pylist() != ROWS
         except Exception:  # noqa: BLE001, S112 (whatever the reader raises, such a part was never in danger)
             continue

@@ -6,6 +6,7 @@ import contextlib
 import uuid
 from collections import Counter
 from collections.abc import Iterator
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -174,6 +175,10 @@ def _as_json(description: RunDescription) -> bytes:
     return (description.model_dump_json(indent=2) + "\n").encode()
 
 
+def _listing_writer(stream: IO[bytes], schema: pa.Schema) -> pq.ParquetWriter:
+    return pq.ParquetWriter(stream, schema, compression="zstd", write_page_checksum=True)
+
+
 def _list_input(
     run: RunFolder, description: RunDescription, requested: RequestedImages, left_out: LeftOutFiles
 ) -> None:
@@ -183,7 +188,7 @@ def _list_input(
     record = LeftOutRecord(counts={}, names=None)
     try:
         with run.publishing(LISTING, exclusive=True) as stream:
-            with pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+            with _listing_writer(stream, schema) as writer:
                 taken = limited(rows, description.limit)
                 for shard in shards_of(taken, description.shard_size, schema):
                     writer.write_batch(shard)
@@ -212,7 +217,7 @@ def _readable(run: RunFolder) -> Iterator[None]:
 def _inspect_all(run: RunFolder, description: RunDescription, source: ImageSource) -> Plan:
     rejected = 0
     with run.reading(LISTING) as stream, _readable(run):
-        listing = pq.ParquetFile(stream)
+        listing = pq.ParquetFile(stream, page_checksum_verification=True)
         record = left_out_record(listing)
         left_out = record.counts if record else {}
         _correct(run, left_out)
