@@ -94,7 +94,7 @@ class ProtocolServer:
         """Answers a GET: metadata, configuration, readiness."""
         self.asked.append(path)
         habits = self.habits
-        if habits.protocol == "mlflow":
+        if habits.protocol in {"mlflow", "http"}:
             return Wrong(200 if path == "/ping" and self.ready else 404, b"\n")
         root = f"/v2/models/{MODEL}" if habits.protocol == "oip" else f"/v1/models/{MODEL}"
         if not path.startswith(root):
@@ -118,10 +118,8 @@ class ProtocolServer:
     def inferred(self, path: str, headers: Any, body: bytes) -> Wrong:
         """Answers a POST."""
         self.asked.append(path)
-        if MODEL not in path and self.habits.protocol != "mlflow":
-            return Wrong(404, b'{"error":"Model with name nothing does not exist."}')
         try:
-            identity, files = self._files(headers, body)
+            identity, files = self._files(path, headers, body)
         except _NotTakenError as refused:
             return Wrong(refused.status, json.dumps({"error": str(refused)}).encode())
         self.packs.append(len(files))
@@ -131,9 +129,12 @@ class ProtocolServer:
         errors = [answer_to(data, 4).get("error") for data in files]
         if any(errors) and not self.habits.tells:
             return Wrong(500, b"Internal Server Error")
-        if self.habits.protocol != "oip":
+        if self.habits.protocol == "oip":
+            return self._tensors(identity, files, errors)
+        if self.habits.protocol != "http":
             return _json(self.tamper({"predictions": [self._row(data) for data in files]}))
-        return self._tensors(identity, files, errors)
+        found = [self._named(data) for data in files]
+        return _json(found[0] if self.habits.most == 1 else self.tamper({"results": found}))
 
     def _metadata(self) -> dict[str, Any]:
         habits = self.habits
@@ -145,15 +146,21 @@ class ProtocolServer:
             output["parameters"] = {"labels": LABELS, "digest": self.digest}
         return {"name": MODEL, "versions": [self.version], "inputs": inputs, "outputs": [output]}
 
-    def _files(self, headers: Any, body: bytes) -> tuple[str, list[bytes]]:
+    def _files(self, path: str, headers: Any, body: bytes) -> tuple[str, list[bytes]]:
+        if MODEL not in path and self.habits.protocol != "mlflow":
+            raise _NotTakenError(404, "Model with name nothing does not exist.")
         if self.habits.protocol == "oip" and LENGTH in headers:
             if not self.habits.raw:
                 raise _NotTakenError(500, "'utf-8' codec can't decode byte 0x89 in position 166")
             head, rest = body[: int(headers[LENGTH])], body[int(headers[LENGTH]) :]
             return self._raw(json.loads(head), rest)
+        if self.habits.most == 1 and self.habits.protocol == "http":
+            return "", [body]
         asked = json.loads(body)
         if self.habits.protocol == "kserve_v1":
             return "", [base64.b64decode(instance["image"]["b64"]) for instance in asked["instances"]]
+        if self.habits.protocol == "http":
+            return "", [base64.b64decode(item["content"]) for item in asked["pictures"]]
         if self.habits.protocol == "mlflow":
             texts = asked.get("inputs") or [row[0] for row in asked["dataframe_split"]["data"]]
             return "", [base64.b64decode(text) for text in texts]
@@ -172,6 +179,10 @@ class ProtocolServer:
                 400, f"inference request batch-size must be <= {self.habits.most} for '{MODEL}'"
             )
         return asked["id"], files
+
+    def _named(self, data: bytes) -> Any:
+        answer = answer_to(data, len(LABELS))
+        return answer if "error" in answer else {"names": answer["labels"], "scores": answer["probabilities"]}
 
     def _row(self, data: bytes) -> Any:
         answer = answer_to(data, len(LABELS))

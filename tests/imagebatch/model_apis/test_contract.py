@@ -32,7 +32,19 @@ SERVERS = {
     "kserve_v1": Habits("kserve_v1", raw=False, describes=False),
     "kserve_v1, errors not told": Habits("kserve_v1", raw=False, tells=False, describes=False),
     "mlflow": Habits("mlflow", raw=False, describes=False),
+    "http": Habits("http", raw=False, describes=False),
+    "http, one image a request": Habits("http", raw=False, describes=False, most=1),
 }
+
+MANY = """
+request: {path: /of/$model/classify, body: {pictures: $images}, image: {content: $base64}}
+reply: {images: "$.results[*]", probabilities: $.scores, labels: "$.names[*]", reason: $.error}
+ready: /ping
+"""
+ONE = """
+request: {path: /of/$model/classify, body: $file}
+reply: {images: $, probabilities: "$.scores[*]", labels: $.names, reason: $.error}
+"""
 
 
 @dataclasses.dataclass
@@ -42,6 +54,8 @@ class Opened:
     api: ModelApi
     kind: str
     url: str = "http://127.0.0.1:1"
+    card: str = ""
+    template: str = ""
 
 
 @pytest.fixture(params=["local", "torchserve", *SERVERS])
@@ -57,10 +71,16 @@ def opened(request: pytest.FixtureRequest, server: ModelServer, tmp_path: Path) 
         card = tmp_path / "card.json"
         card.write_text(json.dumps({"labels": LABELS, "input": "image" * (habits.protocol == "kserve_v1")}))
         with ProtocolServer(habits) as running:
-            settings = ApiSettings(api_url=running.url, model_card="" if habits.describes else str(card))
+            template = tmp_path / "template.yaml"
+            template.write_text(ONE if habits.most else MANY)
+            settings = ApiSettings(
+                api_url=running.url,
+                model_card="" if habits.describes else str(card),
+                request_template=str(template),
+            )
             version = "" if habits.raw or habits.protocol != "mlflow" else "1.0"
             api = open_backend(habits.protocol, settings, "solar-cells", version)
-            yield Opened(api, habits.protocol, running.url)
+            yield Opened(api, habits.protocol, running.url, str(card), str(template))
 
 
 @pytest.fixture
@@ -137,7 +157,13 @@ def test_every_api_embeds_the_images_asked(api: ModelApi, server: ModelServer) -
 
 def test_every_api_tells_an_unknown_model(opened: Opened, archive: Path) -> None:
     """A name that the server does not serve is a configuration error at once, with the name in it."""
-    settings = ApiSettings(api_url=opened.url, model_archive=str(archive), local_workers=1)
+    settings = ApiSettings(
+        api_url=opened.url,
+        model_archive=str(archive),
+        local_workers=1,
+        model_card=opened.card if opened.kind == "http" else "",
+        request_template=opened.template,
+    )
     other = open_backend(opened.kind, settings, "nothing", "")
     try:
         if opened.kind == "mlflow":  # its server has one model, and asks for no name

@@ -494,3 +494,40 @@ def test_a_model_api_that_is_not_there_is_one_line(call: Call, images: Path) -> 
     lost = call("preprocess", "--run-id", "r", "--input", images, "--backend", "lost")
     assert lost.code == 78
     assert "model API lost, imagebatch_lost:connect, cannot be loaded" in lost.err
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "Input should be a valid dictionary"),
+        ("request: [", "while parsing"),
+        ("request: {body: $file}", "reply: Field required"),
+        ("request: {body: $file, verb: PUT}\nreply: {images: $}", "request.verb: Extra inputs"),
+        ("request: {body: $file}\nreply: {images: '$['}", "reply.images: "),
+    ],
+)
+def test_a_template_that_is_none_is_one_line(text: str, says: str, tmp_path: Path) -> None:
+    """The line names the setting and what is wrong in the file."""
+    path = tmp_path / "template.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError, match="--request-template") as caught:
+        open_backend("http", ApiSettings(request_template=str(path)), "solar-cells", "")
+    assert says in str(caught.value)
+    with pytest.raises(ConfigurationError, match="needs --request-template, a YAML file"):
+        open_backend("http", ApiSettings(), "solar-cells", "")
+
+
+def test_a_template_names_model_and_version(tmp_path: Path) -> None:
+    """`$model` and `$version` are replaced in the path."""
+    path = tmp_path / "template.yaml"
+    path.write_text(
+        "request: {path: '/of/$model?v=$version', body: $file}\n"
+        "reply: {images: $, probabilities: $.scores, labels: $.names}"
+    )
+    (tmp_path / "labels.txt").write_text("\n".join(LABELS))
+    with ProtocolServer(Habits("http", raw=False, describes=False, most=1)) as server:
+        settings = ApiSettings(
+            api_url=server.url, request_template=str(path), model_card=str(tmp_path / "labels.txt")
+        )
+        open_backend("http", settings, "solar-cells", "7").predict(PACK, 2)
+        assert set(server.asked) == {"/of/solar-cells?v=7"}

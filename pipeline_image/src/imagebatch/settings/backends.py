@@ -13,6 +13,7 @@ BUILT_IN = {
     "oip": "imagebatch.model_apis.oip.client",
     "kserve_v1": "imagebatch.model_apis.kserve_v1",
     "mlflow": "imagebatch.model_apis.mlflow",
+    "http": "imagebatch.model_apis.template",
 }
 
 

@@ -117,13 +117,19 @@ class ApiSettings(CommonSettings):
     )
     model_card: Path = Field(
         "",
-        description="Backends oip, kserve_v1, mlflow: file with what the server does not say of its model,"
-        " its labels above all (docs/reference/model-apis.md); {model} in it stands for the model's name.",
+        description="Backends oip, kserve_v1, mlflow, http: file with what the server does not say of its"
+        " model, its labels above all (docs/reference/model-apis.md); {model} in it stands for the model's"
+        " name.",
     )
     payload: Literal["auto", "raw", "base64"] = Field(
         "auto",
         description="Backend oip: send files as raw bytes (binary tensors) or as base64 text; auto: the form"
         " in which the server answers a first image.",
+    )
+    request_template: Path = Field(
+        "",
+        description="Backend http: YAML file with the request and where the answers are in the reply"
+        " (docs/reference/model-apis.md). Needs imagebatch[http].",
     )
     shared_memory: bool = Field(
         default=True,

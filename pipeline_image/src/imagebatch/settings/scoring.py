@@ -73,8 +73,8 @@ class SourceSettings(CommonSettings):
     backend: Backend = Field(
         "torchserve",
         description="Kind of model API: torchserve; local, which needs no server but runs the archive's own"
-        " handler in worker processes here; oip, kserve_v1, mlflow (docs/reference/model-apis.md); or one"
-        " that an installed package adds.",
+        " handler in worker processes here; oip, kserve_v1, mlflow, http (docs/reference/model-apis.md); or"
+        " one that an installed package adds.",
     )
     model: ModelName = Field(
         "solar-cells",
