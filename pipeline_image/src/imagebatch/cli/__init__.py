@@ -22,6 +22,7 @@ from imagebatch.cli.commands import COMMANDS
 from imagebatch.cli.help import overview
 from imagebatch.cli.parser import nearest, parsed
 from imagebatch.cli.unforeseen import unforeseen
+from imagebatch.contracts.account import OTHER_SUFFIXES
 from imagebatch.contracts.records import PROTOCOL_VERSION
 from imagebatch.errors import ExitCode, ImagebatchError, StorageError, UsageError, one_line
 from imagebatch.settings.flags import summary
@@ -110,6 +111,10 @@ def _execute(name: str, asked: settings.CommonSettings) -> None:
 
 def _last_line(content: dict[str, Any]) -> str:
     line = json.dumps(content)
+    if len(line) > _LONGEST_LINE and "left_out" in content:  # the certificate has it by suffix
+        counts = content["left_out"].items()
+        content |= {"left_out": {reason: {OTHER_SUFFIXES: sum(found.values())} for reason, found in counts}}
+        line = json.dumps(content)
     if len(line) > _LONGEST_LINE and "answer" not in content:
         content = {
             key: one_line(value, 100) if isinstance(value, str) else value for key, value in content.items()

@@ -91,6 +91,34 @@ def test_every_file_is_told_of_everywhere(call: Call, mixed: Path, runs: Path) -
     assert history["left_out"] == 13
 
 
+def test_the_last_line_stays_short_whatever_lies_there(call: Call, tmp_path: Path) -> None:
+    """Suffixes of every kind in every reason: the line gives up suffixes before it cuts a path."""
+    folder = tmp_path / "many"
+    for number in range(20):
+        suffix = f".suffix{number:03}"
+        for name in (f"n{suffix}", f".h{suffix}", f"._s{suffix}"):
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(b"0")
+        os.mkfifo(folder / f"f{number}{suffix}")
+    for number in range(9):
+        (folder / f"{number}.jpg").write_bytes(jpeg(number))
+    deep = tmp_path / "/".join(["runs" * 20] * 3)
+    arguments = ("--run-id", "r", "--runs-uri", deep)
+    assert call("preprocess", "--input", folder, "--limit", 8, *arguments).code == 0
+    assert call("score", *arguments).code == 0
+    done = call("postprocess", *arguments)
+    line = done.out.splitlines()[-1]
+    assert len(line) <= 2000
+    assert done.last["certificate"] == f"{deep}/r/output/certificate.json"
+    assert {reason: sum(found.values()) for reason, found in done.last["left_out"].items()} == {
+        **dict.fromkeys(("hidden", "no_image_suffix", "not_a_file", "side_file"), 20),
+        "beyond_limit": 1,
+    }
+    recorded = json.loads((deep / "r/output/certificate.json").read_bytes())["left_out"]
+    assert all(len(found) <= 9 for found in recorded.values())
+    assert sum(recorded["hidden"].values()) == 20
+
+
 def test_verify_proves_the_names(call: Call, mixed: Path, runs: Path) -> None:
     """A name that is changed or missing, in either file, is found."""
     scored(call, "r", mixed, "--max-failures", 1)
