@@ -7,6 +7,7 @@ import json
 import os
 from pathlib import Path
 
+import fsspec
 import pyarrow.parquet as pq
 import pytest
 from imagebatch.contracts.layout import LEFT_OUT_CSV
@@ -133,6 +134,27 @@ def test_verify_proves_the_names(call: Call, mixed: Path, runs: Path) -> None:
         assert call("verify", "--run-id", "r").code == 65
         path.write_bytes(good)
     assert call("verify", "--run-id", "r").code == 0
+
+
+def test_a_bucket_is_told_of_like_a_folder(call: Call, mixed: Path) -> None:
+    """The same names as keys of a store, and the run kept in one: the same counts, the same proof."""
+    store = fsspec.filesystem("memory")
+    for path in mixed.rglob("*"):
+        name = path.relative_to(mixed).as_posix()
+        if path.is_file() and name.isascii() and name.isprintable():
+            store.pipe(f"/mixed/{name}", path.read_bytes())
+    arguments = ("--run-id", "bucket", "--runs-uri", "memory://left-out-runs")
+    assert call("preprocess", "--input", "memory://mixed", "--max-failures", 1, *arguments).code == 0
+    assert call("score", *arguments).code == 0
+    told = call("postprocess", *arguments).last
+    assert told["account"] == (
+        "16 files: 3 predicted, 1 rejected, 12 left out: 6 HEICS, 3 side files, 1 JPG.1, 1 hidden,"
+        " 1 without a suffix"
+    )
+    assert call("verify", *arguments).last["left_out"] == told["left_out"]
+    table = "/left-out-runs/bucket/output/left_out.csv"
+    store.pipe(table, store.cat(table).replace(b"hidden", b"hiding"))
+    assert call("verify", *arguments).code == 65
 
 
 def test_where_nothing_is_left_out_nothing_is_written(call: Call, images: Path, runs: Path) -> None:
