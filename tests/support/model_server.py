@@ -63,6 +63,7 @@ class ModelServer:
         self.tells_classes = True  # where two labels are the same
         self.embedding = 0
         self.opens_memory = False
+        self.input: dict[str, Any] = {"crop": 224}
         self.by_memory = 0
         self.embedded: list[bytes] = []
         self.key = ""
@@ -130,7 +131,7 @@ class ModelServer:
     def description(self) -> dict[str, Any]:
         model = {"name": "solar-cells", "version": "1.0", "digest": self.digest}
         gives = {"embedding": self.embedding} if self.embedding else {}
-        return {"model": model, "labels": self.labels, "input": {"crop": 224}, "engine": "fixed"} | gives
+        return {"model": model, "labels": self.labels, "input": self.input, "engine": "fixed"} | gives
 
     def _good(self, images: Images, headers: Message) -> bytes:
         wanted = [int(text) for text in headers.get("X-Embeddings", "").split(",") if text]

@@ -6,6 +6,7 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from imagebatch.images.checks import findings, suspects
@@ -16,6 +17,7 @@ from PIL import Image, ImageFilter
 
 from tests.support.calls import Call
 from tests.support.images import encoded, jpeg, photograph
+from tests.support.model_server import ModelServer
 
 
 def sample(files: dict[str, bytes]) -> pa.Table:
@@ -116,6 +118,37 @@ def test_the_suite_images_warns_and_refuses_where_a_limit_is_set(
     assert {row["image_id"] for row in kept["findings"] if row["check"] == "blank"} == {
         f"blank-{number}.png" for number in range(3)
     }
+
+
+def test_what_the_model_declares_holds_for_header_and_check(
+    call: Call, server: ModelServer, tmp_path: Path, runs: Path
+) -> None:
+    """Proves that a model's page and value range reach preprocess, run.json and the check."""
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    wide = np.asarray(photograph(3, (80, 60)).convert("L")).astype(np.uint16) << 4
+    pages = [Image.fromarray(wide), Image.fromarray(wide)]
+    for number in range(3):
+        pages[0].save(folder / f"{number}.tif", save_all=True, append_images=pages[1:])
+    pages[0].save(folder / "single.tif")
+    server.input |= {"page": 2, "value_range": "12-bit"}
+    assert call("preprocess", "--run-id", "r", "--input", folder, "--max-failures", "2").code == 0
+    declared = json.loads((runs / "r/run.json").read_text())["model"]["view"]
+    assert declared == {"page": 2, "value_range": "12-bit"}
+    rejected = pa.parquet.read_table(runs / "r/rejects/shard-00000.parquet").to_pylist()
+    assert [(row["image_id"], row["reason"]) for row in rejected] == [("single.tif", "decode_failed")]
+    assert call("check", "--suite", "images", "--run-id", "r").code == 0
+    assert "low_depth" not in (runs / "r/quality/images.json").read_text()
+    server.input = {"crop": 224}
+    assert call("preprocess", "--run-id", "plain", "--input", folder).code == 0
+    assert "view" not in json.loads((runs / "plain/run.json").read_text())["model"]
+    assert call("check", "--suite", "images", "--run-id", "plain").code == 0
+    kept = json.loads((runs / "plain/quality/images.json").read_text())
+    assert sum(row["check"] == "low_depth" for row in kept["findings"]) == 4
+    server.input = {"value_range": "13 and a half"}
+    refused = call("preprocess", "--run-id", "newer", "--input", folder)
+    assert refused.code == 78
+    assert "value_range must be" in refused.err
 
 
 def test_the_sample_is_the_same_for_the_same_run_id(call: Call, images: Path, runs: Path) -> None:

@@ -14,8 +14,9 @@ import numpy.typing as npt
 import pytest
 import tifffile  # type: ignore[import-untyped]  # ships no type marker
 from imagebatch.images.measure import measure
+from imagebatch.inputs.formats import SUFFIXES
 from imagebatch_header import ImageError, View
-from imagebatch_picture import probe, read
+from imagebatch_picture import FORMATS, probe, read
 from PIL import Image, ImageOps, PngImagePlugin
 from pillow_heif import register_heif_opener  # type: ignore[import-untyped]  # ships no type marker
 
@@ -432,6 +433,28 @@ def test_jpeg_xl_is_read(layout: str) -> None:
         probe(data, max_pixels=96 * 80 - 1)
     with pytest.raises(ImageError, match="truncated"):
         read(data[: len(data) // 2])
+
+
+@pytest.mark.parametrize("kind", ["JPEG2000", "AVIF", "HEIF", "JXL"])
+def test_no_cut_gives_other_pixels(kind: str) -> None:
+    """Wherever a file is cut it is refused, unless only bytes behind the last pixel are missing."""
+    register_heif_opener()  # which also teaches Pillow to write it
+    image = Image.fromarray(COLOUR)
+    data = imagecodecs.jpegxl_encode(COLOUR, level=90) if kind == "JXL" else encoded(image, kind)
+    whole = read(data).pixels
+    refusals = 0
+    for cut in [*range(1, len(data) - 20, max(1, len(data) // 60)), *range(len(data) - 20, len(data))]:
+        try:
+            assert np.array_equal(read(data[:cut]).pixels, whole)
+        except ImageError as error:
+            refusals += 1
+            assert error.reason in {"truncated", "decode_failed", "not_an_image"}  # noqa: PT017 (or none at all)
+    assert refusals > 50
+
+
+def test_every_format_has_ends_of_names() -> None:
+    """What is taken from a folder is what the decoder reads."""
+    assert set(SUFFIXES) == set(FORMATS)
 
 
 def test_a_view_says_what_it_does_not_know() -> None:

@@ -108,7 +108,14 @@ def _scored(
     manifest: list[ManifestRow], description: RunDescription, settings: RedriveSettings
 ) -> list[ScoreRow]:
     accepted = [
-        AskedRow(image_id=row["image_id"], uri=row["uri"], size=row["size"], sha256=row["sha256"])
+        AskedRow(
+            image_id=row["image_id"],
+            uri=row["uri"],
+            size=row["size"],
+            sha256=row["sha256"],
+            width=row["width"],
+            height=row["height"],
+        )
         for row in manifest
         if "reason" not in row
     ]

@@ -26,7 +26,7 @@ MANIFEST_SCHEMA = pa.schema(
     ]
 )
 # What the scorer reads of the manifest.
-ASKED_COLUMNS = ["image_id", "uri", "size", "sha256"]
+ASKED_COLUMNS = ["image_id", "uri", "size", "sha256", "width", "height"]
 REJECTS_SCHEMA = pa.schema([(name, pa.string()) for name in ("image_id", "uri", "stage", "reason", "detail")])
 SCORES_SCHEMA = pa.schema(
     [
@@ -84,6 +84,8 @@ class AskedRow(ListedRow):
 
     size: int
     sha256: str
+    width: NotRequired[int]
+    height: NotRequired[int]
     embed: NotRequired[bool]
 
 

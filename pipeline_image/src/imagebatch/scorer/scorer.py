@@ -52,6 +52,9 @@ _AHEAD = 3
 # requests in flight and read ahead.
 LARGEST_PACK = 16 << 20
 
+# Pixels beyond which it takes no more: small files may be large pictures, and there is a time to answer in.
+MOST_PIXELS = 400_000_000
+
 
 class Scorer:
     """Scores rows of a run's manifest with the run's model. Make one with `connect`.
@@ -167,7 +170,7 @@ class Scorer:
             while start < len(rows):
                 share = math.ceil((len(rows) - start + following) / workers)
                 size = min(self._pace.limits.pack_size, ramp, max(SMALLEST_SHARE, share))
-                pack = _within_bytes(rows[start : start + size])
+                pack = _within_limits(rows[start : start + size])
                 yield key, pack
                 start += len(pack)
                 ramp *= 2
@@ -231,10 +234,12 @@ def _knowing_what_follows(
         yield key, rows, following
 
 
-def _within_bytes(rows: Sequence[AskedRow]) -> Sequence[AskedRow]:
-    """Take as many of the rows as the largest pack holds, at least one."""
-    ends = itertools.accumulate(row["size"] for row in rows)
-    return rows[: max(1, sum(end <= LARGEST_PACK for end in ends))]
+def _within_limits(rows: Sequence[AskedRow]) -> Sequence[AskedRow]:
+    """Take as many of the rows as the largest pack holds in bytes and in pixels, at least one."""
+    sizes = itertools.accumulate(row["size"] for row in rows)
+    pixels = itertools.accumulate(row.get("width", 0) * row.get("height", 0) for row in rows)
+    fit = (size <= LARGEST_PACK and seen <= MOST_PIXELS for size, seen in zip(sizes, pixels, strict=True))
+    return rows[: max(1, sum(fit))]
 
 
 def _forget(_: list[ScoreRow]) -> None:

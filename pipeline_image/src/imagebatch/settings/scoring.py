@@ -133,7 +133,7 @@ class ScoringSettings(ApiSettings):
         ge=1,
         le=MOST_PER_PACK,
         description="Most images per request. More than 256 have no effect, for packs are cut within parts,"
-        " and a request takes no more than 16 MiB of files unless it is one file.",
+        " and a request takes no more than 16 MiB of files or 400 million pixels unless it is one file.",
     )
     in_flight: Count = Field(
         6,

@@ -12,7 +12,7 @@ from imagebatch.observe.timeline import MOST_BUCKETS, Recorder
 from imagebatch.stages.report.facts import spread
 
 from tests.support.calls import Call, Outcome, scored
-from tests.support.images import jpeg
+from tests.support.images import jpeg, photograph
 from tests.support.model_server import ModelServer, Wrong
 
 HOSTILE = "<img src=x onerror=alert(1)> \"&'.jpg"
@@ -57,6 +57,17 @@ def test_the_page_says_what_the_certificate_says(finished: Outcome, runs: Path) 
     assert f"{unpredicted} without a prediction" in text
     for wanted in ("not an image", "preprocess", "score", "postprocess", "Review queue"):
         assert wanted in text
+
+
+def test_pages_that_nobody_saw_are_told(call: Call, images: Path, runs: Path) -> None:
+    """Proves that files with several pages are counted in the manifest and named on the page."""
+    pages = [photograph(seed, (40, 30)) for seed in range(3)]
+    pages[0].save(images / "scan.tif", save_all=True, append_images=pages[1:])
+    pages[0].save(images / "moving.gif", save_all=True, append_images=pages[1:2])
+    assert scored(call, "r", images).code == 0
+    assert call("report", "--run-id", "r").code == 0
+    text = " ".join(Page((runs / "r/output/report.html").read_text()).text.split())
+    assert "2 of the files hold several pages or frames, 5 in all: number 1 of each was seen" in text
 
 
 def test_hostile_names_are_text(finished: Outcome, runs: Path) -> None:

@@ -92,6 +92,20 @@ def test_large_images_go_in_smaller_requests(
     assert sorted(map(len, packs))[1] >= room  # the last of all may be what is left
 
 
+@pytest.mark.parametrize("room", [0, 3])
+def test_large_pictures_go_in_smaller_requests(
+    call: Call, images: Path, server: ModelServer, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    """A request takes no more pixels than are decoded in good time, however few bytes they are."""
+    assert call("preprocess", "--run-id", "r", "--input", images).code == 0
+    packs: list[int] = []
+    server.faults = lambda _number, pack: packs.append(len(pack))
+    monkeypatch.setattr("imagebatch.scorer.scorer.MOST_PIXELS", room * 24 * 16)
+    assert call("score", "--run-id", "r", "--pack-size", 40, "--in-flight", 1).code == 0
+    assert sum(packs) == 40
+    assert max(packs) == max(room, 1)
+
+
 @pytest.mark.parametrize("by_memory", [False, pytest.param(True, marks=LINUX)])
 @pytest.mark.parametrize(
     "wrong",

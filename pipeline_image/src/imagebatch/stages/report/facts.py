@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 
 from imagebatch.contracts.account import suffix_words
@@ -24,6 +25,7 @@ from imagebatch.images.checks import SAYS, Check
 from imagebatch.observe.timeline import StageRecord
 from imagebatch.runs.certificate import Certificate
 from imagebatch.runs.folder import RunFolder
+from imagebatch.runs.listing import open_listing
 from imagebatch.stages.report.overview import Predictions
 
 Row = dict[str, Any]
@@ -102,6 +104,19 @@ class Facts:
             for reason, suffixes in counts.items()
         ]
         return sorted(rows, key=lambda row: -row["count"])
+
+    @cached_property
+    def several(self) -> Row | None:
+        """Files with several pages: `files`, their `pages`, which `page` is seen; None: there are none."""
+        files = pages = 0
+        with open_listing(self.run) as listing:
+            for manifest in listing.manifests():
+                if "frames" not in manifest.column_names:  # a run begun before there was the column
+                    continue
+                many = manifest.filter(pc.greater(manifest["frames"], 1))["frames"]
+                files, pages = files + len(many), pages + (pc.sum(many).as_py() or 0)
+        page = self.description.model.seen.page
+        return {"files": files, "pages": pages, "page": page} if files else None
 
     @cached_property
     def slowest(self) -> list[Row]:
