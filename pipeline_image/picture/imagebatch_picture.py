@@ -61,6 +61,7 @@ Wide = npt.NDArray[np.uint16]
 
 _ORIENTATION: Final = 0x0112
 _PHOTOMETRIC: Final = 262
+_PLANAR: Final = 284
 _EXTRA_SAMPLES: Final = 338
 _READERS: Final[dict[str, type[ImageFile]]] = {
     "JPEG": JpegImageFile,
@@ -160,6 +161,7 @@ def _open(data: Data, view: View, max_pixels: int) -> _Opened:
     try:
         _require_size(image.width, image.height, max_pixels)
         header = page.header if page is not None else _header(image, name, data)
+        _require_range(image, header, page, view)
         if page is None and view.page > 1:
             _seek(image, header, view.page, data)
             _require_size(image.width, image.height, max_pixels)
@@ -184,12 +186,19 @@ def _opened(name: str, data: Data) -> ImageFile:
     except Exception as error:  # damaged headers raise whatever the field they break raises
         if str(error).startswith("cannot handle "):  # Pillow, of a JPEG's frame header
             raise not_read(f"a JPEG with {str(error).removeprefix('cannot handle ')}") from error
-        if name == "TIFF" and str(error) in ("unknown pixel mode", "unknown data organization"):
+        if name == "TIFF" and str(error) in _NAMELESS:
             raise not_read(f"a TIFF of {_samples_of(data)}") from error
         plain = _without_text(data) if name == "PNG" else None
         if plain is not None:
             return _opened(name, plain)
         raise _failure(error, data) from error
+
+
+_NAMELESS: Final = (
+    "unknown pixel mode",
+    "unknown data organization",
+    "Invalid value for samples per pixel",
+)
 
 
 def _samples_of(data: Data) -> str:
@@ -556,11 +565,9 @@ def _wide(image: ImageFile, header: Header, data: Data, view: View) -> Wide | No
     if image.mode.startswith("I") or not image.tile or not (clear or view.value_range != "full"):
         return None
     tile = image.tile[0]
-    order = tile.args if isinstance(tile.args, str) else str((tile.args or ("",))[0])
+    order = _order(tile)
     if order == "LA;16B":
         return _grey_with_alpha(image, tile)
-    if not order.startswith(("RGB;16", "RGBA;16", "RGBX;16")) or header.format not in {"PNG", "TIFF"}:
-        raise not_read(f"a value range declared, and 16-bit colour stored as {order}")
     other = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}[order[-1]]
     with _opened(header.format, data) as twin:
         if view.page > 1 and header.format != "TIFF":
@@ -572,6 +579,23 @@ def _wide(image: ImageFile, header: Header, data: Data, view: View) -> Wide | No
     high = np.asarray(image, np.uint16)
     wide: Wide = np.left_shift(high, 8, dtype=np.uint16) | low
     return wide
+
+
+def _order(tile: _Tile) -> str:
+    """Return Pillow's name for how the samples of a piece of a file are stored."""
+    return tile.args if isinstance(tile.args, str) else str((tile.args or ("",))[0])
+
+
+def _require_range(image: ImageFile, header: Header, page: TiffPage | None, view: View) -> None:
+    """Refuse colour of more than 8 bits, of which only high bytes can be had, where a range is declared."""
+    if view.value_range == "full" or header.depth <= 8 or image.mode.startswith("I"):  # noqa: PLR2004 - bits of a byte
+        return
+    separate = page is not None and page.tags.get(_PLANAR, (1,))[0] == 2  # noqa: PLR2004 - TIFF's number for it
+    order = _order(image.tile[0]) if image.tile else ""
+    known = order.startswith(("RGB;16", "RGBA;16", "RGBX;16", "LA;16"))
+    if separate or not known or header.format not in {"PNG", "TIFF"}:
+        stored = "in separate planes" if separate else f"as {order or image.mode}"
+        raise not_read(f"value_range declared, and colour of {header.depth} bits stored {stored}")
 
 
 def _other_bytes(tile: _Tile, order: str) -> _Tile:
@@ -615,10 +639,10 @@ def _require_promised(picture: Picture, page: TiffPage | None) -> None:
     if (width, height) not in promised:
         promise = f"the header promises {header.width} x {header.height} pixels"
         raise ImageError("decode_failed", f"{promise}, the decoder gave {width} x {height}")
+    grey = header.depth > 8 and header.planes <= 2  # noqa: PLR2004 - bits of a byte; a second plane may be no colour
     deep = picture.mode.startswith("I;16")
-    if deep != (header.depth > 8 and header.planes == 1) or header.planes not in _PLANES.get(  # noqa: PLR2004 - bits of a byte
-        picture.mode, (header.planes,)
-    ):
+    wrong = not grey if deep else grey and header.planes == 1
+    if wrong or header.planes not in _PLANES.get(picture.mode, (header.planes,)):
         raise ImageError(
             "decode_failed",
             f"the header promises {header.planes} x {header.depth} bits, the decoder gave {picture.mode}",

@@ -29,9 +29,8 @@ class TiffPage(NamedTuple):
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _SUBFILE, _FILL, _SAMPLES, _PLANAR, _EXTRA, _FORMAT = 254, 266, 277, 284, 338, 339
-_YCBCR_SAMPLING, _DNG = 530, 50706
+_YCBCR_SAMPLING, _COUNTS = 530, 279
 _COMPRESSIONS: Final = {
-    6: "old-style JPEG",
     32766: "NeXT's run lengths",
     32895: "CCITT, IT8",
     32908: "PIXAR's run lengths",
@@ -51,7 +50,7 @@ _COMPRESSIONS: Final = {
     50002: "JPEG XL",
     52546: "JPEG XL",
 }
-_READ_COMPRESSIONS: Final = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946, 34925, 50000})
+_READ_COMPRESSIONS: Final = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34925, 50000})
 _PHOTOMETRICS: Final = {
     4: "a transparency mask",
     9: "ICC Lab",
@@ -164,7 +163,8 @@ class _Directories:
 def _samples(tags: Tags) -> tuple[tuple[int, ...], int]:
     """Return the bits of each sample of a pixel, and how many samples there are."""
     bits = tags.get(_BITS, (1,))
-    planes = tags.get(_SAMPLES, (1,))[0]
+    old_jpeg = tags.get(_COMPRESSION, (1,))[0] == 6  # noqa: PLR2004 - TIFF's number of old-style JPEG
+    planes = tags.get(_SAMPLES, (3 if old_jpeg else 1,))[0]
     return (bits * planes if len(bits) == 1 else bits[:planes]) or bits, planes
 
 
@@ -201,19 +201,18 @@ def _layout(tags: Tags, photometric: int, bits: int, planes: int, compression: i
     extra = len(kinds)
     rules: tuple[tuple[bool, Callable[[], str]], ...] = (
         (
-            separate and bits != 8,  # noqa: PLR2004 - bits of a byte
+            separate and bits != 8 and (compression == 1 or bits != 16),  # noqa: PLR2004 - bits of one byte and two
             lambda: f"planes of {bits} bits, stored one after the other",
         ),
         (
-            separate and extra > 0 and (planes - extra == 1 or (compression == 1 and 2 not in kinds)),  # noqa: PLR2004 - TIFF's number of alpha
+            separate
+            and extra > 0
+            and ((planes - extra == 1 and any(kinds)) or (compression == 1 and 2 not in kinds)),  # noqa: PLR2004 - TIFF's number of alpha
             lambda: f"{planes} planes, stored one after the other, of which {extra} no colours",
         ),
         (
-            photometric == 6  # noqa: PLR2004 - TIFF's number of YCbCr
-            and compression != 7  # noqa: PLR2004 - TIFF's number of JPEG
-            and planes > 1
-            and tags.get(_YCBCR_SAMPLING, (2, 2)) != (1, 1),
-            lambda: "YCbCr of fewer chroma samples that are not JPEG's",
+            photometric == 6 and compression == 1 and planes > 1 and not _whole_chroma(tags),  # noqa: PLR2004 - TIFF's number of YCbCr
+            lambda: "fewer samples of chroma than of brightness, uncompressed",
         ),
         (
             planes - extra > 1 and photometric in (0, 1, 3),
@@ -221,3 +220,10 @@ def _layout(tags: Tags, photometric: int, bits: int, planes: int, compression: i
         ),
     )
     return next((said() for wrong, said in rules if wrong), "")
+
+
+def _whole_chroma(tags: Tags) -> bool:
+    """Tell whether YCbCr has as many samples of each; where the file does not say, its length does."""
+    pixels = tags[_WIDTH][0] * tags[_HEIGHT][0]
+    unsaid = (1, 1) if sum(tags.get(_COUNTS, ())) == 3 * pixels else (2, 2)
+    return tags.get(_YCBCR_SAMPLING, unsaid) == (1, 1)

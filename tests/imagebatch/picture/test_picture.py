@@ -132,6 +132,23 @@ def test_a_declared_depth_reaches_colour_with_alpha_and_later_pages() -> None:
     assert difference(read(pages, view=View(value_range="12-bit", page=2)).pixels, expected) == 0
 
 
+@pytest.mark.parametrize("kind", ["planes", "CMYK", "premultiplied"])
+def test_a_range_that_cannot_be_applied_is_refused(kind: str) -> None:
+    """Where only high bytes can be had, a declared range is not guessed from them."""
+    wide = COLOUR.astype(np.uint16) << 4
+    data = {
+        "planes": lambda: tiff(
+            np.moveaxis(wide, -1, 0), photometric="rgb", planarconfig="separate", compression="lzw"
+        ),
+        "CMYK": lambda: tiff(np.dstack([wide, wide[..., 0]]), photometric="separated"),
+        "premultiplied": lambda: tiff(
+            np.dstack([wide, wide[..., 0]]), photometric="rgb", extrasamples=["assocalpha"]
+        ),
+    }[kind]()
+    assert probe(data).depth == 16
+    assert "value_range declared" in refused(data, value_range="12-bit")
+
+
 def test_12_bits_that_are_declared_by_the_file_are_its_whole_range() -> None:
     """TIFF's packed 12 bits say what they are: nothing need be declared."""
     values = GREY.astype(np.uint16) << 4 | GREY >> 4
@@ -331,6 +348,7 @@ CAUSES: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "float JPEG XL": (lambda: imagecodecs.jpegxl_encode((COLOUR / 255).astype(np.float32)), "floating-point"),
     "a raw file": (lambda: b"\0\0\0\x18ftypcrx \0\0\0\1crx isom" + bytes(40), "Canon"),
+    "many bands": (lambda: tiff(np.zeros((20, 20, 9), np.uint8), planarconfig="contig"), "9"),
     "a video": (lambda: b"\0\0\0\x18ftypisom\0\0\0\1isomavc1" + bytes(40), "a video"),
 }
 
@@ -356,6 +374,49 @@ def test_a_missing_end_marker_is_forgiven_where_that_is_declared() -> None:
         with pytest.raises(ImageError) as caught:
             read(data[:cut], view=lenient)
         assert caught.value.reason == "truncated"
+
+
+def by_hand(tags: dict[int, tuple[int, ...]], content: bytes) -> bytes:
+    """A little-endian TIFF with these tags, of 32 bits each; where 0 stands, the content's place is meant."""
+    start = 8 + 2 + 12 * len(tags) + 4 + sum(4 * len(values) for values in tags.values() if len(values) > 1)
+    entries, longer = b"", b""
+    for tag, values in sorted(tags.items()):
+        numbers = [value or start for value in values] if tag in (273, 513) else values
+        packed = struct.pack(f"<{len(values)}I", *numbers)
+        place = struct.pack("<I", 8 + 2 + 12 * len(tags) + 4 + len(longer))
+        entries += struct.pack("<HHI", tag, 4, len(values)) + (packed if len(values) == 1 else place)
+        longer += packed if len(values) > 1 else b""
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + longer + content
+
+
+SIZES = {256: (96,), 257: (80,), 258: (8, 8, 8), 262: (6,), 273: (0,), 277: (3,), 278: (80,)}
+
+
+def test_a_tiff_of_old_style_jpeg_is_read() -> None:
+    """What scanners wrote before 1995: a JPEG file within the TIFF."""
+    inside = encoded(Image.fromarray(COLOUR), "JPEG", quality=92)
+    said = {259: (6,), 279: (len(inside),), 512: (1,), 513: (0,), 514: (len(inside),), 530: (2, 2)}
+    data = by_hand(SIZES | said, inside)
+    assert difference(read(data).pixels, np.asarray(Image.open(io.BytesIO(inside)))) == 0
+
+
+@pytest.mark.parametrize("compression", [1, 8])
+@pytest.mark.parametrize("sampling", [None, (1, 1), (2, 2)])
+def test_chroma_of_a_tiff_is_read_or_refused(compression: int, sampling: tuple[int, int] | None) -> None:
+    """With fewer samples of chroma it is read where libtiff unpacks it; raw, refused and not misread."""
+    ycc = np.asarray(Image.fromarray(COLOUR).convert("YCbCr"))
+    stored = ycc.tobytes()
+    if sampling == (2, 2):
+        light = ycc[..., 0].reshape(40, 2, 48, 2).swapaxes(1, 2).reshape(40, 48, 4)
+        stored = np.concatenate([light, ycc[::2, ::2, 1:]], axis=-1).tobytes()
+    stored = zlib.compress(stored) if compression == 8 else stored
+    said = {259: (compression,), 279: (len(stored),)} | ({530: sampling} if sampling else {})
+    data = by_hand(SIZES | said, stored)
+    if compression == 1 and sampling == (2, 2):
+        assert "fewer samples of chroma" in refused(data)
+    elif compression == 1 or sampling:
+        found = read(data).pixels
+        assert np.abs(found.astype(int) - COLOUR.astype(int)).mean() < (14 if sampling == (2, 2) else 2)
 
 
 def many(kind: str, pages: list[Image.Image]) -> bytes:
