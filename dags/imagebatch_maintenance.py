@@ -11,6 +11,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Param, get_current_context, task
 from airflow.timetables.trigger import CronTriggerTimetable
+from imagebatch_dags.asked import refuse_unknown
 from imagebatch_dags.notifiers import Notice, notify
 from imagebatch_dags.run_name import run_folder
 from imagebatch_dags.stage import maintenance
@@ -35,6 +36,7 @@ input and model, and what killed processes left in the others. Trigger it with *
     retries=2,
     retry_delay=timedelta(seconds=30),
     execution_timeout=timedelta(minutes=4),
+    pre_execute=refuse_unknown,
     doc_md=ORPHANS,
 )
 def stop_orphans() -> dict[str, int]:

@@ -15,7 +15,7 @@ from imagebatch_dags.container import NAME, confinement
 from imagebatch_dags.container_logs import ContainerLogs, EngineAwayError
 from imagebatch_dags.lineage import StageLineage
 from imagebatch_dags.orphans import GRACE_SECONDS, stop_earlier_attempts
-from imagebatch_dags.outcome import last_result, raise_for_exit
+from imagebatch_dags.outcome import SKIP, last_result, raise_for_exit
 from imagebatch_dags.process_operator import announce
 
 PROGRAM = "imagebatch"
@@ -29,20 +29,29 @@ class DockerStageOperator(StageLineage, DockerOperator):
     here: a confined container, output of any length, and an end that leaves nothing.
 
     Args:
-        command: arguments of `imagebatch`, which the image has on its PATH; templated.
+        command: arguments of `imagebatch`, which is on the image's PATH; templated. An empty one is left out.
         shard: shard number to add as `--shard`, for mapped tasks.
         cpu_limit: cores.
         tmp_size: of `/tmp`, which is in memory.
+        nothing: `skip` or `fail`: what becomes of the task where there is nothing to do; templated.
         **kwargs: DockerOperator's; `stage_container()` gives the ones that every stage shares.
     """
 
-    template_fields: Sequence[str] = (*DockerOperator.template_fields, "labels")
+    template_fields: Sequence[str] = (*DockerOperator.template_fields, "labels", "nothing")
     template_ext: Sequence[str] = ()  # an argument that ends in .sh is an argument, not a template file
 
     def __init__(
-        self, *, command: list[str], cpu_limit: float, tmp_size: str, shard: int | None = None, **kwargs: Any
+        self,
+        *,
+        command: list[str],
+        cpu_limit: float,
+        tmp_size: str,
+        shard: int | None = None,
+        nothing: str = SKIP,
+        **kwargs: Any,
     ) -> None:
         super().__init__(command=command, **kwargs)
+        self.nothing = nothing
         self.cpu_limit = cpu_limit
         self.tmp_size = tmp_size
         self.shard = shard
@@ -50,7 +59,7 @@ class DockerStageOperator(StageLineage, DockerOperator):
     @property
     def arguments(self) -> list[str]:
         """The command with its shard, as the stage's parser will see it."""
-        command = list(self.command or [])
+        command = [part for part in self.command or [] if part]
         return command if self.shard is None else [*command, f"--shard={self.shard}"]
 
     def execute(self, context: Context) -> dict[str, Any] | None:  # type: ignore[override] # the parsed line, not the text
@@ -76,7 +85,7 @@ class DockerStageOperator(StageLineage, DockerOperator):
         finally:
             self._remove()
         code = OUT_OF_MEMORY if state.get("OOMKilled") else int(state["ExitCode"])
-        raise_for_exit(stage, code, logs.last[-1] if logs.last else "")
+        raise_for_exit(stage, code, logs.last[-1] if logs.last else "", self.nothing)
         result = last_result(logs.last)
         announce(self.outlets, context, result)
         self.result = result

@@ -1,23 +1,23 @@
 """A batch DAG from a `Pipeline`: the graph that every batch shares."""
 
-from datetime import datetime, timedelta
-from functools import partial
+from datetime import timedelta
 from typing import Any
 
 from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk import DAG, Asset, BaseOperator, Param, task
+from airflow.sdk import DAG, Asset, BaseOperator, task
 from airflow.sdk.exceptions import AirflowFailException
 from airflow.timetables.trigger import CronTriggerTimetable
-from croniter import croniter
 
 from imagebatch_dags.alerts import deadlines
+from imagebatch_dags.asked import Asked, params_of, refuse_unknown
 from imagebatch_dags.links import ReportLink, ResultLink
+from imagebatch_dags.night import Night
+from imagebatch_dags.outcome import FAIL, SKIP
 from imagebatch_dags.pipeline import Pipeline
 from imagebatch_dags.run_name import FIRST, run_folder
 from imagebatch_dags.stage import mapped_stage, stage
 
 POOL = "model_api"  # airflow/pools.json: requests of all DAGs to the model server, in slots
-MAY_BE_EMPTY = ["null", "string"]  # the form refuses an empty field of type string alone
 MOST_SHARDS = 1024  # Airflow's core.max_map_length: one task instance per shard
 
 DOCS = """
@@ -27,6 +27,7 @@ Scores every image of an input with a served model and writes `predictions.csv`.
 |---|---|
 | `preprocess` | lists and hashes the images, cuts them into shards, pins the model |
 | `check_manifest` | stops here if the listing is not sane |
+| `check_images` | only with `max_suspect_images`: stops here if too many of a sample are blank, dark … |
 | `plan` | one mapped task per shard |
 | `score` | asks the model server about one shard |
 | `check_predictions` | stops here if the predictions are not sane |
@@ -34,21 +35,25 @@ Scores every image of an input with a served model and writes `predictions.csv`.
 | `report` | one page about the run; red where it could not be made, which the run survives |
 | `finished` | does nothing: its state, and the run's with it, is that of `postprocess` |
 
-The run's folder is named after the DAG and Airflow's run id: it is the `run_id` of the result of `preprocess`.
-Clearing a task and running it again continues where it stopped. Exit codes 2, 65 and 78 fail at once; others
-are retried.
+The run's folder is named after the DAG and Airflow's run id: the result of `preprocess` says it (`run_id`).
+Clearing a task and running it again continues where it stopped. Exit codes 2, 65 and 78 fail at once, and so
+does an input without any image unless `allow_empty` is set; others are retried. An empty field of the form
+stands for the pipeline's own value. A run that is cleared after it has succeeded has no deadline any more.
 """
 
 
-def build_dag(pipeline: Pipeline) -> DAG:
+def build_dag(pipeline: Pipeline, *, auto_register: bool = True) -> DAG:
     """Build the DAG of a pipeline.
 
     Args:
         pipeline: names, defaults and limits.
+        auto_register: let Airflow find it in the file that is being parsed.
 
     Returns:
-        The DAG; every default of the pipeline that shapes the result is a Param of the trigger form.
+        The DAG; every option of the pipeline with a title is a Param of the trigger form.
     """
+    asked = Asked(pipeline)
+    night = Night(pipeline, asked)
     with DAG(
         dag_id=pipeline.dag_id,
         description=pipeline.description,
@@ -56,10 +61,11 @@ def build_dag(pipeline: Pipeline) -> DAG:
         schedule=_schedule(pipeline.schedule),
         catchup=False,
         max_active_runs=1,
-        params=_params(pipeline),
+        auto_register=auto_register,
+        params=params_of(pipeline),
         tags=["imagebatch", *pipeline.tags],
         default_args={
-            "owner": "imagebatch",
+            "owner": pipeline.owner or "imagebatch",
             "execution_timeout": timedelta(minutes=pipeline.stage_timeout_minutes),
         },
         deadline=deadlines(
@@ -68,75 +74,40 @@ def build_dag(pipeline: Pipeline) -> DAG:
         or None,
         user_defined_macros={
             "run_folder": run_folder,
-            "deadline_of": deadline_of,
-            "next_run": partial(next_run_of, pipeline.schedule),
+            "source": asked.source,
+            "flag": asked.flag,
+            "value": asked.value,
+            "speaks_as": night.speaks_as,
+            "next_run": night.next_run,
+            "deadline_of": night.deadline_of,
         },
         render_template_as_native_obj=False,
     ) as dag:
-        _tasks(pipeline)
+        _tasks(pipeline, asked)
     return dag
 
 
-def deadline_of(dag_run: Any, minutes: float) -> str:
-    """Tell when a run is late, for the progress that a stage logs.
-
-    Args:
-        dag_run: of the task's context.
-        minutes: after the time that the run was due.
-
-    Returns:
-        ISO 8601, with its offset.
-    """
-    due: datetime = dag_run.run_after
-    return (due + timedelta(minutes=minutes)).isoformat()
-
-
-def next_run_of(cron: str, dag_run: Any) -> str:
-    """Tell when the run after this one is due, so that its absence is noticed.
-
-    Args:
-        cron: the schedule, in UTC.
-        dag_run: of the task's context.
-
-    Returns:
-        ISO 8601, with its offset; empty where runs are made by hand only.
-    """
-    if not cron:
-        return ""
-    due: datetime = croniter(cron, dag_run.run_after).get_next(datetime)
-    return due.isoformat()
-
-
-def _tasks(pipeline: Pipeline) -> None:
+def _tasks(pipeline: Pipeline, asked: Asked) -> None:
     preprocess = stage(
         FIRST,
-        [
-            "preprocess",
-            "--{{ 'manifest' if params.manifest else 'input' }}={{ params.manifest or params.input }}",
-            "--model={{ params.model }}",
-            "--model-version={{ params.model_version or '' }}",
-            "--shard-size={{ params.shard_size }}",
-            "--limit={{ params.limit }}",
-            "--top-k={{ params.top_k }}",
-            "--max-failures={{ params.max_failures }}",
-        ],
+        ["preprocess", "{{ source(params, dag_run) }}", *asked.flags("preprocess")],
+        retries=pipeline.retries,
+        pre_execute=refuse_unknown,
+        nothing=f"{{{{ '{SKIP}' if value('allow_empty', params) else '{FAIL}' }}}}",
         doc_md="Lists the input, hashes it, reads image headers, cuts it into shards and pins the model.",
     )
     check_manifest = stage(
         "check_manifest",
         ["check", "--suite=manifest"],
+        retries=pipeline.retries,
         doc_md="Great Expectations on the manifest. Exit code 65 stops the run before anything is scored.",
     )
     shards = plan(preprocess.output)  # type: ignore[arg-type] # an XComArg stands for its value
     score = mapped_stage(
         "score",
-        [
-            "score",
-            "--pack-size={{ params.pack_size }}",
-            "--in-flight={{ params.in_flight }}",
-            f"--deadline={{{{ deadline_of(dag_run, {pipeline.late_after_minutes}) }}}}",
-        ],
+        ["score", *asked.flags("score"), "--deadline={{ deadline_of(dag_run, params) }}"],
         shards,
+        retries=pipeline.retries,
         pool=POOL,
         max_active_tis_per_dagrun=pipeline.parallel_shards,
         map_index_template="shard {{ '%05d' % task.shard }}",
@@ -145,6 +116,7 @@ def _tasks(pipeline: Pipeline) -> None:
     check_predictions = stage(
         "check_predictions",
         ["check", "--suite=predictions"],
+        retries=pipeline.retries,
         # No shard at all (every image was refused) skips `score`, and the run still gets its certificate.
         trigger_rule="none_failed_min_one_success",
         doc_md="Great Expectations on the predictions. Exit code 65 stops the run before the CSV is written.",
@@ -152,6 +124,7 @@ def _tasks(pipeline: Pipeline) -> None:
     postprocess = stage(
         "postprocess",
         ["postprocess"],
+        retries=pipeline.retries,
         outlets=[
             Asset(
                 name=f"{pipeline.dag_id}.predictions",
@@ -163,13 +136,25 @@ def _tasks(pipeline: Pipeline) -> None:
     postprocess.operator_extra_links = (ResultLink(),)
     preprocess >> check_manifest >> shards >> score >> check_predictions >> postprocess
     check_manifest >> check_predictions
-    _report(postprocess)
+    if pipeline.max_suspect_images:
+        check_manifest >> _check_images(pipeline, asked) >> check_predictions
+    _report(postprocess, asked)
 
 
-def _report(postprocess: BaseOperator) -> None:
+def _check_images(pipeline: Pipeline, asked: Asked) -> BaseOperator:
+    return stage(
+        "check_images",
+        ["check", "--suite=images", *asked.flags("check_images")],
+        retries=pipeline.retries,
+        doc_md="Looks at a sample of the images, beside scoring. Exit code 65 stops the run before the CSV is"
+        " written.",
+    )
+
+
+def _report(postprocess: BaseOperator, asked: Asked) -> None:
     report = stage(
         "report",
-        ["report"],
+        ["report", *asked.flags("report")],
         retries=1,
         execution_timeout=timedelta(minutes=30),
         doc_md="Writes report.html, judges drift, keeps the run's figures. The table stands without it.",
@@ -212,53 +197,3 @@ def _schedule(cron: str) -> CronTriggerTimetable | None:
         return None
     # Without the zero a DAG that is unpaused shortly after its hour would run at once.
     return CronTriggerTimetable(cron, timezone="UTC", run_immediately=timedelta(0))
-
-
-def _params(pipeline: Pipeline) -> dict[str, Param]:
-    name = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
-    return {
-        "input": Param(
-            pipeline.input or None,
-            type=MAY_BE_EMPTY,
-            maxLength=4096,
-            title="Input",
-            description="Folder, single image or fsspec URI to list. Not used where a manifest is given.",
-        ),
-        "manifest": Param(
-            pipeline.manifest or None,
-            type=MAY_BE_EMPTY,
-            maxLength=4096,
-            title="Manifest",
-            description="CSV or Parquet file with a column `uri` and, optionally, `image_id`.",
-        ),
-        "model": Param(
-            pipeline.model,
-            type="string",
-            pattern=name,
-            title="Model",
-            description="Name of the served model.",
-        ),
-        "model_version": Param(
-            pipeline.model_version or None,
-            type=MAY_BE_EMPTY,
-            pattern=r"^[A-Za-z0-9._-]{0,64}$",
-            title="Model version",
-            description="Empty: the server's default version.",
-        ),
-        "shard_size": _count(pipeline.shard_size, 1, 100_000, "Shard size", "Images per mapped task."),
-        "limit": _count(0, 0, 100_000_000, "Limit", "Take only the first N images by id; 0 takes all."),
-        "top_k": _count(pipeline.top_k, 1, 100, "Labels per image", "Most probable first."),
-        "max_failures": Param(
-            pipeline.max_failures,
-            type="string",
-            pattern=r"^(\d{1,9}|(100|\d{1,2})(\.\d+)?%)$",
-            title="Failure limit",
-            description="Failed and rejected images tolerated: a count (20) or a share (5%).",
-        ),
-        "pack_size": _count(128, 1, 1024, "Images per request", "Does not change the result."),
-        "in_flight": _count(3, 1, 256, "Requests in flight", "Per shard. Does not change the result."),
-    }
-
-
-def _count(default: int, least: int, most: int, title: str, description: str) -> Param:
-    return Param(default, type="integer", minimum=least, maximum=most, title=title, description=description)

@@ -7,11 +7,13 @@ from typing import Any
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 NOTHING_TO_DO = 99
+WRONG_CONFIGURATION = 78
 HOPELESS = {
     2: "wrong usage: the DAG and the image are not of the same version",
     65: "data refused: a quality gate failed, or more failures than allowed",
-    78: "wrong configuration",
+    WRONG_CONFIGURATION: "wrong configuration",
 }
+SKIP, FAIL = "skip", "fail"  # what becomes of a task that finds nothing to do
 WORTH_A_RETRY = {
     69: "model API not available",
     74: "storage failed",
@@ -42,23 +44,31 @@ def last_result(lines: Iterable[str]) -> dict[str, Any] | None:
     return None
 
 
-def raise_for_exit(stage: str, code: int, complaint: str = "") -> None:
+def raise_for_exit(stage: str, code: int, complaint: str = "", nothing: str = SKIP) -> None:
     """Turn an exit code into Airflow's verdict on the task.
 
     Args:
         stage: the stage's name, for the message.
         code: exit code, negative where a signal ended the process.
         complaint: last line that the stage wrote to standard error.
+        nothing: what a stage that has nothing to do means: `skip` or `fail`.
 
     Raises:
-        AirflowSkipException: 99, nothing to do.
-        AirflowFailException: 2, 65, 78: a retry would meet the same end, so none is made.
+        AirflowSkipException: 99, nothing to do, and that is fine.
+        AirflowFailException: 2, 65, 78: a retry would meet the same end, so none is made; 99 where there
+            should have been something to do.
         AirflowException: anything else but 0: Airflow retries.
     """
     if code == 0:
         return
-    if code == NOTHING_TO_DO:
+    if code == NOTHING_TO_DO and nothing != FAIL:
         raise AirflowSkipException(f"{stage}: nothing to do")
+    if code == NOTHING_TO_DO:
+        said = f": {complaint[:1000]}" if complaint else ""
+        raise AirflowFailException(
+            f"{stage}: exit code {code} (the input is empty: is it mounted, has the upload failed? Where that"
+            f" is fine, set allow_empty){said}"
+        )
     reason = HOPELESS.get(code) or WORTH_A_RETRY.get(code) or "ended unexpectedly"
     message = f"{stage}: exit code {code} ({reason}){': ' + complaint[:1000] if complaint else ''}"
     raise (AirflowFailException if code in HOPELESS else AirflowException)(message)

@@ -23,9 +23,9 @@ def run_name(dag_id: str, run_id: str) -> str:
 
     Returns:
         `batch_image_inference.-scheduled__2026-01-31T02.3A00.3A00.2B00.3A00`: both ids, coded as in a URI
-        with a dot for the `%`, so that `urllib.parse.unquote(part.replace(".", "%"))` gives each of them back. A
-        name that would be longer than 128 characters, or begin with another character than a letter or digit,
-        is cut and made unique again by a digest of both.
+        with a dot for the `%`, so that `urllib.parse.unquote(part.replace(".", "%"))` gives each of them
+        back. A name that would be longer than 128 characters, or begin with another character than a letter
+        or digit, is cut and made unique again by a digest of both.
     """
     dag, run = coded(dag_id), coded(run_id)
     name = f"{dag}{BETWEEN}{run}"
@@ -58,6 +58,7 @@ def run_folder(dag_run: Any, ti: Any) -> str:
     """
     if ti.task_id != FIRST:
         begun = ti.xcom_pull(task_ids=FIRST, map_indexes=-1)
-        if isinstance(begun, dict) and LEGAL.fullmatch(str(begun.get("run_id"))):
-            return str(begun["run_id"])
+        name = begun.get("run_id") if isinstance(begun, dict) else None
+        if isinstance(name, str) and LEGAL.fullmatch(name):
+            return name
     return run_name(dag_run.dag_id, dag_run.run_id)

@@ -10,6 +10,8 @@ from typing import Any
 
 from airflow.sdk import BaseOperator
 
+from imagebatch_dags.asked import refuse_unknown
+
 # Settings about this installation, not about one run: every stage gets those that are set.
 INSTALLATION = (
     "IMAGEBATCH_RUNS_URI",
@@ -33,10 +35,10 @@ INSTALLATION = (
     "IMAGEBATCH_TRACKING_URI",
     "IMAGEBATCH_EXPERIMENT",
 )
-# What metrics say about the run: its DAG, and when the next one is due.
+# What metrics say about the run: which pipeline's it is, and when the next one is due.
 METRICS = {
-    "IMAGEBATCH_PIPELINE": "{{ dag.dag_id }}",
-    "IMAGEBATCH_NEXT_RUN": "{{ next_run(dag_run) }}",
+    "IMAGEBATCH_PIPELINE": "{{ speaks_as(dag_run, params) }}",
+    "IMAGEBATCH_NEXT_RUN": "{{ next_run(dag_run, params) }}",
 }
 RETRIES: dict[str, Any] = {
     "retries": 3,
@@ -89,7 +91,7 @@ def mapped_stage(task_id: str, command: list[str], shards: Any, **kwargs: Any) -
 
 
 def maintenance(task_id: str, command: list[str], **kwargs: Any) -> BaseOperator:
-    """Build the task that runs a command about all runs, not about one.
+    """Build the task that runs a command about all runs, not about one; an unknown conf is refused.
 
     Args:
         task_id: the task's name in the DAG.
@@ -100,7 +102,8 @@ def maintenance(task_id: str, command: list[str], **kwargs: Any) -> BaseOperator
         The operator that `IMAGEBATCH_OPERATOR` names.
     """
     cls, arguments = _operator()
-    return cls(task_id=task_id, command=command, **arguments, **(RETRIES | kwargs))
+    checked: dict[str, Any] = {"pre_execute": refuse_unknown}
+    return cls(task_id=task_id, command=command, **arguments, **(RETRIES | checked | kwargs))
 
 
 def _with_run(command: list[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -123,6 +124,41 @@ def context_of(
 def context() -> Any:
     """Hand out the builder of contexts."""
     return context_of
+
+
+@pytest.fixture
+def dag_run() -> Any:
+    """Hand out the builder of runs, as a task sees them."""
+    return dag_run_of
+
+
+PARSER = """
+import contextlib, io, json, sys
+from imagebatch import cli
+for line in sys.stdin:
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        code = cli.call(["--parse-only", *json.loads(line)])
+    print(json.dumps([code, said.getvalue()]), flush=True)
+"""
+
+
+@pytest.fixture(scope="session")
+def parse() -> Iterator[Any]:
+    """Keep the parser of the real `imagebatch` at hand: command line in, exit code and complaint out."""
+    argv = [str(CLI.with_name("python")), "-Ic", PARSER]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parser:
+        assert parser.stdin
+        assert parser.stdout
+
+        def asked(arguments: list[str]) -> tuple[int, str]:
+            parser.stdin.write(json.dumps(arguments) + "\n")
+            parser.stdin.flush()
+            code, said = json.loads(parser.stdout.readline())
+            return code, said
+
+        yield asked
+        parser.stdin.close()
 
 
 @pytest.fixture

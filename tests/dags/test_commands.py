@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk.definitions.mappedoperator import MappedOperator
+from airflow.sdk.exceptions import AirflowFailException
 from imagebatch_dags.factory import build_dag
 from imagebatch_dags.pipeline import Pipeline
 
@@ -92,6 +93,31 @@ def test_a_run_from_before_goes_on_in_its_folder(operator: str, default_dag: Any
     assert (
         getattr(task, "labels", {}).get("imagebatch.run", "scheduled__2026-01-30") == "scheduled__2026-01-30"
     ), operator
+
+
+@pytest.mark.parametrize(("asked", "verdict"), [(None, "fail"), (False, "fail"), (True, "skip")])
+def test_only_a_night_that_may_be_empty_is_skipped(
+    operator: str, default_dag: Any, context: Any, asked: Any, verdict: str
+) -> None:
+    """By default an input without any image is a failure; the pipeline or the trigger may allow it."""
+    task = default_dag.task_dict["preprocess"]
+    task.render_template_fields(context(task, allow_empty=asked))
+    assert task.nothing == verdict, operator
+    allowing = build_dag(Pipeline(dag_id="batch", input="/x", allow_empty=True)).task_dict["preprocess"]
+    allowing.render_template_fields(context(allowing))
+    assert allowing.nothing == "skip"
+
+
+def test_a_conf_that_prune_does_not_know_removes_nothing(
+    operator: str, installation: dict[str, str], context: Any, dag_run: Any
+) -> None:
+    """`keep_day: 3000` is refused; it would have removed all that is older than the default's 30."""
+    assert installation
+    task = runpy.run_path(str(MAINTENANCE))["prune_dag"].task_dict["prune"]
+    run = dag_run("imagebatch_prune", conf={"keep_day": 3000})
+    with pytest.raises(AirflowFailException, match="did you mean 'keep_days'"):
+        task._pre_execute_hook(context(task, dag_run=run))  # noqa: SLF001 - as Airflow calls it
+    assert operator
 
 
 def test_the_parser_would_notice_a_wrong_command() -> None:

@@ -62,7 +62,9 @@ def test_a_run_is_finished_in_the_folder_where_it_began() -> None:
     old = SimpleNamespace(task_id="score", xcom_pull=lambda **_: {"run_id": "manual__1"})
     new = SimpleNamespace(task_id="score", xcom_pull=lambda **_: {"run_id": "batch.-manual__1"})
     none = SimpleNamespace(task_id="score", xcom_pull=lambda **_: None)
-    assert [run_folder(run, ti) for ti in (old, new, none)] == ["manual__1", *["batch.-manual__1"] * 2]
+    nameless = SimpleNamespace(task_id="score", xcom_pull=lambda **_: {"run_id": None})
+    seen = [run_folder(run, ti) for ti in (old, new, none, nameless)]
+    assert seen == ["manual__1", *["batch.-manual__1"] * 3]
 
 
 def test_the_first_task_names_the_folder_anew() -> None:

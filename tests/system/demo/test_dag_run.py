@@ -103,6 +103,17 @@ def test_too_many_failures_stop_the_run_without_a_retry(dag_test: Any, few: Path
     assert ("failed", 1) in set.union(*tasks.values())
 
 
+def test_a_mistyped_key_does_not_score_the_default_input(
+    dag_test: Any, few: Path, airflow_home: Path
+) -> None:
+    """The first task refuses it, and no run is begun."""
+    before = set(airflow_home.glob("runs/*"))
+    state, tasks = dag_test(inptu=str(few), limit=10)
+    assert state == "failed"
+    assert tasks["preprocess"] == {("failed", 1)}
+    assert set(airflow_home.glob("runs/*")) == before
+
+
 def test_an_input_that_does_not_exist_fails_at_once(dag_test: Any, tmp_path: Path) -> None:
     """Exit code 78: one try, and nothing after it runs."""
     state, tasks = dag_test(input=str(tmp_path / "nowhere"))
@@ -118,6 +129,14 @@ def test_an_empty_input_fails_at_once(dag_test: Any, tmp_path: Path) -> None:
     assert state == "failed"
     assert tasks.pop("preprocess") == {("failed", 1)}
     assert set.union(*tasks.values()) == {("upstream_failed", 0)}
+
+
+def test_an_input_that_may_be_empty_skips_the_whole_run(dag_test: Any, tmp_path: Path) -> None:
+    """Exit code 99: every task is skipped, none failed."""
+    (tmp_path / "empty").mkdir()
+    state, tasks = dag_test(input=str(tmp_path / "empty"), allow_empty=True)
+    assert state == "success"
+    assert {status for status, _ in set.union(*tasks.values())} == {"skipped"}
 
 
 def test_an_unknown_model_fails_at_once(dag_test: Any, few: Path) -> None:

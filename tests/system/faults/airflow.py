@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.support.relay import Relay
-from tests.system.faults.airflow_under_watch import DAG, WatchedAirflow
+from tests.system.faults.airflow_under_watch import DAG, TRIAL, WatchedAirflow
 from tests.system.faults.fault import PATIENCE, fault
 from tests.system.faults.platform_under_watch import Platform
 from tests.system.faults.steps import Slowness
@@ -21,7 +21,7 @@ def deadlines_and_lineage(platform: Platform) -> list[str]:
     with Relay(platform.server.inference, after=slowness) as relay:
         airflow = WatchedAirflow(platform, relay.url)
         platform.airflow = airflow
-        started = airflow.trigger(limit=400)
+        started = airflow.trigger()
         deadline = time.time() + 90
         told: list[Any] = []
         while time.time() < deadline and len(told) < 3:
@@ -31,7 +31,7 @@ def deadlines_and_lineage(platform: Platform) -> list[str]:
         state = airflow.wait_for(started)
         refused = airflow.trigger(limit=4, model="nobody")
         complaints = [] if airflow.wait_for(refused) == "failed" else ["a run of no model did not fail"]
-    platform.webhooks.wait("ImagebatchRunRefused", DAG, "firing", 0, PATIENCE)
+    platform.webhooks.wait("ImagebatchRunRefused", TRIAL, "firing", 0, PATIENCE)
     time.sleep(3)  # for what else may be told
     severities = [body["severity"] for _, body in platform.webhooks.posts.get("/deadline", [])]
     if state != "success":
@@ -43,9 +43,12 @@ def deadlines_and_lineage(platform: Platform) -> list[str]:
         complaints.append(f"deadlines mailed to {mails}")
     alerts = platform.webhooks.firing(DAG, 0)
     # The forecast is right, too, where it is made before the deadline.
-    if alerts - {"ImagebatchWillMissDeadline"} != {"ImagebatchMissedDeadline", "ImagebatchRunRefused"}:
-        complaints.append(f"alerts about Airflow's runs: {sorted(alerts)}")
+    if alerts - {"ImagebatchWillMissDeadline"} != {"ImagebatchMissedDeadline"}:
+        complaints.append(f"alerts about Airflow's run: {sorted(alerts)}")
+    if (alerts := platform.webhooks.firing(TRIAL, 0)) != {"ImagebatchRunRefused"}:
+        complaints.append(f"alerts about Airflow's trial: {sorted(alerts)}")
     platform.forget(DAG)
+    platform.forget(TRIAL)
     return complaints + _lineage(platform)
 
 
