@@ -77,6 +77,21 @@ def test_the_verbs_read_what_reports_have_kept(call: Call, runs: Path) -> None:
     assert "<script" not in page
 
 
+def test_trials_and_past_nights_are_no_trend(call: Call, runs: Path) -> None:
+    """Proves that runs which the DAGs set aside raise nothing beside the nights, and can be asked for."""
+    for run in nights(3):
+        keep_summary(str(runs), run)
+    for run in nights(5, slow=30):
+        keep_summary(str(runs), replace_pipeline(run, "simulated.trial"))
+    assert call("trends").last["found"] == 0
+    assert call("trends", "--pipeline", "simulated.trial").last["found"] == 1
+
+
+def replace_pipeline(run: RunSummary, pipeline: str) -> RunSummary:
+    """The same run, as one of another pipeline."""
+    return run.model_copy(update={"pipeline": pipeline, "run_id": f"{pipeline}-{run.run_id}"})
+
+
 def test_too_few_runs_say_so(call: Call, runs: Path) -> None:
     """Proves that a young installation gets 99 and a sentence, not a verdict."""
     assert call("history").code == 99

@@ -14,7 +14,7 @@ from imagebatch.errors import NothingToDoError, one_line
 from imagebatch.history.change_points import LEAST_RUNS
 from imagebatch.history.findings import findings
 from imagebatch.history.reported import ReportedChange, remembered
-from imagebatch.history.summary import RunSummary, read_history
+from imagebatch.history.summary import RunSummary, read_history, stands_aside
 from imagebatch.runs.folder import RunFolder, open_run
 from imagebatch.settings import TrendsSettings
 
@@ -79,13 +79,16 @@ def trends(settings: TrendsSettings) -> TrendsResult:
 def by_pipeline(settings: TrendsSettings) -> dict[str, list[RunSummary]]:
     """Return the newest runs of each pipeline that has enough of them, oldest first.
 
+    Trials and past nights change whenever somebody wants them to: only if asked for by name.
+
     Raises:
         NothingToDoError: None has.
     """
     runs = read_history(settings.runs_uri, model=settings.model, pipeline=settings.pipeline)
     grouped: dict[str, list[RunSummary]] = defaultdict(list)
     for run in runs:
-        grouped[run.pipeline].append(run)
+        if settings.pipeline or not stands_aside(run.pipeline):
+            grouped[run.pipeline].append(run)
     found = {name: its[-settings.last :] for name, its in sorted(grouped.items())}
     enough = {name: its for name, its in found.items() if len(its) >= LEAST_RUNS}
     if not enough:

@@ -80,6 +80,11 @@ class RunSummary(BaseModel):
         return self.classes.get(label, 0) / self.predicted if self.predicted else 0.0
 
 
+def stands_aside(pipeline: str) -> bool:
+    """Tell whether runs of a pipeline are trials or past nights of another, as the DAGs name them."""
+    return pipeline.endswith((".trial", ".past"))
+
+
 def keep_summary(runs_uri: str, summary: RunSummary) -> None:
     """Write the figures beside the runs."""
     folder = open_run(runs_uri, HISTORY)
