@@ -4,7 +4,6 @@ Airflow takes any key in a trigger's `conf` (3.3.2: a Param's schema sees its ow
 mistyped one would score the default input. The first task refuses it, before anything is claimed.
 """
 
-import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
@@ -20,6 +19,8 @@ from imagebatch_dags.pipeline import (
     OPTIONS,
     Option,
     Pipeline,
+    PipelineError,
+    check,
     kind_of,
     option_of,
 )
@@ -86,21 +87,14 @@ class Asked:
         self._pipeline = pipeline
 
     def value(self, name: str, params: Mapping[str, Any]) -> Any:
-        """Give one value: the trigger's, or where that is empty the pipeline's.
-
-        Raises:
-            AirflowFailException: it is no number that can be meant.
-        """
+        """Give one value: the trigger's, or where that is empty the pipeline's."""
         asked = params.get(name)
         own = getattr(self._pipeline, name)
         if asked is None or (asked == "" and own is None):
             return own
-        if isinstance(asked, float):
-            if not math.isfinite(asked):
-                _refuse(FIRST, f"{name}: {asked} is no number")
-            if kind_of(OPTIONS[name]) is not float:
-                return int(asked)  # JSON's 5.0 is an integer, to a Param too
-        return asked
+        if isinstance(asked, float) and asked.is_integer() and kind_of(OPTIONS[name]) is not float:
+            asked = int(asked)  # JSON's 5.0 is an integer, to a Param too
+        return str(asked) if kind_of(OPTIONS[name]) is str else asked  # 20 reads as a number, 5% as text
 
     def flag(self, name: str, params: Mapping[str, Any]) -> str:
         """Write one option as a flag of `imagebatch`; a macro.
@@ -108,10 +102,21 @@ class Asked:
         Returns:
             Such as `--top-k=4`, or nothing where the installation's value applies: operators drop an argument
             that is empty.
+
+        Raises:
+            AirflowFailException: it is no value that can be meant.
         """
         value = self.value(name, params)
         if value is None:
             return ""
+        try:
+            check(OPTIONS[name], value)
+        except PipelineError as error:  # what a Param's schema does not see, such as NaN
+            _refuse(FIRST, str(error))
+        if option_of(OPTIONS[name]).of_lists and self._chosen(params)[0] == "input":
+            if self.is_changed(params, [name]):
+                _refuse(FIRST, f"{name} is about a manifest: give one, or leave {name} out")
+            return ""  # of the pipeline's manifest, in whose place the trigger gives an input
         flag = name.replace("_", "-")
         if isinstance(value, bool):
             return f"--{flag}" if value else f"--no-{flag}"

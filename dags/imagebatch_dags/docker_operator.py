@@ -15,7 +15,7 @@ from imagebatch_dags.container import NAME, confinement
 from imagebatch_dags.container_logs import ContainerLogs, EngineAwayError
 from imagebatch_dags.lineage import StageLineage
 from imagebatch_dags.orphans import GRACE_SECONDS, stop_earlier_attempts
-from imagebatch_dags.outcome import SKIP, last_result, raise_for_exit
+from imagebatch_dags.outcome import last_result, raise_for_exit
 from imagebatch_dags.process_operator import announce
 
 PROGRAM = "imagebatch"
@@ -33,25 +33,16 @@ class DockerStageOperator(StageLineage, DockerOperator):
         shard: shard number to add as `--shard`, for mapped tasks.
         cpu_limit: cores.
         tmp_size: of `/tmp`, which is in memory.
-        nothing: `skip` or `fail`: what becomes of the task where there is nothing to do; templated.
         **kwargs: DockerOperator's; `stage_container()` gives the ones that every stage shares.
     """
 
-    template_fields: Sequence[str] = (*DockerOperator.template_fields, "labels", "nothing")
+    template_fields: Sequence[str] = (*DockerOperator.template_fields, "labels")
     template_ext: Sequence[str] = ()  # an argument that ends in .sh is an argument, not a template file
 
     def __init__(
-        self,
-        *,
-        command: list[str],
-        cpu_limit: float,
-        tmp_size: str,
-        shard: int | None = None,
-        nothing: str = SKIP,
-        **kwargs: Any,
+        self, *, command: list[str], cpu_limit: float, tmp_size: str, shard: int | None = None, **kwargs: Any
     ) -> None:
         super().__init__(command=command, **kwargs)
-        self.nothing = nothing
         self.cpu_limit = cpu_limit
         self.tmp_size = tmp_size
         self.shard = shard
@@ -85,7 +76,7 @@ class DockerStageOperator(StageLineage, DockerOperator):
         finally:
             self._remove()
         code = OUT_OF_MEMORY if state.get("OOMKilled") else int(state["ExitCode"])
-        raise_for_exit(stage, code, logs.last[-1] if logs.last else "", self.nothing)
+        raise_for_exit(stage, code, logs.last[-1] if logs.last else "")
         result = last_result(logs.last)
         announce(self.outlets, context, result)
         self.result = result

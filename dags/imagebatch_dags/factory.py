@@ -12,7 +12,6 @@ from imagebatch_dags.alerts import deadlines
 from imagebatch_dags.asked import Asked, params_of, refuse_unknown
 from imagebatch_dags.links import ReportLink, ResultLink
 from imagebatch_dags.night import Night
-from imagebatch_dags.outcome import FAIL, SKIP
 from imagebatch_dags.pipeline import Pipeline
 from imagebatch_dags.run_name import FIRST, run_folder
 from imagebatch_dags.stage import mapped_stage, stage
@@ -76,7 +75,6 @@ def build_dag(pipeline: Pipeline, *, auto_register: bool = True) -> DAG:
             "run_folder": run_folder,
             "source": asked.source,
             "flag": asked.flag,
-            "value": asked.value,
             "speaks_as": night.speaks_as,
             "next_run": night.next_run,
             "deadline_of": night.deadline_of,
@@ -93,7 +91,6 @@ def _tasks(pipeline: Pipeline, asked: Asked) -> None:
         ["preprocess", "{{ source(params, dag_run) }}", *asked.flags("preprocess")],
         retries=pipeline.retries,
         pre_execute=refuse_unknown,
-        nothing=f"{{{{ '{SKIP}' if value('allow_empty', params) else '{FAIL}' }}}}",
         doc_md="Lists the input, hashes it, reads image headers, cuts it into shards and pins the model.",
     )
     check_manifest = stage(

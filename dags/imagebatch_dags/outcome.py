@@ -13,7 +13,6 @@ HOPELESS = {
     65: "data refused: a quality gate failed, or more failures than allowed",
     WRONG_CONFIGURATION: "wrong configuration",
 }
-SKIP, FAIL = "skip", "fail"  # what becomes of a task that finds nothing to do
 WORTH_A_RETRY = {
     69: "model API not available",
     74: "storage failed",
@@ -44,31 +43,23 @@ def last_result(lines: Iterable[str]) -> dict[str, Any] | None:
     return None
 
 
-def raise_for_exit(stage: str, code: int, complaint: str = "", nothing: str = SKIP) -> None:
+def raise_for_exit(stage: str, code: int, complaint: str = "") -> None:
     """Turn an exit code into Airflow's verdict on the task.
 
     Args:
         stage: the stage's name, for the message.
         code: exit code, negative where a signal ended the process.
         complaint: last line that the stage wrote to standard error.
-        nothing: what a stage that has nothing to do means: `skip` or `fail`.
 
     Raises:
-        AirflowSkipException: 99, nothing to do, and that is fine.
-        AirflowFailException: 2, 65, 78: a retry would meet the same end, so none is made; 99 where there
-            should have been something to do.
+        AirflowSkipException: 99, nothing to do.
+        AirflowFailException: 2, 65, 78: a retry would meet the same end, so none is made.
         AirflowException: anything else but 0: Airflow retries.
     """
     if code == 0:
         return
-    if code == NOTHING_TO_DO and nothing != FAIL:
-        raise AirflowSkipException(f"{stage}: nothing to do")
     if code == NOTHING_TO_DO:
-        said = f": {complaint[:1000]}" if complaint else ""
-        raise AirflowFailException(
-            f"{stage}: exit code {code} (the input is empty: is it mounted, has the upload failed? Where that"
-            f" is fine, set allow_empty){said}"
-        )
+        raise AirflowSkipException(f"{stage}: nothing to do")
     reason = HOPELESS.get(code) or WORTH_A_RETRY.get(code) or "ended unexpectedly"
     message = f"{stage}: exit code {code} ({reason}){': ' + complaint[:1000] if complaint else ''}"
     raise (AirflowFailException if code in HOPELESS else AirflowException)(message)

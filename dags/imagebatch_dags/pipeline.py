@@ -57,7 +57,8 @@ class Option:
         above: number that it must be above.
         pattern: of a text.
         shape: the pattern in words, with an example.
-        choices: the only texts.
+        encoding: it must name an encoding of text.
+        of_lists: it is about a manifest, and means nothing where an input is scored.
     """
 
     says: str
@@ -68,7 +69,8 @@ class Option:
     above: float | None = None
     pattern: str = ""
     shape: str = ""
-    choices: tuple[str, ...] = ()
+    encoding: bool = False
+    of_lists: bool = False
 
 
 def option(default: Any, says: str, *commands: str, **more: Any) -> Any:
@@ -100,10 +102,44 @@ class Pipeline:
     )
     manifest: str = option(
         "",
-        "CSV or Parquet file with a column `uri` and, optionally, `image_id`; {date} as in the input.",
+        "List with a column `uri` and, optionally, `image_id`: CSV, JSON lines, Parquet, XLSX; {date} as in"
+        " the input.",
         "preprocess",
         title="Manifest",
         most=LONGEST,
+    )
+    uri_column: str | None = option(
+        None,
+        "The manifest's column that names the images; empty: uri.",
+        "preprocess",
+        title="Column of names",
+        most=LONGEST,
+        of_lists=True,
+    )
+    id_column: str | None = option(
+        None,
+        "The manifest's column of ids; empty: image_id, if there is one.",
+        "preprocess",
+        title="Column of ids",
+        most=LONGEST,
+        of_lists=True,
+    )
+    carry: str | None = option(
+        None,
+        "Comma-separated further columns of the manifest to carry into the predictions; all: every one.",
+        "preprocess",
+        title="Columns to carry",
+        most=LONGEST,
+        of_lists=True,
+    )
+    list_encoding: str | None = option(
+        None,
+        "Encoding of the manifest, as cp1252; empty: UTF-8, or what its first bytes say.",
+        "preprocess",
+        title="Encoding of the manifest",
+        most=40,
+        encoding=True,
+        of_lists=True,
     )
     include: str | None = option(
         None,
@@ -145,6 +181,7 @@ class Pipeline:
     allow_empty: bool = option(
         False,  # noqa: FBT003 - the default of a switch
         "An input without any image is no failure: the run's tasks are skipped, and there is no table.",
+        "preprocess",
         title="May be empty",
     )
     max_failures: str = option(
@@ -208,9 +245,24 @@ class Pipeline:
         "preprocess",
         most=LONGEST,
     )
-    backend: str | None = option(None, "Kind of model API.", "preprocess", choices=("torchserve", "local"))
+    class_index: bool | None = option(
+        None, "Write the numbers of the classes, too, as class_index_1 and so on.", "preprocess"
+    )
+    backend: str | None = option(
+        None,
+        "Kind of model API (docs/reference/model-apis.md).",
+        "preprocess",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$(?!\n)",
+        shape="a name such as torchserve or local",
+    )
     model_archive: str | None = option(
         None, "Backend local: the .mar file, run as code.", "preprocess", "score", most=LONGEST
+    )
+    model_card: str | None = option(
+        None, "File that says of a model what its server does not.", "preprocess", "score", most=LONGEST
+    )
+    request_template: str | None = option(
+        None, "Backend http: the file that describes its requests.", "preprocess", "score", most=LONGEST
     )
     local_workers: int | None = option(
         None, "Backend local: worker processes; 0: one per core.", "preprocess", "score", least=0, most=1024
@@ -331,10 +383,20 @@ def _check_text(key: str, value: Any, allows: Option) -> None:
         raise PipelineError(key, f"{shown(value)} holds a control character")
     if allows.most is not None and len(value) > allows.most:
         raise PipelineError(key, f"has {len(value)} characters, at most {allows.most:g} are allowed")
-    if allows.choices and value not in allows.choices:
-        raise PipelineError(key, f"{shown(value)} must be {' or '.join(allows.choices)}")
+    if allows.encoding and not _names_an_encoding(value):
+        raise PipelineError(
+            key, f"{shown(value)} must be an encoding of text, such as utf-8, utf-16 or cp1252"
+        )
     if allows.pattern and not re.search(allows.pattern, value):
         raise PipelineError(key, f"{shown(value)} must be {allows.shape}")
+
+
+def _names_an_encoding(name: str) -> bool:
+    try:
+        "".encode(name)
+    except (LookupError, ValueError):
+        return False
+    return True
 
 
 def _check_number(key: str, value: Any, kind: type, allows: Option) -> None:

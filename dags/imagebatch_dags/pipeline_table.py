@@ -26,8 +26,6 @@ def _row(name: str) -> str:
 
 
 def _value(kind: Any, allows: Option) -> str:
-    if allows.choices:
-        return ", ".join(f"`{choice}`" for choice in allows.choices)
     if allows.pattern == ALLOWANCE:
         return "count or share"
     text = KINDS.get(kind, "list of texts")

@@ -12,7 +12,7 @@ from typing import IO, Any
 from airflow.sdk import BaseOperator, Context
 
 from imagebatch_dags.lineage import StageLineage
-from imagebatch_dags.outcome import SKIP, last_result, raise_for_exit
+from imagebatch_dags.outcome import last_result, raise_for_exit
 
 # Airflow's own settings hold its signing keys and its database's address: no business of a stage.
 WITHHELD = ("AIRFLOW", "_AIRFLOW", "__AIRFLOW", "PYTHONPATH", "VIRTUAL_ENV")
@@ -27,11 +27,10 @@ class ProcessStageOperator(StageLineage, BaseOperator):
         shard: shard number to add as `--shard`, for mapped tasks.
         environment: variables added to the worker's own (without Airflow's); templated.
         executable: the `imagebatch` command of the pipeline environment: a path, or a name on the PATH.
-        nothing: `skip` or `fail`: what becomes of the task where there is nothing to do; templated.
         grace: seconds between SIGTERM and SIGKILL when the task is stopped.
     """
 
-    template_fields: Sequence[str] = ("command", "environment", "nothing")
+    template_fields: Sequence[str] = ("command", "environment")
     ui_color = "#e8f0fa"
 
     def __init__(
@@ -42,7 +41,6 @@ class ProcessStageOperator(StageLineage, BaseOperator):
         shard: int | None = None,
         environment: dict[str, str] | None = None,
         grace: float = 20.0,
-        nothing: str = SKIP,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -51,7 +49,6 @@ class ProcessStageOperator(StageLineage, BaseOperator):
         self.shard = shard
         self.environment = environment or {}
         self.grace = grace
-        self.nothing = nothing
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -100,7 +97,7 @@ class ProcessStageOperator(StageLineage, BaseOperator):
             self.on_kill()  # on a timeout all of it; at a normal end whatever the stage left behind
         for reader in readers:
             reader.join(timeout=5)
-        raise_for_exit(self.command[0], code, complaints[-1] if complaints else "", self.nothing)
+        raise_for_exit(self.command[0], code, complaints[-1] if complaints else "")
         result = last_result(answers)
         announce(self.outlets, context, result)
         self.result = result

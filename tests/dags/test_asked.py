@@ -11,11 +11,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from imagebatch_dags.asked import Asked, params_of, refuse_unknown
 from imagebatch_dags.factory import build_dag
-from imagebatch_dags.pipeline import OPTIONS, Pipeline, option_of
+from imagebatch_dags.pipeline import OPTIONS, Pipeline, kind_of, option_of
 
 PLAIN = Pipeline(dag_id="batch", input="/data/cells")
 FULL = Pipeline(dag_id="batch", manifest="/data/{date}.csv", max_suspect_images="5%", model_version="2.0")
 COMMANDS = {"preprocess": [], "score": [], "check_images": ["--suite=images"], "report": []}
+TEXTS = {"backend": "local", "list_encoding": "cp1252"}  # where not every text is one
 NEAR = [f"{name[:-1]}x" for name in OPTIONS] + ["inptu", "topk", "Input", "allow-empty", "", "x" * 300]
 VALUES = (
     st.none()
@@ -111,7 +112,7 @@ def test_no_conf_does_something_else_than_it_says(
         ({"inptu": "/data/tonight"}, "unknown key 'inptu': did you mean 'input'?"),
         ({"topk": 2}, "did you mean 'top_k'?"),
         ({"Max-Failures": "0"}, "did you mean 'max_failures'?"),
-        ({"qqqq": 1}, "this DAG takes input, manifest, include"),
+        ({"qqqq": 1}, "this DAG takes input, manifest, uri_column"),
         ({"allowed_roots": "/"}, "only the pipeline's file sets it"),
         ({"x" * 500: 1}, "unknown key 'xxxx"),
     ],
@@ -200,18 +201,29 @@ def test_a_backfill_scores_the_folder_of_each_of_its_days(dag_run: Any) -> None:
 
 @pytest.mark.parametrize("name", [each.name for each in OPTIONS.values() if option_of(each).commands])
 def test_what_a_pipeline_allows_the_command_takes(parse: Any, name: str) -> None:
-    """Both bounds of every option, and its choices, pass the parser of the real `imagebatch`."""
+    """Both bounds of every option, or a text, pass the parser of the real `imagebatch`."""
     allows = option_of(OPTIONS[name])
-    values = [allows.least, allows.most, *allows.choices, "5%" if "a share" in allows.shape else None]
-    if not allows.choices and allows.least is None and allows.above is None and "a share" not in allows.shape:
-        values = ["x.y-z"]
+    switch = kind_of(OPTIONS[name]) is bool
+    texts = ["5%"] if "a share" in allows.shape else [TEXTS.get(name, "x.y-z")]
+    numbers = [value for value in (allows.least, allows.most) if value is not None]
+    values = numbers if kind_of(OPTIONS[name]) in {int, float} else texts
     for command in allows.commands:
         verb, more = command.partition("_")[0], COMMANDS[command]
-        source = ["--input=x"] if verb == "preprocess" and name not in {"input", "manifest"} else []
+        first = verb == "preprocess" and name not in {"input", "manifest"}
+        source = ["--manifest=x" if allows.of_lists else "--input=x"] if first else []
+        flag = f"--{name.replace('_', '-')}"
         for value in values:
-            if value is not None:
-                argv = [verb, "--run-id=r", *more, *source, f"--{name.replace('_', '-')}={value}"]
-                assert parse(argv) == (0, ""), argv
+            argv = [verb, "--run-id=r", *more, *source, flag if switch else f"{flag}={value}"]
+            assert parse(argv) == (0, ""), argv
+
+
+def test_what_is_about_a_list_goes_with_a_list(context: Any, dag_run: Any) -> None:
+    """Columns of a manifest are no flags of an input that takes its place; asked for, they are refused."""
+    listed = Pipeline(dag_id="batch", manifest="/data/list.csv", uri_column="file", carry="site")
+    assert flags_of(first_task(listed, context, dag_run, {}), "uri_column") == ["file"]
+    assert flags_of(first_task(listed, context, dag_run, {"input": "/data/x"}), "uri_column") == []
+    with pytest.raises(AirflowFailException, match="carry is about a manifest"):
+        first_task(PLAIN, context, dag_run, {"carry": "all"})
 
 
 def test_every_limit_of_a_gate_is_in_the_form() -> None:

@@ -95,17 +95,17 @@ def test_a_run_from_before_goes_on_in_its_folder(operator: str, default_dag: Any
     ), operator
 
 
-@pytest.mark.parametrize(("asked", "verdict"), [(None, "fail"), (False, "fail"), (True, "skip")])
+@pytest.mark.parametrize(
+    ("asked", "flag"), [(None, "no-allow-empty"), (False, "no-allow-empty"), (True, "allow-empty")]
+)
 def test_only_a_night_that_may_be_empty_is_skipped(
-    operator: str, default_dag: Any, context: Any, asked: Any, verdict: str
+    operator: str, default_dag: Any, context: Any, asked: Any, flag: str
 ) -> None:
     """By default an input without any image is a failure; the pipeline or the trigger may allow it."""
-    task = default_dag.task_dict["preprocess"]
-    task.render_template_fields(context(task, allow_empty=asked))
-    assert task.nothing == verdict, operator
+    arguments, _ = rendered(default_dag.task_dict["preprocess"], context, allow_empty=asked)
+    assert f"--{flag}" in arguments, operator
     allowing = build_dag(Pipeline(dag_id="batch", input="/x", allow_empty=True)).task_dict["preprocess"]
-    allowing.render_template_fields(context(allowing))
-    assert allowing.nothing == "skip"
+    assert "--allow-empty" in rendered(allowing, context)[0]
 
 
 def test_a_conf_that_prune_does_not_know_removes_nothing(

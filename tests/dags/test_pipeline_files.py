@@ -44,7 +44,14 @@ def test_a_file_becomes_a_pipeline_named_after_it(write: Write) -> None:
 def test_the_keys_that_people_look_for_are_there(write: Write) -> None:
     """What a pipeline can differ in is a key of its file, each with a value that is taken."""
     text = """
-input: s3://cells/{date}
+manifest: s3://cells/{date}.csv
+uri_column: file
+id_column: number
+carry: line,site
+list_encoding: cp1252
+class_index: true
+model_card: /data/card.json
+request_template: /data/request.json
 include: "*.tif"
 allowed_roots: s3://cells,s3://more
 cache: /data/cache
@@ -98,7 +105,7 @@ schedule: ""
         ("input: x\nmodel: no", "model", "must be text, not false: put it in quotes"),
         ("input: x\nmodel_version: 1.10", "model_version", "must be text, not 1.1: put it in quotes"),
         ("input: x\nmodel:", "model", "has no value"),
-        ("input: x\nbackend: triton", "backend", "torchserve or local"),
+        ("input: x\nbackend: my server", "backend", "a name such as torchserve or local"),
         ("input: x\nallow_empty: maybe", "allow_empty", "true or false"),
         ("input: ${NOWHERE}/x", "input", "NOWHERE is not set"),
         ("input: $5/x", "input", "write $$"),

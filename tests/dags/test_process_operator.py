@@ -67,14 +67,6 @@ def test_real_exit_codes_reach_airflow(tmp_path: Path, code: int, verdict: type[
     assert code == 99 or "last words" in str(raised.value)
 
 
-def test_nothing_to_do_is_a_failure_where_it_is_said_to_be_one(tmp_path: Path) -> None:
-    """A stage that should have found something does not pass for skipped."""
-    operator = program(tmp_path, "print('no image', file=sys.stderr); sys.exit(99)")
-    operator.nothing = "fail"
-    with pytest.raises(AirflowFailException, match="no image"):
-        operator.execute({})
-
-
 def test_an_empty_argument_is_left_out(tmp_path: Path) -> None:
     """A flag that a run does not set is no argument at all."""
     operator = program(tmp_path, "import json; print(json.dumps({'stage': 's', 'argv': sys.argv[1:]}))")
