@@ -70,7 +70,7 @@ def _bounds(least: str, most: str) -> str:
 
 def _default(flag: Flag) -> str:
     if flag.needed:
-        return "one of the two is required" if flag.needed == ONE_OF else "required"
+        return "one of these is required" if flag.needed == ONE_OF else "required"
     default = flag.default if flag.value else {"on": "true", "off": "false"}[flag.default]
     return f"`{default}`" if default else ""
 

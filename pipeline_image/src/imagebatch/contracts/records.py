@@ -94,6 +94,7 @@ class RunDescription(BaseModel):
     code_version: str
     input: str
     manifest: str
+    query: str = ""
     uri_column: str = ""
     id_column: str = ""
     carry: str = ""

@@ -111,6 +111,11 @@ def resolved(name: str, folder: str) -> str:
     return _in_store(folder, name) if path is None else _file_uri(f"{path.rstrip('/')}/{name}")
 
 
+def is_relative(name: str) -> bool:
+    """Tell whether a name in a list starts at the list's folder."""
+    return not (scheme_of(name) or is_member(name) or name[:6].lower() == "file:/" or name.startswith("/"))
+
+
 def public_name(uri: str) -> str:
     """Return a URI without what may be a secret: query, fragment and login of a web address or signed URI."""
     if not is_web(uri) and not (scheme_of(uri) not in {"", "file"} and _SIGNED.search(uri)):

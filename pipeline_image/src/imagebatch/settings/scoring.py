@@ -23,6 +23,7 @@ from imagebatch.settings.values import (
     Patterns,
     Pixels,
     Share,
+    Sql,
     Uri,
     Uris,
 )
@@ -38,13 +39,18 @@ MOST_IN_FLIGHT = 256
 class SourceSettings(CommonSettings):
     """What to score and with which model: all that shapes the result, kept in run.json."""
 
-    one_of: ClassVar[tuple[str, ...]] = ("input", "manifest")
+    one_of: ClassVar[tuple[str, ...]] = ("input", "manifest", "query")
 
     input: Uri = Field("", description="Folder, single image, archive (zip, tar) or fsspec URI to list.")
     manifest: Uri = Field(
         "",
         description="List of images: CSV, JSON lines, Parquet (a file or folder) or XLSX with a column uri"
         " and, optionally, image_id; or one name a line.",
+    )
+    query: Sql = Field(
+        "",
+        description="SQL that gives such a list, with whole paths or URIs, from the database that"
+        " IMAGEBATCH_DATABASE_URL names; wants --allowed-roots, and imagebatch[sql].",
     )
     uri_column: Name = Field("", description="The list's column that names the images; empty: uri.")
     id_column: Name = Field("", description="The list's column of ids; empty: image_id, if there is one.")
@@ -101,12 +107,15 @@ class SourceSettings(CommonSettings):
 
     @model_validator(mode="after")
     def _one_source(self) -> SourceSettings:
-        if bool(self.input) == bool(self.manifest):
-            msg = "give one of --input and --manifest"
+        if [bool(self.input), bool(self.manifest), bool(self.query)].count(True) != 1:
+            msg = "give one of --input and --manifest (or --query)"
+            raise ValueError(msg)
+        if self.query and not self.allowed_roots:
+            msg = "--query wants --allowed-roots: a query has no folder of its own"
             raise ValueError(msg)
         of_lists = ("uri_column", "id_column", "carry", "list_encoding")
         if self.input and (given := [name for name in of_lists if getattr(self, name)]):
-            msg = f"--{given[0].replace('_', '-')} is about a list: give one by --manifest"
+            msg = f"--{given[0].replace('_', '-')} is about a list: give one by --manifest or --query"
             raise ValueError(msg)
         return self
 

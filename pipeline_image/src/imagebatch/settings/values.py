@@ -40,6 +40,7 @@ Name = Annotated[str, ValueName("NAME")]
 Backend = Annotated[str, AfterValidator(require_backend), ValueName("NAME")]
 Names = Annotated[str, ValueName("NAME,...")]
 
+Sql = Annotated[str, ValueName("SQL")]
 Path = Annotated[str, ValueName("PATH")]
 Uri = Annotated[str, ValueName("URI")]
 Uris = Annotated[str, ValueName("URI,...")]

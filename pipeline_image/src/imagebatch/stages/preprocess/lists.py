@@ -14,7 +14,15 @@ from imagebatch.errors import (
     StorageError,
     one_line,
 )
-from imagebatch.inputs.names import folder_of, is_signed, local_path, public_name, resolved, to_uri
+from imagebatch.inputs.names import (
+    folder_of,
+    is_relative,
+    is_signed,
+    local_path,
+    public_name,
+    resolved,
+    to_uri,
+)
 from imagebatch.inputs.source import ImageSource
 from imagebatch.log import get_logger
 from imagebatch.stages.preprocess.list_columns import Asked, BadListError, Columns, Table, columns_of
@@ -76,33 +84,7 @@ class ImageList:
                             f"it has other columns to carry than the first part: {', '.join(columns.carry)}"
                         )
                     first = first or columns
-                    yield from self._entries(table, columns)
-
-    def _entries(self, table: Table, columns: Columns) -> Iterator[Entry]:
-        folder = folder_of(self._manifest)
-        read = columns.read
-        uri_at = read.index(columns.uri)
-        id_at = read.index(columns.image_id) if columns.image_id else None
-        carry_at = [read.index(name) for name in columns.carry]
-        for number, values in table.rows(read):
-            where = f"{table.unit} {number}"
-            name = values[uri_at]
-            if not name:
-                raise BadListError(f"{where}: no value in column {columns.uri}; give one, or remove the row")
-            image_id = public_name(name) if id_at is None else values[id_at]
-            if not image_id:
-                raise BadListError(
-                    f"{where}: no value in column {columns.image_id}; give one, or remove the row"
-                )
-            carried = [_without_permission(values[at] or "") for at in carry_at]
-            try:
-                yield (
-                    encode_id(_without_permission(image_id).encode("utf-8", "surrogateescape")),
-                    resolved(name, folder),
-                    *carried,
-                )
-            except UnicodeEncodeError as error:
-                raise BadListError(f"{where}: {one_line(name, 40)!a} is no name in UTF-8") from error
+                    yield from entries(table, columns, folder_of(self._manifest))
 
     @contextlib.contextmanager
     def _in(self, uri: str) -> Iterator[None]:
@@ -136,6 +118,41 @@ class ImageList:
             raise StorageError(
                 f"cannot read {FLAG} {self._manifest}: {error}; run the same command again"
             ) from error
+
+
+def entries(table: Table, columns: Columns, folder: str) -> Iterator[Entry]:
+    """Make a listing's rows of a table's.
+
+    Args:
+        table: The list.
+        columns: What is read of it.
+        folder: URI of the folder that relative names start at; empty: there is none.
+
+    Raises:
+        BadListError: A row has no name or id, or none that can be.
+    """
+    read = columns.read
+    uri_at = read.index(columns.uri)
+    id_at = read.index(columns.image_id) if columns.image_id else None
+    carry_at = [read.index(name) for name in columns.carry]
+    for number, values in table.rows(read):
+        where = f"{table.unit} {number}"
+        name = values[uri_at]
+        if not name:
+            raise BadListError(f"{where}: no value in column {columns.uri}; give one, or remove the row")
+        image_id = public_name(name) if id_at is None else values[id_at]
+        if not image_id:
+            raise BadListError(f"{where}: no value in column {columns.image_id}; give one, or remove the row")
+        if not folder and is_relative(name):
+            raise BadListError(
+                f"{where}: {one_line(name, 40)} lies nowhere: give whole paths, from /, or URIs"
+            )
+        carried = [_without_permission(values[at] or "") for at in carry_at]
+        try:
+            encoded = encode_id(_without_permission(image_id).encode("utf-8", "surrogateescape"))
+            yield (encoded, resolved(name, folder), *carried)
+        except UnicodeEncodeError as error:
+            raise BadListError(f"{where}: {one_line(name, 40)!a} is no name in UTF-8") from error
 
 
 def _without_permission(value: str) -> str:

@@ -6,10 +6,11 @@ import contextlib
 from collections.abc import Generator, Iterator
 
 from imagebatch.contracts.ids import encode_id
-from imagebatch.errors import ConfigurationError
+from imagebatch.errors import ConfigurationError, one_line
 from imagebatch.inputs.names import is_web
 from imagebatch.inputs.source import ImageSource, InputListing
 from imagebatch.settings import InputSettings
+from imagebatch.stages.preprocess.list_query import QueryList
 from imagebatch.stages.preprocess.listing import Entry
 from imagebatch.stages.preprocess.lists import ImageList, asked_columns
 from imagebatch.stages.preprocess.sorter import LeftOutFiles
@@ -19,12 +20,12 @@ class RequestedImages:
     """The images that a run is asked for, as rows (image_id, uri, carried values …).
 
     Args:
-        settings: Input or manifest, and the name patterns.
+        settings: Input, manifest or query, and the name patterns.
         source: Decides what may be read.
         left_out: Gets the files of a folder or bucket that are not asked for, while they are listed.
 
     Attributes:
-        name: The input or manifest, as it was given.
+        name: The input or manifest, as it was given; of a query, its first words.
         may_be_empty: Whether that is no error.
 
     Raises:
@@ -32,7 +33,7 @@ class RequestedImages:
     """
 
     def __init__(self, settings: InputSettings, source: ImageSource, left_out: LeftOutFiles) -> None:
-        self.name = settings.input or settings.manifest
+        self.name = settings.input or settings.manifest or one_line(settings.query, 60)
         self.may_be_empty = settings.allow_empty
         if is_web(self.name):
             raise ConfigurationError(
@@ -41,9 +42,11 @@ class RequestedImages:
             )
         self._listing = InputListing(settings.input, settings.include.split(","), source, left_out.add_file)
         asked = asked_columns(settings.uri_column, settings.id_column, settings.carry)
-        self._list = (
-            ImageList(settings.manifest, asked, settings.list_encoding, source) if settings.manifest else None
-        )
+        self._list: ImageList | QueryList | None = None
+        if settings.manifest:
+            self._list = ImageList(settings.manifest, asked, settings.list_encoding, source)
+        elif settings.query:
+            self._list = QueryList(settings.query, asked)
 
     def __iter__(self) -> Iterator[Entry]:
         """Yield (image_id, uri, carried values …) in no particular order."""

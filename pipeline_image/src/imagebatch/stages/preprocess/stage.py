@@ -87,10 +87,9 @@ def preprocess(settings: PreprocessSettings) -> Plan:
 def _require_any(settings: PreprocessSettings, source: ImageSource) -> None:
     with LeftOutFiles() as left_out:
         requested = RequestedImages(settings, source, left_out)
-        if settings.allowed_roots and not source.allows(to_uri(requested.name)):
-            raise ConfigurationError(
-                f"{requested.name} is outside the allowed roots ({settings.allowed_roots})"
-            )
+        roots = settings.allowed_roots
+        if roots and not settings.query and not source.allows(to_uri(requested.name)):
+            raise ConfigurationError(f"{requested.name} is outside the allowed roots ({roots})")
         if not requested.any():
             raise _nothing(requested.name, left_out, allowed=settings.allow_empty)
 
