@@ -136,18 +136,21 @@ def test_a_members_uri_opens_no_other_archive(tmp_path: Path) -> None:
     """Whoever writes a list can name members inside the roots alone, and no nonsense ends a run."""
     (tmp_path / "in").mkdir()
     (tmp_path / "secret.tar").write_bytes(tarred({"s.jpg": b"1234"}))
+    (tmp_path / "in/a.tar").write_bytes(tarred({"a.jpg": b"1"}))
     source = ImageSource([str(tmp_path / "in")], 100)
     fsspec.filesystem("memory").pipe("/secret/x.tar", b"1234")
     for uri, reason in (
         (f"tar:file://{tmp_path}/secret.tar!/s.jpg?at=512&size=4", Reason.OUTSIDE_ALLOWED_ROOTS),
         (f"tar:file://{tmp_path}/in/../secret.tar!/s.jpg?at=512&size=4", Reason.OUTSIDE_ALLOWED_ROOTS),
-        ("tar:memory://secret/x.tar!/s.jpg?at=0&size=4", Reason.OUTSIDE_ALLOWED_ROOTS),
+        ("tar:memory://secret/x.tar!/s.jpg?at=512&size=4", Reason.OUTSIDE_ALLOWED_ROOTS),
         (f"tar:file://{tmp_path}/in/none.tar!/s.jpg?at=512&size=4", Reason.NOT_FOUND),
         (f"tar:file://{tmp_path}/in!/s.jpg?at=1&size=4", Reason.NOT_A_FILE),
         (f"tar:file://{tmp_path}/in/none.tar!/s.jpg?at=-1", Reason.NOT_FOUND),
         (f"tar:file://{tmp_path}/in/none.tar!/s.jpg?at=1{'0' * 30}", Reason.NOT_FOUND),
         (f"tar:file://{tmp_path}/in/none.tar!/s.jpg?packing=rar", Reason.NOT_FOUND),
         (f"tar:file://{tmp_path}/in/none.tar!/s.jpg?archive=x", Reason.NOT_FOUND),
+        (f"tar:file://{tmp_path}/in/a.tar!/a.jpg?at=4&size=4", Reason.UNREADABLE),
+        (f"tar:file://{tmp_path}/in/a.tar!/a.jpg?at=600&size=1", Reason.UNREADABLE),
         ("tar:!/x", Reason.OUTSIDE_ALLOWED_ROOTS),
     ):
         assert read(source, uri) is reason, uri
@@ -213,6 +216,16 @@ def test_damage_is_told(tmp_path: Path) -> None:
             found(str(tmp_path / "x.tar"))
     (tmp_path / "z.zip").write_bytes(whole["z.zip"].replace(b"first", b"fXrst"))
     assert found(str(tmp_path / "z.zip"))[b"a.jpg"] is Reason.UNREADABLE
+
+
+def test_an_archive_that_was_replaced_is_noticed(tmp_path: Path) -> None:
+    """Bytes of another member never become this one's, also where the sizes are the same."""
+    for name, pack in (("x.tar", tarred), ("x.zip", zipped)):
+        (tmp_path / name).write_bytes(pack({"a.jpg": b"1", "b.jpg": b"2"}))
+        source = ImageSource([str(tmp_path)], 100)
+        listed = dict(InputListing(str(tmp_path / name), ["*.jpg"], source))
+        (tmp_path / name).write_bytes(pack({"b.jpg": b"2", "a.jpg": b"1"}))
+        assert {read(source, uri) for uri in listed.values()} == {Reason.UNREADABLE}
 
 
 def test_inputs_that_are_no_archive(tmp_path: Path) -> None:

@@ -44,6 +44,8 @@ _OPENERS: dict[str, Callable[[IO[bytes]], IO[bytes]]] = {
 _PACKINGS = {b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz"}
 _BLOCK = 1 << 20
 _TAR_BLOCK = 512
+_TAR_NAME = 100  # bytes that the header itself has for it
+_MOVED = "the archive has changed or is cut: the image is not where it was"
 # Images hardly shrink. What grows more than this while it is unpacked is a bomb, or no archive of images.
 _MOST_GROWTH, _ALWAYS_FINE = 100, 1 << 28
 _LARGEST = 1 << 62
@@ -223,12 +225,7 @@ def content(member: Member, read: Ranges, max_bytes: int) -> bytes:
     """
     _require_readable(member, max_bytes)
     if member.kind == "tar":
-        data = read(member.at, member.size)
-        if len(data) != member.size:
-            raise ImageUnavailableError(
-                Reason.UNREADABLE, "the archive has changed or is cut: it ends before this"
-            )
-        return data
+        return _tar_bytes(member, read)
     packed = _zip_bytes(member, read)
     data = _inflated(member, packed, max_bytes)
     if len(data) > max_bytes:
@@ -255,6 +252,23 @@ def _require_readable(member: Member, max_bytes: int) -> None:
         )
 
 
+def _tar_bytes(member: Member, read: Ranges) -> bytes:
+    """Read a member's content, if the header before it is its own: the archive may have been replaced."""
+    found = read(member.at - _TAR_BLOCK, _TAR_BLOCK + member.size) if member.at >= _TAR_BLOCK else b""
+    try:
+        header = tarfile.TarInfo.frombuf(found[:_TAR_BLOCK], "utf-8", "surrogateescape")
+    except tarfile.TarError as error:
+        raise ImageUnavailableError(Reason.UNREADABLE, _MOVED) from error
+    name = header.name.encode("utf-8", "surrogateescape")
+    # Long names, and those of other scripts, stand in a header of their own before this one.
+    plain = member.name.isascii() and len(member.name) < _TAR_NAME
+    if len(found) != _TAR_BLOCK + member.size or (
+        plain and (name, header.size) != (member.name, member.size)
+    ):
+        raise ImageUnavailableError(Reason.UNREADABLE, _MOVED)
+    return found[_TAR_BLOCK:]
+
+
 def _zip_bytes(member: Member, read: Ranges) -> bytes:
     """Read a member's compressed bytes: its local header says how long it is itself."""
     ahead = _LOCAL_HEADER.size + len(member.name) + _LOCAL_EXTRA
@@ -265,11 +279,10 @@ def _zip_bytes(member: Member, read: Ranges) -> bytes:
         data = found[begin : begin + member.packed]
         if len(data) < member.packed and begin > ahead:
             data = read(member.at + begin, member.packed)
-        if mark == b"PK\x03\x04" and len(data) == member.packed:
+        name = found[_LOCAL_HEADER.size :][:name_length]
+        if (mark, name, len(data)) == (b"PK\x03\x04", member.name, member.packed):
             return data
-    raise ImageUnavailableError(
-        Reason.UNREADABLE, "the archive has changed or is cut: this is not where it was"
-    )
+    raise ImageUnavailableError(Reason.UNREADABLE, _MOVED)
 
 
 def _inflated(member: Member, packed: bytes, max_bytes: int) -> bytes:

@@ -522,20 +522,23 @@ class InputListing:
 
     def _shards(self, folder: str) -> list[str]:
         """Return the archives of a folder that holds nothing else to take: WebDataset's shards."""
-        shards = []
-        others = []
-        with _patiently("list", folder, partial(os.scandir, folder)) as entries:
-            for entry in entries:
-                reason = self._names.of_file(entry.name)
-                if os.path.isdir(entry.path) or reason is None:  # false for a link that leads to itself
-                    return []
-                if reason in _BY_NAME and archive_kind(entry.name) == "tar":
-                    shards.append(entry.name)
-                else:
-                    others.append((os.fsencode(entry.name), reason))
-        if shards:
-            for name, reason in others:
-                self._left_out(name, reason)
+        shards: list[str] = []
+        others: list[tuple[bytes, LeftOut]] = []
+        try:
+            with _patiently("list", folder, partial(os.scandir, folder)) as entries:
+                for entry in entries:
+                    is_folder = os.path.isdir(entry.path)  # false for a link that leads to itself
+                    reason = (self._names.of_folder if is_folder else self._names.of_file)(entry.name)
+                    if reason is None:
+                        return []
+                    if reason in _BY_NAME and archive_kind(entry.name) == "tar":
+                        shards.append(entry.name)
+                    else:
+                        others.append((os.fsencode(entry.name) + b"/" * is_folder, reason))
+        except OSError:
+            return []  # what lists folders tells it
+        for name, reason in others if shards else []:
+            self._left_out(name, reason)
         return sorted(shards)
 
     def _shard(self, uri: str, name: bytes) -> Iterator[tuple[bytes, str]]:
