@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from imagebatch.inputs.source import ImageSource
+from imagebatch.inputs.unavailable import ImageUnavailableError
 from s3fs import S3FileSystem  # type: ignore[import-untyped]  # it ships no types
 
 from tests.support.calls import Call
@@ -70,7 +72,7 @@ def test_a_list_names_keys(call: Call, store: ObjectStore, runs: Path) -> None:
     assert {row["uri"] for row in rows} == {f"s3a://photos/in/{name}" for name in names}
 
 
-def test_an_archive_in_a_bucket_is_read_by_ranges(call: Call, store: ObjectStore) -> None:
+def test_an_archive_in_a_bucket_is_read_by_ranges(call: Call, store: ObjectStore, runs: Path) -> None:
     """One look at one range for each image; the archive is not fetched again and again."""
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as archive:
@@ -80,6 +82,12 @@ def test_an_archive_in_a_bucket_is_read_by_ranges(call: Call, store: ObjectStore
     outcome = call("preprocess", "--run-id", "r", "--input", "s3://photos/x.zip")
     assert (outcome.last["accepted"], outcome.last["rejected"]) == (20, 0), outcome.err
     assert store.requests < 40
+    uris = pq.read_table(runs / "r/listing.parquet")["uri"].to_pylist()
+    store.objects["photos/x.zip"] = data.getvalue()[:1000]
+    source = ImageSource(["s3://photos"], 10_000)
+    S3FileSystem.clear_instance_cache()
+    with pytest.raises(ImageUnavailableError, match="unreadable"):  # one row, and the store is well
+        source.read(uris[-1])
 
 
 def test_a_store_that_is_away_is_not_a_wrong_list(

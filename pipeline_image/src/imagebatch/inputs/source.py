@@ -207,6 +207,8 @@ class ImageSource:
             if member.packing:
                 return self._read_packed(member)
             if local_path(member.archive) is None:
+                if not self.allows(member.archive):
+                    raise ImageUnavailableError(Reason.OUTSIDE_ALLOWED_ROOTS, "see --allowed-roots")  # noqa: TRY301 (one place tells all)
                 return content(
                     member, lambda at, size: self._range(member.archive, at, size), self._max_bytes
                 )
@@ -220,6 +222,8 @@ class ImageSource:
         except (ImageUnavailableError, StorageError):
             raise
         except Exception as error:
+            if _about_the_key(error):
+                raise ImageUnavailableError(Reason.UNREADABLE, error) from error
             raise StorageError(
                 f"cannot read {member.archive}: {error}; run the same command again"
             ) from error
@@ -229,9 +233,8 @@ class ImageSource:
             ranges = ranges_of_packed(member, stream, size, key)
             return content(member, ranges, self._max_bytes)
 
-    def _range(self, uri: str, at: int, size: int) -> bytes:
-        if not self.allows(uri):
-            raise ImageUnavailableError(Reason.OUTSIDE_ALLOWED_ROOTS, "see --allowed-roots")
+    @staticmethod
+    def _range(uri: str, at: int, size: int) -> bytes:
         filesystem, key = fsspec.core.url_to_fs(uri)
         return bytes(filesystem.cat_file(key, start=at, end=at + size)) if size else b""
 
