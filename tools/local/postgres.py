@@ -103,7 +103,7 @@ class Cluster:
     def _create(self) -> None:
         """Make the data, whole or not at all."""
         new = self.folder / "data.new"  # until it is whole
-        complaints = []
+        own, complaints = os.geteuid(), []
         for owner, prefix in _ways().items():
             shutil.rmtree(new, ignore_errors=True)
             new.mkdir(mode=0o700, parents=True)
@@ -115,7 +115,8 @@ class Cluster:
                 _flush(self.folder)
                 return
             complaints.append(complaint)
-        fail(f"PostgreSQL cannot make its data in {self.folder}: {'; '.join(complaints)}")
+        hint = "; start the stack as another user, or let others enter the folders above" if own == 0 else ""
+        fail(f"PostgreSQL cannot make its data in {self.folder}: {'; '.join(complaints)}{hint}")
 
     def health(self) -> str:
         """Ask whether it lets clients in.

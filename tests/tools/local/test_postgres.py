@@ -203,6 +203,24 @@ def test_data_of_another_version_are_refused_in_one_line(
     assert said.count("\n") == 1
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root needs a way to be another")
+def test_root_is_told_what_to_do_where_neither_way_is_open(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without the programs that make it nobody: one line with what each way said, and nothing half-made."""
+    monkeypatch.setattr(postgres, "AS_NOBODY", ["/nonexistent/setpriv"])
+    monkeypatch.setattr(postgres, "CALLED_NOBODY", ["/nonexistent/unshare"])
+    with pytest.raises(SystemExit) as ended:
+        Cluster(tmp_path / "postgres", 1).prepare()
+    assert ended.value.code == 78
+    said = capsys.readouterr().err
+    assert "setpriv" in said
+    assert "unshare" in said
+    assert "start the stack as another user" in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "postgres" / "data").exists()
+
+
 def test_a_missing_program_is_one_line(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
