@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tests.support.calls import Call
+from tests.support.web_server import WebServer
 
 Asked = list[tuple[str, str, dict[str, list[str]], str | None]]
 
@@ -137,6 +138,18 @@ def test_a_model_that_cannot_be_loaded_is_removed_and_its_cause_told(
     silent = call("models", "register", "--archive", "silent.mar")
     assert (silent.code, "the server's model_log.log" in silent.err) == (69, True)
     assert management[-1][:2] == ("DELETE", "/models/silent/1.0")
+
+
+@pytest.mark.parametrize("content", [b"<html>", b"", b"7", b"{}", b"[]"])
+def test_another_server_is_told(call: Call, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    """Something answers at the address, and it is no TorchServe: 78, one line."""
+    web = WebServer()
+    web.files = {"/models": content, "/models/solar-cells?customized=true": content}
+    monkeypatch.setenv("IMAGEBATCH_MANAGEMENT_URL", web.url)
+    for action in ("list", "describe"):
+        outcome = call("models", action)
+        assert (outcome.code, "see --management-url" in outcome.err) == (78, True)
+    web.close()
 
 
 @pytest.mark.usefixtures("management")

@@ -48,11 +48,11 @@ class Management:
 
     def list(self) -> Any:
         """Return names and archives of the models."""
-        return self._ask("GET", "/models")["models"]
+        return _picked(self._ask("GET", "/models"), "models")
 
     def describe(self, model: str, version: str) -> Any:
         """Return a model's workers, and the description that its handler gives."""
-        return self._ask("GET", _path(model, version), customized="true")[0]
+        return _picked(self._ask("GET", _path(model, version), customized="true"), 0)
 
     def register(self, archive: str, workers: int) -> Any:
         """Load an archive of the model store."""
@@ -132,9 +132,25 @@ def _path(model: str, version: str) -> str:
     return f"/models/{model}" + (f"/{version}" if version else "")
 
 
+def _picked(answer: Any, key: str | int) -> Any:
+    try:
+        return answer[key]
+    except (KeyError, IndexError, TypeError) as error:
+        raise _no_torchserve(answer) from error
+
+
+def _no_torchserve(answer: object) -> ConfigurationError:
+    return ConfigurationError(
+        f"this is no answer of TorchServe's management API: {one_line(answer, 80)}; see --management-url"
+    )
+
+
 def _content(response: requests.Response) -> Any:
     if response.ok:
-        return response.json()
+        try:
+            return response.json()
+        except ValueError as error:
+            raise _no_torchserve(response.text) from error
     text = f"HTTP {response.status_code} {one_line(response.text, 200)}"
     if response.status_code == requests.codes.not_found:
         raise UnknownModelError(f"the model server does not serve that: {text}")
