@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
 import re
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 from imagebatch.contracts.records import ModelPin, RunDescription
+from imagebatch.errors import DataRefusedError
 from imagebatch.runs.folder import open_run
-from imagebatch.stages.check import frames, suites, validation
+from imagebatch.stages.check import frames, process, suites, validation
 
 from tests.support.calls import Call, scored
 from tests.support.images import jpeg
@@ -270,3 +273,28 @@ if __name__ == "__main__":
         [sys.executable, tmp_path / "program.py"], capture_output=True, text=True, check=True
     )
     assert done.stdout.split("\n")[:4] == ["13", "ConfigurationError", "0", "[]"]
+
+
+def test_an_error_of_that_process_keeps_its_traceback() -> None:
+    """One that cannot be pickled arrives, too; one of imagebatch's own arrives as it is."""
+
+    class OwnError(Exception):
+        def __init__(self, first: int, second: int) -> None:
+            super().__init__(f"{first} and {second}")
+
+    def fail() -> None:
+        raise OwnError(1, 2)
+
+    here, there = multiprocessing.Pipe()
+    with here, there:
+        try:
+            fail()
+        except OwnError as error:
+            there.send(process.sendable(error))
+        arrived = here.recv()
+    details = "".join(traceback.format_exception(arrived))
+    assert str(arrived) == "OwnError: 1 and 2"
+    assert "In the process of the checks:" in details
+    assert "raise OwnError(1, 2)" in details
+    refused = DataRefusedError("no")
+    assert process.sendable(refused) is refused

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import multiprocessing
 import signal
 import sys
+import traceback
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Self
 
 from imagebatch import log
+from imagebatch.errors import ImagebatchError, one_line
 from imagebatch.settings import CheckSettings
 from imagebatch.stages.check.stage import CheckResult, check
 
@@ -72,8 +75,9 @@ class CheckProcess:
 def _serve(connection: Connection, log_level: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to both, and the parent decides
     log.configure(log_level)
-    importlib.import_module("imagebatch.stages.check.suites")
-    importlib.import_module("imagebatch.stages.check.validation")
+    with contextlib.suppress(Exception):  # what is wrong is told where the check needs it
+        importlib.import_module("imagebatch.stages.check.suites")
+        importlib.import_module("imagebatch.stages.check.validation")
     while True:
         try:
             settings: CheckSettings = connection.recv()
@@ -82,5 +86,17 @@ def _serve(connection: Connection, log_level: str) -> None:
         try:
             outcome: CheckResult | Exception = check(settings)
         except Exception as error:  # noqa: BLE001 (raised again where the check was asked for)
-            outcome = error
+            outcome = sendable(error)
         connection.send(outcome)
+
+
+def sendable(error: Exception) -> Exception:
+    """Return an error that arrives in another process as it is, or what can be said of it, and its traceback.
+
+    Not every error can be pickled, and of one that can its traceback is lost.
+    """
+    if isinstance(error, ImagebatchError):
+        return error
+    told = RuntimeError(one_line(f"{type(error).__name__}: {error}"))
+    told.add_note(f"In the process of the checks:\n{''.join(traceback.format_exception(error))}")
+    return told
