@@ -53,6 +53,8 @@ def reachable_workers(settings: TuneSettings, pin: ModelPin) -> tuple[Workers | 
         return None, "--no-tune-workers"
     if settings.backend != "torchserve":
         return None, f"the backend is {settings.backend}"
+    if "," in settings.api_url:
+        return None, "there are several endpoints"
     if urlsplit(settings.api_url).hostname not in _LOOPBACK:
         return None, "the server is on another machine, whose cores are not known here"
     try:

@@ -7,6 +7,7 @@ from typing import Any
 
 from imagebatch.errors import ConfigurationError
 from imagebatch.model_apis.base import ModelApi
+from imagebatch.model_apis.several import SeveralEndpoints
 from imagebatch.settings import ApiSettings
 from imagebatch.settings.backends import BUILT_IN, GROUP, added
 
@@ -16,7 +17,7 @@ def open_backend(kind: str, settings: ApiSettings, model: str, version: str) -> 
 
     Args:
         kind: A name out of `BUILT_IN`, or of an entry point of the group `imagebatch.model_apis`.
-        settings: Where the server is and how to be let in.
+        settings: Where the server is, or several that serve the same model, and how to be let in.
         model: Name of the model.
         version: Its version; empty for the server's default.
 
@@ -24,8 +25,11 @@ def open_backend(kind: str, settings: ApiSettings, model: str, version: str) -> 
         ConfigurationError: There is no such kind here, or its package cannot be loaded.
     """
     connect = importlib.import_module(BUILT_IN[kind]).connect if kind in BUILT_IN else _added(kind)
-    api: ModelApi = connect(settings, model, version)
-    return api
+    urls = [settings.api_url] if kind == "local" else settings.api_url.split(",")
+    opened: dict[str, ModelApi] = {
+        url: connect(settings.model_copy(update={"api_url": url}), model, version) for url in urls
+    }
+    return SeveralEndpoints(opened) if len(opened) > 1 else opened[urls[0]]
 
 
 def _added(kind: str) -> Any:

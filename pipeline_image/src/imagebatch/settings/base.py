@@ -12,6 +12,7 @@ from imagebatch.settings.file import SettingsFile
 from imagebatch.settings.values import (
     Count,
     HttpUrl,
+    HttpUrls,
     ModelName,
     OptionalHttpUrl,
     OptionalTime,
@@ -97,7 +98,11 @@ class RunSettings(CommonSettings):
 class ApiSettings(CommonSettings):
     """Where the model API is, and how to be let in."""
 
-    api_url: HttpUrl = Field("http://127.0.0.1:8080", description="Inference API of the model server.")
+    api_url: HttpUrls = Field(
+        "http://127.0.0.1:8080",
+        description="Inference API of the model server; several with commas between them, if each serves the"
+        " same model.",
+    )
     management_url: HttpUrl = Field(
         "http://127.0.0.1:8081", description="Management API; also renews inference keys that have expired."
     )

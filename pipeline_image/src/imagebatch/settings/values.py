@@ -48,6 +48,9 @@ RunsUri = Annotated[
     str, Field(min_length=1, description="Where runs are kept: a folder or any fsspec URI."), ValueName("URI")
 ]
 HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s?#]+$"), ValueName("URL")]
+HttpUrls = Annotated[
+    str, StringConstraints(pattern=r"^https?://[^\s?#,]+(,https?://[^\s?#,]+)*$"), ValueName("URL,...")
+]
 OptionalHttpUrl = Annotated[str, StringConstraints(pattern=r"^(https?://[^\s?#]+)?$"), ValueName("URL")]
 Encoding = Annotated[str, AfterValidator(_known_encoding), ValueName("NAME")]
 Patterns = Annotated[str, ValueName("PATTERN,...")]
