@@ -25,6 +25,8 @@ lint: setup ## ruff, mypy, import-linter, deptry
 	@$(PYTHON) -m tools.dev.lint
 chaos: setup ## everything that can go wrong, done to runs on a real TorchServe; PART=disks, K=scorer-killed: these
 	@$(PYTHON) -m tests.system.chaos $(CHOICE)
+conformance: setup ## every model API against real servers of other makers; PART=mlserver, K="order killed": these
+	@$(UV) run --quiet --frozen --project pipeline_image python -m tests.system.conformance $(CHOICE)
 monitoring-test: setup ## break the platform, and see the right alert arrive; PART=runs, K="late or killed": these
 	@PYTHONPATH=monitoring $(UV) run --quiet --frozen --project monitoring python -m tests.system.faults $(CHOICE)
 bench: setup ## every published figure, measured again
@@ -41,4 +43,4 @@ operations-test: setup ## the compose stack's UI, kills of its pieces, the how-t
 	@$(PYTHON) -m tests.system.operations $(CHOICE)
 docs: setup ## regenerate the generated pages of docs/
 	@$(PYTHON) -m tools.dev.docs
-.PHONY: help setup demo up status down test e2e lint chaos monitoring-test bench bench-quick docs env images compose-test operations-test
+.PHONY: help setup demo up status down test e2e lint chaos conformance monitoring-test bench bench-quick docs env images compose-test operations-test

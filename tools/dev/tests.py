@@ -32,6 +32,7 @@ SUITES = {
     "e2e": {
         "imagebatch/inputs/test_left_out.py": "pipeline_image",
         "imagebatch/picture/test_fuzz.py": "pipeline_image",
+        "imagebatch/model_apis/test_served.py": "pipeline_image",
         "imagebatch/stages/score/test_storms.py": "pipeline_image",
         "imagebatch/stages/preprocess/test_lists_fuzz.py": "pipeline_image",
         "dags/test_asked.py": "airflow",

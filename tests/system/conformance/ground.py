@@ -1,0 +1,126 @@
+"""What all checks stand on: images, an archive, and the run that a real TorchServe gives of them."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from imagebatch import cli
+from imagebatch.model_apis import open_backend
+from imagebatch.model_apis.base import ModelApi
+from imagebatch.settings import ApiSettings
+
+from tests.support.handler_archives import LABELS, write_archive
+from tests.support.images import jpeg
+from tests.system.chaos.torchserve import TorchServe
+from tests.system.conformance.servers import MODEL, Server
+from tests.system.kit.verdict import require
+
+IMAGES = 300
+# It passes the check of headers, and its pixels end early.
+TRUNCATED = "truncated.jpg"
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A server, and the model API by which it is asked.
+
+    Attributes:
+        name: In the table.
+        server: The server; several contestants may share one.
+        backend: `--backend`.
+        card: The model card, beside the labels.
+        version: `--model-version`.
+    """
+
+    name: str
+    server: type[Server]
+    backend: str
+    card: tuple[tuple[str, str], ...] = ()
+    version: str = ""
+
+    def run_id(self, name: str) -> str:
+        """Name one of its runs."""
+        return f"{self.server.__name__.lower()}-{self.backend}-{name}"
+
+
+class Ground:
+    """Files that the checks share, and the servers that are up.
+
+    Args:
+        folder: An empty folder for everything.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.images = folder / "images"
+        self.images.mkdir()
+        for seed in range(IMAGES):
+            (self.images / f"{seed:03}.jpg").write_bytes(jpeg(seed, (160 + seed % 7, 120)))
+        whole = jpeg(IMAGES, (160, 120))
+        (self.images / TRUNCATED).write_bytes(whole[: len(whole) // 2])
+        self.archive = write_archive(folder)
+        self.runs = folder / "runs"
+        self._servers: dict[type[Server], Server] = {}
+        self.reference = self._of_torchserve()
+
+    def server(self, kind: type[Server]) -> Server:
+        """Return a server of this kind that is ready."""
+        if kind not in self._servers:
+            folder = self.folder / kind.__name__.lower()
+            self._servers[kind] = kind(folder, self.folder / "unpacked", LABELS)
+            self._servers[kind].start()
+        return self._servers[kind]
+
+    def settings(self, contestant: Contestant) -> dict[str, Any]:
+        """Return the settings of its model API."""
+        card = self.folder / f"{contestant.run_id('card')}.json"
+        card.write_text(json.dumps({"labels": LABELS} | dict(contestant.card)))
+        return {"api_url": self.server(contestant.server).url, "model_card": str(card)}
+
+    def api(self, contestant: Contestant, model: str = MODEL) -> ModelApi:
+        """Open its model API."""
+        settings = ApiSettings(**self.settings(contestant))
+        return open_backend(contestant.backend, settings, model, contestant.version)
+
+    def run(self, contestant: Contestant, name: str, **more: object) -> list[dict[str, str]]:
+        """Score all images; return the rows of predictions.csv."""
+        settings = self.settings(contestant) | more
+        flags = [f"--{key.replace('_', '-')}={value}" for key, value in settings.items()]
+        backend = [f"--backend={contestant.backend}", f"--model-version={contestant.version}"]
+        return self._rows(contestant.run_id(name), backend, flags)
+
+    def _of_torchserve(self) -> list[dict[str, str]]:
+        store = self.folder / "store"
+        store.mkdir()
+        self.archive.rename(store / f"{MODEL}.mar")
+        server = TorchServe(self.folder / "torchserve", store)
+        server.wait_until_ready()
+        flags = [f"--api-url={server.inference}", f"--management-url={server.management}"]
+        rows = self._rows("torchserve", [], [*flags, f"--key-file={server.key_file}"])
+        server.kill()
+        return rows
+
+    def _rows(self, run_id: str, source: list[str], flags: list[str]) -> list[dict[str, str]]:
+        where = [f"--run-id={run_id}", f"--runs-uri={self.runs}"]
+        listing = [f"--input={self.images}", f"--model={MODEL}", "--shard-size=100", *source]
+        api = [flag for flag in flags if not flag.startswith(("--in-flight", "--pack-size"))]
+        self._call("preprocess", *where, *listing, *api)
+        self._call("score", *where, *flags, "--pack-size=32", "--retry-seconds=120")
+        self._call("postprocess", *where)
+        output = self.runs / run_id / "output"
+        failed = list(csv.DictReader((output / "failures.csv").open(newline="")))
+        require([row["image_id"] for row in failed] == [TRUNCATED], f"failures: {failed}")
+        return list(csv.DictReader((output / "predictions.csv").open(newline="")))
+
+    @staticmethod
+    def _call(*arguments: str) -> None:
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = cli.call(list(arguments))
+        require(code == 0, f"{arguments[0]} ended with {code}: {err.getvalue()[-300:]}")
