@@ -275,6 +275,14 @@ def test_no_json_is_more_than_a_bad_reply(data: Any, datatype: str, shape: Any) 
         assert answer.reason or len(answer.labels) == len(answer.probabilities) == 2
 
 
+def test_classes_of_one_name_are_told_apart() -> None:
+    """Where a name does not tell its class, the answer has the class's index, too; ties go by index."""
+    row = row_of([0.25, 0.5, 0.25])
+    twins = checked(row, ["a", "b", "a"], 3, logits=False)
+    assert (twins.labels, twins.classes) == (("b", "a", "a"), (1, 0, 2))
+    assert checked(row, ["a", "b", "c"], 3, logits=False).classes == ()
+
+
 def test_logits_are_never_taken_for_probabilities(tmp_path: Path) -> None:
     """They are refused with what to write into the model card; then their softmax is the answer."""
     with ProtocolServer(KSERVE) as server:

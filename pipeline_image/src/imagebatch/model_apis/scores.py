@@ -43,10 +43,12 @@ def checked(row: Row, labels: Sequence[str], top_k: int, *, logits: bool) -> Ans
         return row if row.reason else _named(row, min(top_k, len(labels)))
     values = probabilities(row, len(labels), logits=logits)
     best = np.argsort(-values, kind="stable")[:top_k]
+    twins = len(set(labels)) < len(labels)  # then a name does not tell its class
     # str() of a float32 is its shortest exact form, as the handler writes it.
     return Answer(
         labels=tuple(labels[index] for index in best),
         probabilities=tuple(float(str(values[index])) for index in best),
+        classes=tuple(map(int, best)) if twins else (),
     )
 
 

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import requests
-from requests.adapters import HTTPAdapter
 from typing_extensions import override
+from urllib3.exceptions import ReadTimeoutError
 
 from imagebatch.contracts.records import ModelPin
+from imagebatch.deadline import BoundedSession
 from imagebatch.errors import ConfigurationError, UnknownModelError, one_line
 from imagebatch.log import get_logger
 from imagebatch.model_apis.base import ApiFaultError, Fault, ImagePayload, ModelApi, Reply
@@ -217,9 +218,12 @@ class ServedModel(ModelApi):
             )
         except requests.ConnectTimeout as error:
             raise ApiFaultError(Fault.UNREACHABLE, one_line(error, 200)) from error
-        except requests.Timeout as error:
-            raise ApiFaultError(Fault.TIMED_OUT, f"no answer in {self._timeout:g} s") from error
         except requests.RequestException as error:
+            # A body that ends too late is no Timeout to requests, which is all about the headers.
+            if isinstance(error, requests.Timeout) or isinstance(
+                next(iter(error.args), None), ReadTimeoutError
+            ):
+                raise ApiFaultError(Fault.TIMED_OUT, f"no answer in {self._timeout:g} s") from error
             raise ApiFaultError(Fault.UNREACHABLE, one_line(error, 200)) from error
         if response.status_code >= _SERVER_ERRORS:
             # Some servers close the connection after it without a word: the next request would be lost.
@@ -242,10 +246,7 @@ class ServedModel(ModelApi):
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
-            session = requests.Session()
-            session.trust_env = False  # no proxy from the environment between the scorer and its server
-            session.mount("http://", HTTPAdapter(max_retries=0))
-            self._local.session = session
+            session = self._local.session = BoundedSession()
         return session
 
 
