@@ -156,7 +156,7 @@ def test_nothing_of_this_is_loaded_unless_chosen() -> None:
     modules = (*stages, "commands.verify", "commands.redrive")
     script = (
         f"import sys, importlib; [importlib.import_module('imagebatch.' + name) for name in {modules}];"
-        "from imagebatch.model_apis import _MODULES; importlib.import_module(_MODULES['torchserve']);"
+        "from imagebatch.settings.backends import BUILT_IN; importlib.import_module(BUILT_IN['torchserve']);"
         "print({'torch', 'imagebatch.model_apis.local.pool', 'imagebatch.measure'} & sys.modules.keys())"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
