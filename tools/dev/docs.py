@@ -70,8 +70,10 @@ def layouts() -> str:
 
 def pipelines() -> str:
     """Give the table of a pipeline's keys."""
-    python = [program("airflow", "python"), "-m", "imagebatch_dags.pipeline_table"]
-    return run(python, quiet=True, environment={"PYTHONPATH": str(ROOT / "dags")})
+    dags = {"PYTHONPATH": str(ROOT / "dags")}
+    return run(
+        [program("airflow", "python"), "-m", "imagebatch_dags.pipeline_table"], quiet=True, environment=dags
+    )
 
 
 def model() -> str:
