@@ -16,7 +16,8 @@ import pytest
 from imagebatch.contracts.records import LeftOut, Reason
 from imagebatch.errors import ConfigurationError, DataRefusedError, InputNotFoundError
 from imagebatch.inputs import archives
-from imagebatch.inputs.source import ImageSource, InputListing
+from imagebatch.inputs.listing import InputListing
+from imagebatch.inputs.source import ImageSource
 from imagebatch.inputs.unavailable import ImageUnavailableError
 
 from tests.support.calls import Call

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from imagebatch.contracts.records import LeftOut
 from imagebatch.errors import StorageError
 from imagebatch.inputs.left_out import NameFilter, is_snapshot
-from imagebatch.inputs.source import ImageSource, InputListing, to_uri
+from imagebatch.inputs.listing import InputListing
+from imagebatch.inputs.names import to_uri
+from imagebatch.inputs.source import ImageSource
 from imagebatch.inputs.unavailable import ImageUnavailableError
 
 _TAKEN = """
@@ -200,7 +202,8 @@ def test_a_folder_that_cannot_be_listed_now_is_tried_again(tmp_path: Path) -> No
     program = """
 import os, resource, sys, threading
 from imagebatch.errors import StorageError
-from imagebatch.inputs.source import ImageSource, InputListing
+from imagebatch.inputs.listing import InputListing
+from imagebatch.inputs.source import ImageSource
 listing = InputListing(sys.argv[1], ["images"], ImageSource([sys.argv[1]], 10))
 held = [os.dup(0) for _ in range(20)]
 resource.setrlimit(resource.RLIMIT_NOFILE, (max(held) + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))

@@ -9,7 +9,9 @@ import pytest
 from imagebatch.contracts.records import LeftOut, Reason
 from imagebatch.errors import InputNotFoundError
 from imagebatch.inputs import source
-from imagebatch.inputs.source import ImageSource, InputListing, to_uri
+from imagebatch.inputs.listing import InputListing
+from imagebatch.inputs.names import to_uri
+from imagebatch.inputs.source import ImageSource
 from imagebatch.inputs.unavailable import ImageUnavailableError
 
 

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from imagebatch.contracts.ids import sha256_hex
-from imagebatch.inputs.source import ImageSource, InputListing
+from imagebatch.inputs.listing import InputListing
+from imagebatch.inputs.source import ImageSource
 from imagebatch.inputs.unavailable import ImageUnavailableError
 from imagebatch.measure.clock import Clock, Reading
 from imagebatch.settings import SourceSettings

@@ -127,7 +127,7 @@ def test_no_flipped_bit_of_a_journal_is_taken_over(tmp_path: Path) -> None:
     run.write("scores/shard-00000/attempt-00001.json", b"{}")
     journal = Journal(run, 0, 1)
     journal.keep(0, ROWS[:2])  # type: ignore[arg-type]  # typed as plain dictionaries here
-    journal.keep(0, ROWS[2:])  # type: ignore[arg-type]  # the same
+    journal.keep(0, ROWS[2:])  # type: ignore[arg-type]  # typed as plain dictionaries here
     (path,) = tmp_path.rglob("journal-*")
     whole = path.read_bytes()
     for at in range(len(whole)):

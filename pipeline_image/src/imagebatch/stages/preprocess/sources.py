@@ -7,8 +7,9 @@ from collections.abc import Generator, Iterator
 
 from imagebatch.contracts.ids import encode_id
 from imagebatch.errors import ConfigurationError, one_line
+from imagebatch.inputs.listing import InputListing
 from imagebatch.inputs.names import is_web
-from imagebatch.inputs.source import ImageSource, InputListing
+from imagebatch.inputs.source import ImageSource
 from imagebatch.settings import InputSettings
 from imagebatch.stages.preprocess.list_query import QueryList
 from imagebatch.stages.preprocess.listing import Entry
