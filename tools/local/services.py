@@ -29,6 +29,7 @@ MODEL_STORE = ROOT / "model_store"
 KEY_FILE = TORCHSERVE / "key_file.json"
 PASSWORDS = AIRFLOW / "passwords.json"
 ADMIN = "admin"
+HEALTH = "/api/v2/monitor/health"  # of Airflow's API
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Service:
         needs: ports of PostgreSQL servers that must let clients in before it is started.
         stop_signal: number of the signal that asks it to end.
         base: others need it.
+        pulse: address where its heartbeat is told; empty for one without.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Service:
     needs: list[int] = field(default_factory=list)
     stop_signal: int = signal.SIGTERM
     base: bool = False
+    pulse: str = ""
 
     @property
     def address(self) -> str:
@@ -82,6 +85,7 @@ class Service:
             needs=tuple(self.needs),
             stop_signal=self.stop_signal,
             base=self.base,
+            pulse=self.pulse,
         )
 
     @property
@@ -234,6 +238,7 @@ def _airflow(name: str, command: list[str], ports: list[int], healthy: Callable[
         healthy=healthy,
         inputs=[ROOT / "airflow" / "uv.lock"],
         needs=[PORTS["postgres"]],
+        pulse=url("airflow", HEALTH) if command[0] == "scheduler" else "",
     )
 
 
@@ -273,7 +278,7 @@ def _urlsafe(key: bytes) -> str:
 
 def _component_health(component: str, service: str = "") -> str:
     try:
-        said = fetch(url("airflow", "/api/v2/monitor/health"))[component]
+        said = fetch(url("airflow", HEALTH))[component]
         status, beat = said["status"], said.get(f"latest_{component}_heartbeat")
     except (OSError, ValueError, KeyError) as error:
         return _reason(error)

@@ -9,7 +9,10 @@ their records (tools/local/processes.py). SIGTERM ends it and leaves the service
 
 A service that has died is started again after a second, then after two, and so on up to half a minute; one
 that lived for a minute begins with one second again. What it has left behind, such as TorchServe's Java and
-its workers, is ended before. Why no library does this: docs/adr/0005-a-supervisor-of-our-own.md.
+its workers, is ended before. Airflow's scheduler is also started anew when it lives without a heartbeat: one
+that has lost its database waits for its tasks, however long, and does nothing else.
+
+Why no library does this: docs/adr/0005-a-supervisor-of-our-own.md.
 """
 
 import hashlib
@@ -24,21 +27,26 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from http.client import HTTPException
 from pathlib import Path
 
 from tools.local import postgres, processes
 from tools.local.processes import Record
+from tools.loopback import ask
 from tools.paths import ROOT, VAR, fail, say, write_private
 
 NAME = "supervisor"
 LONGEST = 30.0  # seconds between two attempts
 SETTLED = 60.0  # seconds of life after which a death counts as the first
 LOOK = 1.0  # seconds between two looks at services that another supervisor has started
+PULSE = 5.0  # seconds between two looks at heartbeats
+SILENCE = 30.0  # seconds without one, after which Airflow too takes a scheduler for dead
+SILENT_LOOKS = 3  # so many times in a row: a machine that wakes from sleep is silent once
 LOGS = 10.0  # seconds between two looks at the size of the logs
 PATIENCE = 90.0  # seconds for handing over: services that have changed are stopped first
 CODE = (
     *(Path(each) for each in (__file__, processes.__file__, postgres.__file__)),
-    ROOT / "tools" / "paths.py",
+    *(ROOT / "tools" / name for name in ("paths.py", "loopback.py")),
 )
 
 
@@ -56,6 +64,7 @@ class Wanted:
         needs: ports of PostgreSQL servers that must let clients in before it is started.
         stop_signal: number of the signal that asks it to end.
         base: others need it, so it is stopped after them.
+        pulse: address of Airflow's page of health, where the scheduler's heartbeat stands; empty for others.
     """
 
     name: str
@@ -67,6 +76,7 @@ class Wanted:
     needs: tuple[int, ...] = ()
     stop_signal: int = signal.SIGTERM
     base: bool = False
+    pulse: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,6 +98,7 @@ class Watched:
         delay: seconds to wait after the next death.
         due: monotonic time of the next attempt, while none runs.
         starved: processes that the kernel had ended for want of memory when it was started.
+        silent: looks in a row that found no heartbeat.
     """
 
     wanted: Wanted
@@ -96,6 +107,7 @@ class Watched:
     delay: float = 1.0
     due: float = 0.0
     starved: int = 0
+    silent: int = 0
 
     @property
     def running(self) -> bool:
@@ -126,6 +138,7 @@ class Supervisor:
         self._notice = Notice()
         self._telling: list[subprocess.Popen[bytes]] = []
         self._logs_due = 0.0
+        self._pulse_due = 0.0
 
     def take(self) -> None:
         """Read what is wanted now: keep what runs so, stop all else; `look` starts what is missing."""
@@ -165,6 +178,11 @@ class Supervisor:
                 _start(watched)
         self._telling = [each for each in self._telling if each.poll() is None]
         now = time.monotonic()
+        if self._pulse_due <= now:
+            self._pulse_due = now + PULSE
+            for watched in self._services.values():
+                if watched.running and watched.wanted.pulse:
+                    feel(watched)
         if self._logs_due <= now:
             self._logs_due = now + LOGS
             for name in (NAME, *self._services):
@@ -300,6 +318,32 @@ def _how(watched: Watched) -> str:
     by = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
     memory = -code == signal.SIGKILL and _starved() > watched.starved
     return f"was killed by {by}{', as the machine was out of memory,' if memory else ''}"
+
+
+def feel(watched: Watched) -> None:
+    """End a scheduler that lives without a heartbeat; the next look finds it dead.
+
+    Args:
+        watched: with a `pulse`; its count of silent looks is changed in place.
+    """
+    record = watched.record
+    young = record is None or time.time() - record.since < SETTLED
+    watched.silent = 0 if young or not _still(watched.wanted.pulse) else watched.silent + 1
+    if record is not None and watched.silent >= SILENT_LOOKS and processes.alive(record):
+        watched.silent = 0
+        _into_log(record.name, f"gave no heartbeat for {SILENCE:g} s and is killed")
+        _note(f"{record.name}, pid {record.pid}, gave no heartbeat for {SILENCE:g} s: it is killed")
+        os.kill(record.pid, signal.SIGKILL)
+
+
+def _still(page: str) -> bool:
+    """Tell whether Airflow, which must answer and have its database, knows of no recent heartbeat."""
+    try:
+        said = json.loads(ask(page, seconds=2))
+        beat = datetime.fromisoformat(said["scheduler"]["latest_scheduler_heartbeat"]).timestamp()
+        return said["metadatabase"]["status"] == "healthy" and time.time() - beat > SILENCE
+    except (OSError, ValueError, KeyError, TypeError, HTTPException):
+        return False
 
 
 def _starved() -> int:

@@ -2,15 +2,21 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tools.local import processes, stack, supervisor
-from tools.local.supervisor import Notice, Wanted, hand_over
+from tools.local.supervisor import Notice, Wanted, Watched, hand_over
 from tools.loopback import free_ports
 from tools.paths import ROOT, VAR
 
@@ -200,6 +206,60 @@ def test_a_death_is_told_to_people(tmp_path: Path) -> None:
     kill("told")
     until(lambda: told.exists() and told.read_text().endswith("\n"))
     assert told.read_text().startswith("told was killed by SIGKILL after")
+
+
+@pytest.fixture
+def page() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Serve Airflow's page of health; its address, and what it says."""
+    said: dict[str, Any] = {}
+
+    class Health(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(said).encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Health) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/", said
+        server.shutdown()
+        thread.join()
+
+
+def test_a_scheduler_that_lives_without_a_heartbeat_is_ended(
+    page: tuple[str, dict[str, Any]],
+) -> None:
+    """Three silent looks in a row end it; youth, a page or a database that is away, and one beat spare it."""
+    address, said = page
+    with subprocess.Popen([sys.executable, "-c", SLEEPER], start_new_session=True) as process:
+        try:
+            seen = processes.look(process.pid)
+            assert seen is not None
+            boot = processes.BOOT.read_text().strip()
+            record = processes.Record("beating", process.pid, seen.start, boot, "1", since=time.time() - 300)
+            watched = Watched(replace(wanted("beating", SLEEPER), pulse=address), record)
+
+            def look(*, age: float, database: str = "healthy", lived: float = 300) -> int:
+                beat = datetime.fromtimestamp(time.time() - age, UTC).isoformat()
+                said.update(scheduler={"latest_scheduler_heartbeat": beat}, metadatabase={"status": database})
+                watched.record = replace(record, since=time.time() - lived)
+                supervisor.feel(watched)
+                return watched.silent
+
+            assert [look(age=40), look(age=40), look(age=3)] == [1, 2, 0]
+            assert [look(age=40, lived=10), look(age=40, database="unhealthy"), look(age=20)] == [0, 0, 0]
+            said.clear()
+            supervisor.feel(watched)
+            assert watched.silent == 0
+            assert process.poll() is None
+            assert [look(age=40), look(age=45), look(age=50)] == [1, 2, 0]
+            assert process.wait(10) == -signal.SIGKILL
+        finally:
+            process.kill()
 
 
 def test_variables_do_not_stay_on_the_disk() -> None:
