@@ -19,6 +19,8 @@ down: ## stop everything that `make up` started
 	@$(PYTHON) -m tools.local.stack down
 test: setup ## unit tests of every part, each in its own environment; PART=dags K=orphans: these
 	@$(PYTHON) -m tools.dev.tests unit $(CHOICE)
+fuzz: setup ## every door and a storm of faults, 500 random examples of each test; EXAMPLES=5000, PART=dags: so many, these
+	@EXAMPLES="$(EXAMPLES)" $(PYTHON) -m tools.dev.tests fuzz $(CHOICE)
 e2e: setup ## the demo's path end to end, on the real services; PART=system/demo K=down: these
 	@$(PYTHON) -m tools.dev.tests e2e $(CHOICE)
 lint: setup ## ruff, mypy, import-linter, deptry
@@ -43,4 +45,4 @@ operations-test: setup ## the compose stack's UI, kills of its pieces, the how-t
 	@$(PYTHON) -m tests.system.operations $(CHOICE)
 docs: setup ## regenerate the generated pages of docs/
 	@$(PYTHON) -m tools.dev.docs
-.PHONY: help setup demo up status down test e2e lint chaos conformance monitoring-test bench bench-quick docs env images compose-test operations-test
+.PHONY: help setup demo up status down test fuzz e2e lint chaos conformance monitoring-test bench bench-quick docs env images compose-test operations-test

@@ -14,9 +14,9 @@ from typing import Any
 
 import docker
 import pytest
-from hypothesis import settings
 
 from tests.dags import engine
+from tests.support import examples  # noqa: F401 - sets the profile of hypothesis
 
 ROOT = Path(__file__).resolve().parents[2]
 HOME = tempfile.TemporaryDirectory(prefix="imagebatch-airflow-")
@@ -31,10 +31,6 @@ os.environ |= {
 }
 SETTINGS_FILE = Path(HOME.name, "imagebatch.env")
 SETTINGS_FILE.write_text("IMAGEBATCH_PACK_SIZE=48\n")
-# As tests/imagebatch/conftest.py has them, in the other environment.
-settings.register_profile("steady", deadline=None, derandomize=True, max_examples=100)
-settings.register_profile("thorough", settings.get_profile("steady"), max_examples=500)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
 CLI = ROOT / "pipeline_image" / ".venv" / "bin" / "imagebatch"
 
 

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 from imagebatch import cli
 
+from tests.support import examples  # noqa: F401 - sets the profile of hypothesis
 from tests.support.calls import Call, Outcome
 from tests.support.images import jpeg
 from tests.support.model_server import ModelServer
-
-# The machine is shared: a slow example is no failure. `make e2e` tries more examples than `make test`.
-settings.register_profile("steady", deadline=None, derandomize=True, max_examples=100)
-settings.register_profile("thorough", settings.get_profile("steady"), max_examples=500)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
 
 
 @pytest.fixture

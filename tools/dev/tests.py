@@ -1,4 +1,4 @@
-"""`make test`, `make e2e`: pytest for each part in its own environment, and one summary of all.
+"""`make test`, `make fuzz`, `make e2e`: pytest for each part in its own environment, and one summary of all.
 
 Unit tests run in as many lanes as there are cores, at most two: what is printed of each comes in one piece.
 """
@@ -29,7 +29,7 @@ SUITES = {
         "tools": "airflow",
         "monitoring": "monitoring",
     },
-    "e2e": {
+    "fuzz": {
         "imagebatch/inputs/test_left_out.py": "pipeline_image",
         "imagebatch/picture/test_fuzz.py": "pipeline_image",
         "imagebatch/model_apis/test_served.py": "pipeline_image",
@@ -38,14 +38,17 @@ SUITES = {
         "dags/test_asked.py": "airflow",
         "dags/test_pipeline_files.py": "airflow",
         "dags/test_run_name.py": "airflow",
+    },
+    "e2e": {
         "system/endurance": "pipeline_image",
         "system/stores": "pipeline_image",
         "system/demo": "airflow",
     },
 }
-# How many random examples hypothesis tries (tests/imagebatch/conftest.py).
-PROFILES = {"unit": "steady", "e2e": "thorough"}
+# How many random examples hypothesis tries (tests/support/examples.py); EXAMPLES says another number.
+PROFILES = {"unit": "steady", "fuzz": "thorough", "e2e": "steady"}
 LANES = 2
+PARALLEL = ("unit", "fuzz")  # suites that share the cores out; what e2e starts wants them all
 LARGE = 30  # files of tests in a folder beyond which both lanes share it; its session fixtures are made twice
 USAGE = 2  # exit code of a command that was not understood
 NOTHING_COLLECTED = 5  # exit code of pytest
@@ -55,7 +58,7 @@ def main(argv: list[str]) -> int:
     """Run one suite, or what is chosen of it.
 
     Args:
-        argv: `unit` or `e2e`, and the choice; see `--help`.
+        argv: `unit`, `fuzz` or `e2e`, and the choice; see `--help`.
 
     Returns:
         0 if everything passed; 1 if not, or if no test ran.
@@ -71,7 +74,7 @@ def main(argv: list[str]) -> int:
     begun = time.monotonic()
     totals = {"passed": 0, "failed": 0, "skipped": 0}
     failed: list[str] = []
-    lanes = min(LANES, len(os.sched_getaffinity(0))) if asked.suite == "unit" else 1
+    lanes = min(LANES, len(os.sched_getaffinity(0))) if asked.suite in PARALLEL else 1
     wanted = pieces(chosen(SUITES[asked.suite], asked.part), lanes)
     several = lanes > 1 and len(wanted) > 1
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(lanes) as executor:
