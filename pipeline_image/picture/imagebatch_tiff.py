@@ -30,6 +30,7 @@ class TiffPage(NamedTuple):
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _SUBFILE, _FILL, _SAMPLES, _PLANAR, _EXTRA, _FORMAT = 254, 266, 277, 284, 338, 339
 _YCBCR_SAMPLING, _COUNTS = 530, 279
+_DECISIVE: Final = frozenset({_BITS, _EXTRA, _FORMAT})  # may have more values than fit beside them
 _COMPRESSIONS: Final = {
     32766: "NeXT's run lengths",
     32895: "CCITT, IT8",
@@ -130,11 +131,17 @@ class _Directories:
         return list(found)
 
     def tags(self, position: int) -> Tags:
-        """Return the integers of one directory by tag, where they are few."""
+        """Return the integers of one directory by tag, where they are few.
+
+        Raises:
+            ImageError: The file ends before all of them.
+        """
         found: Tags = {}
         first = self._first(position)
         end = first + self._number(self._count, position) * self._entry
-        for at in range(first, min(end, len(self._data)), self._entry):
+        if end > len(self._data):
+            raise ImageError("truncated", "the file ends within its directory")
+        for at in range(first, end, self._entry):
             tag, kind = struct.unpack_from(f"{self._order}HH", self._data, at)
             count = self._number(self._offset, at + 4)
             code = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}.get(kind)
@@ -145,8 +152,11 @@ class _Directories:
             try:
                 place = values if inside else self._number(self._offset, values)
                 found[tag] = struct.unpack_from(f"{self._order}{count}{code}", self._data, place)
-            except struct.error:
-                continue  # of a tag that counts, the decoder misses it too
+            except struct.error as error:
+                if tag in _DECISIVE:
+                    raise ImageError(
+                        "truncated", "the file ends before what its directory points to"
+                    ) from error
         return found
 
     def _first(self, position: int) -> int:

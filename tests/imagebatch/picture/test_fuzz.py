@@ -89,6 +89,19 @@ def test_a_tiff_is_read_as_the_other_decoder_reads_it(data: bytes) -> None:
     assert np.array_equal(last.pixels, read(alone.getvalue()).pixels)
 
 
+@given(tiffs(), st.floats(0, 1))
+def test_a_tiff_that_is_cut_is_never_called_one_that_is_not_read(data: bytes, share: float) -> None:
+    """Its pixels stay the same or it is refused, and for its layout only if the whole file is."""
+    try:
+        whole = read(data).pixels
+    except ImageError:
+        return
+    try:
+        assert np.array_equal(read(data[: int(len(data) * share)]).pixels, whole)
+    except ImageError as error:
+        assert error.reason in {"empty", "not_an_image", "truncated", "decode_failed"}  # noqa: PT017 (or none at all)
+
+
 @st.composite
 def pictures(draw: st.DrawFn) -> tuple[bytes, np.ndarray]:
     """A file of a format that loses nothing, and its pixels."""
