@@ -113,6 +113,10 @@ class RunFolder(ABC):
                 self.write(f"{folder}/{file.relative_to(source).as_posix()}", file.read_bytes())
 
 
+# What Arrow raises of a Parquet file whose footer is damaged.
+DAMAGED = (pa.ArrowException, MemoryError, UnicodeDecodeError)
+
+
 def parquet_bytes(table: pa.Table) -> bytes:
     """Return a table as the bytes of a Parquet file; its pages carry checksums."""
     sink = io.BytesIO()
@@ -130,7 +134,7 @@ def parquet_rows(data: bytes) -> pa.Table:
     try:
         with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
             return file.read()
-    except (pa.ArrowException, MemoryError, UnicodeDecodeError) as error:  # of a footer that is damaged
+    except DAMAGED as error:
         raise pa.ArrowInvalid(str(error)) from error
 
 

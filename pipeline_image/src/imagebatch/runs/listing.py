@@ -10,12 +10,13 @@ import pyarrow.parquet as pq
 
 from imagebatch.contracts.layout import LISTING, manifest_path
 from imagebatch.contracts.records import LeftOutRecord
-from imagebatch.contracts.rows import carried_columns
+from imagebatch.contracts.rows import LISTING_SCHEMA, MANIFEST_SCHEMA, carried_columns
 from imagebatch.errors import ConfigurationError, NotProvenError
-from imagebatch.runs.folder import RunFolder
+from imagebatch.runs.folder import DAMAGED, RunFolder
 from imagebatch.runs.parts import Files, parquet_table
 
 _LEFT_OUT = "imagebatch.left_out"
+_LATER = {"frames"}  # columns that runs of 0.1.0 do not have
 
 
 class Listing:
@@ -62,6 +63,7 @@ class Listing:
                 f"shard {shard} has no manifest: finish imagebatch preprocess first"
             ) from error
         manifest = parquet_table(data, path)
+        require_columns(manifest.schema, MANIFEST_SCHEMA, path)
         if not manifest["image_id"].equals(self._ids(shard)):
             raise NotProvenError(f"{path} does not hold exactly the images that were listed")
         return manifest
@@ -77,15 +79,27 @@ class Listing:
             return pa.table({})
         try:
             found = self._file.read_row_group(shard, columns=list(self._carried.values()))
-        except (pa.ArrowInvalid, OSError) as error:
+        except (*DAMAGED, OSError) as error:
             raise _unreadable(self._files, error) from error
         return found.select(list(self._carried.values())).rename_columns(self.carried)
 
     def _ids(self, shard: int) -> pa.ChunkedArray:
         try:
             return self._file.read_row_group(shard, columns=["image_id"])["image_id"]
-        except (pa.ArrowInvalid, OSError) as error:
+        except (*DAMAGED, OSError) as error:
             raise _unreadable(self._files, error) from error
+
+
+def require_columns(found: pa.Schema, wanted: pa.Schema, path: str) -> None:
+    """Check that a table of preprocess has its columns: damage of a file's footer may rename one.
+
+    Raises:
+        NotProvenError: It has not.
+    """
+    for field in wanted:
+        at = found.get_field_index(field.name)  # -1 also where several have the name
+        if field.name not in _LATER and (at < 0 or found.field(at).type != field.type):
+            raise NotProvenError(f"{path} is not what preprocess wrote: it has no column {field.name}")
 
 
 def left_out_metadata(record: LeftOutRecord) -> dict[str, str]:
@@ -120,16 +134,17 @@ def open_listing(run: RunFolder, files: Files | None = None) -> Iterator[Listing
 
     Raises:
         ConfigurationError: Preprocess has not written it.
-        NotProvenError: It is not a readable file.
+        NotProvenError: It is not a readable file, or has other columns.
     """
     with contextlib.ExitStack() as stack:
         try:
             stream = stack.enter_context(run.reading(LISTING))
             file = pq.ParquetFile(stream, page_checksum_verification=True)
+            require_columns(file.schema_arrow, LISTING_SCHEMA, LISTING)
         except FileNotFoundError as error:
             raise ConfigurationError(
                 f"no listing at {run.uri}: finish imagebatch preprocess first"
             ) from error
-        except (pa.ArrowInvalid, OSError) as error:
+        except (*DAMAGED, OSError) as error:
             raise _unreadable(run, error) from error
         yield Listing(files or run, file)

@@ -23,7 +23,7 @@ from imagebatch.contracts.records import (
     Plan,
     RunDescription,
 )
-from imagebatch.contracts.rows import listing_schema
+from imagebatch.contracts.rows import LISTING_SCHEMA, listing_schema
 from imagebatch.errors import (
     ConfigurationError,
     DataRefusedError,
@@ -41,9 +41,9 @@ from imagebatch.model_apis.retry import patiently
 from imagebatch.observe.progress import Progress
 from imagebatch.observe.stage import current, observed
 from imagebatch.runs.description import read_description
-from imagebatch.runs.folder import RunFolder, open_run
+from imagebatch.runs.folder import DAMAGED, RunFolder, open_run
 from imagebatch.runs.left_out import Tally, suffix_of, write_left_out
-from imagebatch.runs.listing import left_out_metadata, left_out_record
+from imagebatch.runs.listing import left_out_metadata, left_out_record, require_columns
 from imagebatch.settings import PreprocessSettings
 from imagebatch.settings.scoring import DEFAULT_INCLUDE, EARLIER_INCLUDES
 from imagebatch.stages.preprocess.listing import limited, shards_of, sorted_rows
@@ -209,7 +209,7 @@ def _readable(run: RunFolder) -> Iterator[None]:
     """Translate what Arrow says of a listing that is damaged."""
     try:
         yield
-    except pa.ArrowInvalid as error:
+    except DAMAGED as error:
         raise NotProvenError(f"{run.uri}/{LISTING} is not a readable Parquet file: {error}") from error
 
 
@@ -217,6 +217,7 @@ def _inspect_all(run: RunFolder, description: RunDescription, source: ImageSourc
     rejected = 0
     with run.reading(LISTING) as stream, _readable(run):
         listing = pq.ParquetFile(stream, page_checksum_verification=True)
+        require_columns(listing.schema_arrow, LISTING_SCHEMA, LISTING)
         record = left_out_record(listing)
         left_out = record.counts if record else {}
         _correct(run, left_out)
