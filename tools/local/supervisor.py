@@ -38,6 +38,7 @@ from tools.paths import ROOT, VAR, fail, say, write_private
 NAME = "supervisor"
 LONGEST = 30.0  # seconds between two attempts
 SETTLED = 60.0  # seconds of life after which a death counts as the first
+ENDING = 5.0  # seconds for the last threads of a dead process
 LOOK = 1.0  # seconds between two looks at services that another supervisor has started
 PULSE = 5.0  # seconds between two looks at heartbeats
 SILENCE = 30.0  # seconds without one, after which Airflow too takes a scheduler for dead
@@ -310,7 +311,11 @@ def _start(watched: Watched) -> None:
 
 def _how(watched: Watched) -> str:
     """Say how a service's process ended."""
-    code = watched.child.poll() if watched.child else None
+    code = None
+    if watched.child:
+        with suppress(subprocess.TimeoutExpired):
+            # Its threads may still be ending: only after the last of them is there a status.
+            code = watched.child.wait(timeout=ENDING)
     if code is None:
         return "ended"  # another supervisor's child: nobody kept its status
     if code >= 0:

@@ -50,6 +50,12 @@ with socket.socket() as server:
             client.recv(1000)
             client.sendall(bytes.fromhex(sys.argv[2]))
 """
+# Its leading thread ends at once, and a second one a moment later: until then there is no exit status.
+LEADERLESS = """
+import ctypes, os, threading, time
+threading.Thread(target=lambda: (time.sleep(1.5), os._exit(7))).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
 SLEEPER = "import time; print('ready', flush=True); time.sleep(600)"
 
 
@@ -123,6 +129,13 @@ def test_a_service_that_dies_again_and_again_is_tried_at_growing_intervals() -> 
     until(lambda: all(f"starts again in {seconds} s" in told.read_text() for seconds in (1, 2, 4)))
     assert "ended with exit code 7 after 0 s" in processes.records()["dying"].died
     assert processes.log_file("dying").read_text().count("an attempt") == 3
+
+
+def test_how_a_process_ended_is_known_although_a_thread_of_it_outlived_it() -> None:
+    """A killed server has dozens of threads, and is seen to be dead before the last of them has ended."""
+    hand_over([wanted("leaderless", LEADERLESS)], Notice())
+    until(lambda: bool(getattr(processes.records().get("leaderless"), "died", "")))
+    assert "ended with exit code 7" in processes.records()["leaderless"].died
 
 
 def test_a_program_that_is_not_there_says_so_in_its_log() -> None:
