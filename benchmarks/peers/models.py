@@ -75,7 +75,8 @@ class Ours:
     def predict(self, files: Sequence[bytes]) -> list[Answer]:
         """Score image files, in order."""
         model = self._model
-        return [tuple(model.predict(model.infer(model.decode(content)), TOP_K)) for content in files]
+        found = [model.predict(model.infer(model.decode(content)), TOP_K) for content in files]
+        return [(one.labels, one.probabilities) for one in found]
 
 
 def open_model() -> Model:
