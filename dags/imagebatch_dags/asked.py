@@ -13,17 +13,9 @@ from typing import Any, NoReturn
 from airflow.sdk import Param
 
 from imagebatch_dags.dates import PLACEHOLDERS, dated, names_a_date
+from imagebatch_dags.options import Option, PipelineError, check, kind_of, option_of
 from imagebatch_dags.outcome import WRONG_CONFIGURATION, raise_for_exit
-from imagebatch_dags.pipeline import (
-    ALLOWANCE,
-    OPTIONS,
-    Option,
-    Pipeline,
-    PipelineError,
-    check,
-    kind_of,
-    option_of,
-)
+from imagebatch_dags.pipeline import ALLOWANCE, OPTIONS, Pipeline
 from imagebatch_dags.pipeline_files import nearest
 from imagebatch_dags.run_name import FIRST
 

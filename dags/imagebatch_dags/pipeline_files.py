@@ -11,16 +11,8 @@ from typing import Any
 
 import yaml
 
-from imagebatch_dags.pipeline import (
-    ALLOWANCE,
-    OPTIONS,
-    TAKEN,
-    Pipeline,
-    PipelineError,
-    check,
-    option_of,
-    shown,
-)
+from imagebatch_dags.options import PipelineError, check, option_of, shown
+from imagebatch_dags.pipeline import ALLOWANCE, OPTIONS, TAKEN, Pipeline
 
 SUFFIXES = (".yaml", ".yml")
 LARGEST = 65_536  # bytes; a pipeline is a few lines, and this is read at every look at the DAGs

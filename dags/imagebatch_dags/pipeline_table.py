@@ -6,7 +6,8 @@
 from dataclasses import MISSING
 from typing import Any
 
-from imagebatch_dags.pipeline import ALLOWANCE, OPTIONS, Option, kind_of, option_of
+from imagebatch_dags.options import Option, kind_of, option_of
+from imagebatch_dags.pipeline import ALLOWANCE, OPTIONS
 
 HEAD = "| key | value | default | field of the form | meaning |\n|---|---|---|---|---|"
 KINDS: dict[Any, str] = {str: "text", bool: "`true`, `false`", int: "whole number", float: "number"}

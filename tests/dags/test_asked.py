@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from imagebatch_dags.asked import Asked, params_of, refuse_unknown
 from imagebatch_dags.factory import build_dag
-from imagebatch_dags.pipeline import OPTIONS, Pipeline, kind_of, option_of
+from imagebatch_dags.options import kind_of, option_of
+from imagebatch_dags.pipeline import OPTIONS, Pipeline
 
 PLAIN = Pipeline(dag_id="batch", input="/data/cells")
 FULL = Pipeline(dag_id="batch", manifest="/data/{date}.csv", max_suspect_images="5%", model_version="2.0")

@@ -13,7 +13,8 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 from imagebatch_dags.factory import build_dag
-from imagebatch_dags.pipeline import NAME, OPTIONS, PRESETS, TAKEN, Pipeline, option_of
+from imagebatch_dags.options import option_of
+from imagebatch_dags.pipeline import NAME, OPTIONS, PRESETS, TAKEN, Pipeline
 from imagebatch_dags.pipeline_files import LARGEST, read_pipeline, read_pipelines
 from imagebatch_dags.pipeline_table import table
 
