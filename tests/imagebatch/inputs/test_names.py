@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from imagebatch.contracts.records import Reason
-from imagebatch.inputs.names import folder_of, public_name, resolved, to_uri
+from imagebatch.inputs.names import folder_of, resolved, to_uri
 from imagebatch.inputs.source import ImageSource
 from imagebatch.inputs.unavailable import ImageUnavailableError
 
@@ -90,20 +90,3 @@ def test_one_store_has_several_schemes() -> None:
     assert ImageSource(["s3a://bucket"], 1).allows("s3://bucket/x.jpg")
     assert ImageSource(["abfs://c"], 1).allows("az://c/x.jpg")
     assert not ImageSource(["s3a://bucket"], 1).allows("gs://bucket/x.jpg")
-
-
-@pytest.mark.parametrize(
-    ("uri", "name"),
-    [
-        ("https://h.example/a/x.jpg?X-Amz-Signature=ab#f", "https://h.example/a/x.jpg"),
-        ("https://user:secret@h.example:8/x.jpg", "https://h.example:8/x.jpg"),
-        ("HTTPS://h.example/x.jpg?id=1", "HTTPS://h.example/x.jpg"),
-        ("az://c/x.jpg?sv=2026&sig=ab", "az://c/x.jpg"),
-        ("s3://b/what?.jpg", "s3://b/what?.jpg"),
-        ("a?b#c.jpg", "a?b#c.jpg"),
-        ("file:///a%3Fsig=b.jpg", "file:///a%3Fsig=b.jpg"),
-    ],
-)
-def test_a_public_name_has_no_secret(uri: str, name: str) -> None:
-    """Queries, fragments and logins of web addresses, and signatures of any, are left out."""
-    assert public_name(uri) == name

@@ -136,6 +136,30 @@ def test_a_manifest_of_urls(call: Call, runs: Path, tmp_path: Path, web: WebServ
     assert digests == {hashlib.sha256(data).hexdigest() for data in images.values()}
 
 
+def test_no_signature_is_shown(call: Call, runs: Path, tmp_path: Path, web: WebServer) -> None:
+    """Whoever reads a table, a report or a log cannot read what a signed address in the list opens."""
+    signed, manifest = "?X-Amz-Signature=5ec4e7", tmp_path / "urls.csv"
+    names = ["gone", "broken", "away", "far"]
+    web.files |= {f"/pub/{seed}.jpg{signed}": jpeg(seed) for seed in range(4)}
+    web.files[f"/pub/broken.jpg{signed}"] = b"no image"
+    web.redirects[f"/pub/away.jpg{signed}"] = f"{web.url}/secret.jpg{signed}"
+    web.redirects[f"/pub/far.jpg{signed}"] = f"/pub/0.jpg{signed}"
+    rows = [f"{web.url}/pub/{name}.jpg{signed}\n" for name in (*range(4), *names)]
+    manifest.write_text("uri\n" + "".join(rows))
+    asked = ("--manifest", manifest, "--allowed-roots", f"{tmp_path},{web.url}/pub/")
+    outcome = call("run", "--run-id", "r", *asked, "--max-failures", 3)
+    assert (outcome.code, outcome.last["predicted"], outcome.last["rejected"]) == (0, 5, 3)
+    failures = (runs / "r/output/failures.csv").read_text()
+    assert f"{web.url}/pub/away.jpg,{web.url}/pub/away.jpg,preprocess,outside_allowed_roots" in failures
+    web.close()
+    down = call("preprocess", "--run-id", "down", *asked)
+    assert (down.code, f"cannot read {web.url}/pub/" in down.err) == (74, True)
+    assert "5ec4e7" not in outcome.out + outcome.err + down.out + down.err
+    kept = {path.name for path in runs.rglob("*") if path.is_file() and b"5ec4e7" in path.read_bytes()}
+    assert all(name.endswith(".parquet") for name in kept), kept
+    assert "5ec4e7" not in (runs / "r/output/report.html").read_text()
+
+
 @pytest.mark.parametrize("kind", ["--input", "--manifest"])
 def test_a_web_server_cannot_be_listed(call: Call, kind: str) -> None:
     """One line, 78, before anything is asked for."""

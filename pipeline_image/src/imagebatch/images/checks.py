@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from imagebatch.contracts.addresses import without_permission
+
 Row = dict[str, Any]
 
 # Grey levels, 0 to 1, and log10 of the variance of the Laplacian at 256 pixels.
@@ -68,7 +70,7 @@ def findings(sample: pa.Table) -> list[Row]:
     rows = sample.drop_columns(["layout"]).to_pylist()
     usual = _usual_mode(rows)
     found = [
-        {"image_id": row["image_id"], "uri": row["uri"], "check": check.value, "detail": detail}
+        {"image_id": row["image_id"], "uri": without_permission(row["uri"]), "check": check.value, "detail": detail}
         for row in rows
         for check, detail in _of_one(row, usual)
     ]
@@ -128,7 +130,7 @@ def _near_duplicates(rows: list[Row]) -> list[Row]:
     return [
         {
             "image_id": rows[later]["image_id"],
-            "uri": rows[later]["uri"],
+            "uri": without_permission(rows[later]["uri"]),
             "check": Check.NEAR_DUPLICATE.value,
             "twin": rows[earlier[0]]["image_id"],
             "detail": f"{'equals' if _same(rows, later, earlier[0]) else 'looks like'}"

@@ -11,6 +11,7 @@ from functools import partial
 
 import fsspec
 
+from imagebatch.contracts.addresses import scheme_of
 from imagebatch.contracts.records import LeftOut
 from imagebatch.errors import (
     ConfigurationError,
@@ -29,7 +30,6 @@ from imagebatch.inputs.names import (
     in_one_spelling,
     local_path,
     require_this_machine,
-    scheme_of,
     to_uri,
 )
 from imagebatch.inputs.patience import PASSING, patiently, storage_failed

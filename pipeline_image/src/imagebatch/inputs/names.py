@@ -10,21 +10,13 @@ import os
 import re
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
+from imagebatch.contracts.addresses import scheme_of
 from imagebatch.errors import ConfigurationError
 from imagebatch.inputs.archives import is_member
-from imagebatch.inputs.web import SCHEMES
 
-# Two letters at least: `C:/photos` is no URI.
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 # One store under several names, as its client says them.
 _ALIASES = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
 _THIS_MACHINE = ("", "localhost")
-# Parameters by which storages sign an address; who has such an address can read what it names.
-_SIGNED = re.compile(
-    r"[?&;](x-(amz|goog|oss|cos|obs|ms)-[a-z-]+|sig|signature|token|[a-z_-]*(token|secret|password|api_?key)"
-    r"|awsaccesskeyid|googleaccessid|key-pair-id|policy|hdnea|auth|hmac|jwt)=",
-    re.IGNORECASE,
-)
 _DRIVE = re.compile(r"(?:^|/)[A-Za-z]:(?:/|\\|$)")
 
 
@@ -38,12 +30,6 @@ def to_uri(path_or_uri: str) -> str:
 def absolute(path_or_uri: str) -> str:
     """Return a path as an absolute one, for it is read from other working folders, too; a URI as it is."""
     return path_or_uri if not path_or_uri or scheme_of(path_or_uri) else os.path.abspath(path_or_uri)
-
-
-def scheme_of(uri: str) -> str:
-    """Return a URI's scheme in small letters; empty for a path."""
-    found = _SCHEME.match(uri)
-    return found[1].lower() if found else ""
 
 
 def in_one_spelling(uri: str) -> str:
@@ -78,11 +64,6 @@ def require_this_machine(flag: str, uri: str) -> None:
         )
 
 
-def is_web(uri: str) -> bool:
-    """Tell whether a URI names something on a web server."""
-    return uri.lower().startswith(SCHEMES)
-
-
 def folder_of(path_or_uri: str) -> str:
     """Return the URI of the folder in which a file lies, or a folder that is a list itself."""
     uri = to_uri(path_or_uri)
@@ -114,22 +95,6 @@ def resolved(name: str, folder: str) -> str:
 def is_relative(name: str) -> bool:
     """Tell whether a name in a list starts at the list's folder."""
     return not (scheme_of(name) or is_member(name) or name[:6].lower() == "file:/" or name.startswith("/"))
-
-
-def public_name(uri: str) -> str:
-    """Return a URI without what may be a secret: query, fragment and login of a web address or signed URI."""
-    if not is_web(uri) and not (scheme_of(uri) not in {"", "file"} and _SIGNED.search(uri)):
-        return uri
-    scheme, rest = uri.split("://", 1)
-    place, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
-    return f"{scheme}://{place.rpartition('@')[2]}{slash}{path}"
-
-
-def is_signed(text: str) -> bool:
-    """Tell whether a text is an address that carries its own permission."""
-    if scheme_of(text) in {"", "file"}:
-        return False
-    return bool(_SIGNED.search(text)) or (is_web(text) and "@" in text.split("://", 1)[1].partition("/")[0])
 
 
 def about_missing(name: str) -> str:

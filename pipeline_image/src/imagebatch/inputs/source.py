@@ -11,6 +11,7 @@ from typing import IO, Protocol
 
 import fsspec
 
+from imagebatch.contracts.addresses import is_web, without_permission
 from imagebatch.contracts.records import Reason
 from imagebatch.errors import (
     StorageError,
@@ -26,7 +27,6 @@ from imagebatch.inputs.names import (
     about_missing,
     folder_of,
     in_one_spelling,
-    is_web,
     local_path,
     other_machine,
     to_uri,
@@ -239,7 +239,7 @@ class ImageSource:
         except Exception as error:
             if _about_the_key(error):
                 raise ImageUnavailableError(Reason.UNREADABLE, error) from error
-            raise StorageError(f"cannot read {uri}: {error}; run the same command again") from error
+            raise StorageError(f"cannot read {without_permission(uri)}: {error}; run the same command again") from error
         if len(data) > self._max_bytes:
             raise ImageUnavailableError(
                 Reason.TOO_MANY_BYTES, f"more than the {self._max_bytes} bytes that are taken"

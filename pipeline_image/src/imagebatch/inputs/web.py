@@ -15,13 +15,13 @@ from urllib.parse import unquote, urljoin, urlsplit
 import requests
 from typing_extensions import override
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import HTTPError, RequestError
 
+from imagebatch.contracts.addresses import public_name
 from imagebatch.contracts.records import Reason
 from imagebatch.deadline import BoundedAdapter, BoundedRetry, BoundedSession, Clock, Http, Https, within
 from imagebatch.errors import StorageError
 from imagebatch.inputs.unavailable import ImageUnavailableError
-
-SCHEMES = ("http://", "https://")
 
 _CONNECT_SECONDS, _READ_SECONDS, _WHOLE_SECONDS = 10.0, 60.0, 300.0
 _MOST_REDIRECTS = 5
@@ -83,9 +83,9 @@ class WebSource:
         for _ in range(_MOST_REDIRECTS + 1):
             prepared = _prepared(here)
             if prepared is None or not self.allows(prepared.url or ""):  # what is compared is what is sent
-                detail = (
-                    "see --allowed-roots" if here == url else f"redirected to {here}; see --allowed-roots"
-                )
+                detail = "see --allowed-roots"
+                if here != url:
+                    detail = f"redirected to {public_name(here)}; {detail}"
                 raise ImageUnavailableError(Reason.OUTSIDE_ALLOWED_ROOTS, detail)
             try:
                 with self._session().send(
@@ -99,7 +99,9 @@ class WebSource:
                     raise ImageUnavailableError(
                         Reason.UNREADABLE, f"not sent within {_WHOLE_SECONDS:g} s"
                     ) from error
-                raise StorageError(f"cannot read {here}: {error}; run the same command again") from error
+                raise StorageError(
+                    f"cannot read {public_name(here)}: {_said(error)}; run the same command again"
+                ) from error
         raise ImageUnavailableError(Reason.UNREADABLE, f"more than {_MOST_REDIRECTS} redirects")
 
     def _body(self, response: requests.Response) -> bytes:
@@ -107,7 +109,9 @@ class WebSource:
         if status in _GONE:
             raise ImageUnavailableError(Reason.NOT_FOUND, f"HTTP {status}")
         if status in _AWAY:
-            raise StorageError(f"cannot read {response.url}: HTTP {status}; run the same command again")
+            raise StorageError(
+                f"cannot read {public_name(response.url)}: HTTP {status}; run the same command again"
+            )
         if status != requests.codes.ok:
             raise ImageUnavailableError(Reason.UNREADABLE, f"HTTP {status}")
         data = bytearray()
@@ -124,6 +128,14 @@ class WebSource:
         if session is None:
             session = self._local.session = BoundedSession(_Adapter())
         return session
+
+
+def _said(error: requests.RequestException) -> str:
+    """Return what went wrong, without the address, which urllib3 writes into its words with all parameters."""
+    told = error.args[0] if error.args else None
+    if isinstance(told, RequestError):  # it alone writes the address; its reason does not
+        told = getattr(told, "reason", None)
+    return str(told) if isinstance(told, HTTPError | OSError) else type(error).__name__
 
 
 def _prepared(url: str) -> requests.PreparedRequest | None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from imagebatch.contracts.addresses import without_permission
 from imagebatch.contracts.ids import encode_cell
 from imagebatch.contracts.records import RunDescription
 from imagebatch.runs.ledger import ShardLedger
@@ -80,10 +81,10 @@ def _carried(ledger: ShardLedger) -> pa.Table:
 
 
 def failures(ledger: ShardLedger) -> pa.Table:
-    """Return a shard's images without a prediction: FAILURE_COLUMNS, sorted by id."""
+    """Return a shard's images without a prediction: FAILURE_COLUMNS, sorted by id; no signature of an address."""
     uris = dict(zip(ledger.manifest["image_id"].to_pylist(), ledger.manifest["uri"].to_pylist(), strict=True))
     rows = [
-        {"image_id": row["image_id"], "uri": uris[row["image_id"]], "stage": stage}
+        {"image_id": row["image_id"], "uri": without_permission(uris[row["image_id"]]), "stage": stage}
         | {"reason": row["reason"], "detail": row["detail"]}
         for stage, table in (("preprocess", ledger.rejected), ("score", ledger.failed))
         for row in table.select(["image_id", "reason", "detail"]).to_pylist()

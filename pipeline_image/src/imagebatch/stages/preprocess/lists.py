@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+from imagebatch.contracts.addresses import public_name, without_permission
 from imagebatch.contracts.ids import encode_id
 from imagebatch.errors import (
     ConfigurationError,
@@ -14,15 +15,7 @@ from imagebatch.errors import (
     StorageError,
     one_line,
 )
-from imagebatch.inputs.names import (
-    folder_of,
-    is_relative,
-    is_signed,
-    local_path,
-    public_name,
-    resolved,
-    to_uri,
-)
+from imagebatch.inputs.names import folder_of, is_relative, local_path, resolved, to_uri
 from imagebatch.inputs.source import ImageSource
 from imagebatch.log import get_logger
 from imagebatch.stages.preprocess.list_columns import Asked, BadListError, Columns, Table, columns_of
@@ -147,17 +140,12 @@ def entries(table: Table, columns: Columns, folder: str) -> Iterator[Entry]:
             raise BadListError(
                 f"{where}: {one_line(name, 40)} lies nowhere: give whole paths, from /, or URIs"
             )
-        carried = [_without_permission(values[at] or "") for at in carry_at]
+        carried = [without_permission(values[at] or "") for at in carry_at]
         try:
-            encoded = encode_id(_without_permission(image_id).encode("utf-8", "surrogateescape"))
+            encoded = encode_id(without_permission(image_id).encode("utf-8", "surrogateescape"))
             yield (encoded, resolved(name, folder), *carried)
         except UnicodeEncodeError as error:
             raise BadListError(f"{where}: {one_line(name, 40)!a} is no name in UTF-8") from error
-
-
-def _without_permission(value: str) -> str:
-    """Keep an address that carries its own permission out of the result."""
-    return public_name(value) if is_signed(value) else value
 
 
 def asked_columns(uri_column: str, id_column: str, carry: str) -> Asked:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Generator, Iterator
 
+from imagebatch.contracts.addresses import is_web
 from imagebatch.contracts.ids import encode_id
 from imagebatch.errors import ConfigurationError, one_line
 from imagebatch.inputs.listing import InputListing
-from imagebatch.inputs.names import is_web
 from imagebatch.inputs.source import ImageSource
 from imagebatch.settings import InputSettings
 from imagebatch.stages.preprocess.list_query import QueryList
