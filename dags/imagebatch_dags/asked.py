@@ -15,7 +15,7 @@ from airflow.sdk import Param
 from imagebatch_dags.dates import PLACEHOLDERS, dated, names_a_date
 from imagebatch_dags.options import Option, PipelineError, check, kind_of, option_of
 from imagebatch_dags.outcome import WRONG_CONFIGURATION, raise_for_exit
-from imagebatch_dags.pipeline import ALLOWANCE, OPTIONS, Pipeline
+from imagebatch_dags.pipeline import ALLOWANCE, OPTIONS, SOURCES, Pipeline
 from imagebatch_dags.pipeline_files import nearest
 from imagebatch_dags.run_name import FIRST
 
@@ -119,7 +119,7 @@ class Asked:
         return [
             f"{{{{ flag({each.name!r}, params) }}}}"
             for each in fields(self._pipeline)
-            if command in option_of(each).commands and each.name not in {"input", "manifest"}
+            if command in option_of(each).commands and each.name not in SOURCES
         ]
 
     def source(self, params: Mapping[str, Any], dag_run: Any) -> str:
@@ -163,7 +163,7 @@ class Asked:
         return any(self.value(name, params) != getattr(self._pipeline, name) for name in names)
 
     def _chosen(self, params: Mapping[str, Any]) -> tuple[str, str]:
-        given = {name: self.value(name, params) for name in ("input", "manifest")}
+        given = {name: self.value(name, params) for name in SOURCES}
         changed = {name: text for name, text in given.items() if text and self.is_changed(params, [name])}
         if len(changed) > 1:
             _refuse(FIRST, "give one of input and manifest, not both")

@@ -22,6 +22,9 @@ TASK = "imagebatch.task"
 MAP_INDEX = "imagebatch.map-index"
 ATTEMPT = "imagebatch.attempt"
 
+# Variables of the worker that every container gets, and that nobody sees in Airflow, plans or logs.
+SECRETS = "IMAGEBATCH_DOCKER_SECRETS"
+
 CPU_PERIOD = 100_000  # microseconds; the quota is a share of it
 MOST_PROCESSES = 512  # threads count too: Arrow, OpenBLAS and the scorer start a few dozen
 
@@ -68,6 +71,26 @@ def stage_container() -> dict[str, Any]:
             ATTEMPT: "{{ ti.try_number }}",
         },
     }
+
+
+def secrets() -> dict[str, str]:
+    """Read what stages need and no page of Airflow may show: credentials of stores, a database's address.
+
+    `IMAGEBATCH_DOCKER_SECRETS` names the variables, with commas. They are read when a container starts, so
+    that they are in no serialized DAG and in no rendered template.
+
+    Returns:
+        Their values, by name.
+
+    Raises:
+        ValueError: one is named and not set.
+    """
+    names = [name.strip() for name in os.environ.get(SECRETS, "").split(",") if name.strip()]
+    if missing := [name for name in names if name not in os.environ]:
+        raise ValueError(
+            f"{SECRETS} names {', '.join(missing)}: set it for Airflow's workers, or take it out"
+        )
+    return {name: os.environ[name] for name in names}
 
 
 def installation() -> str:

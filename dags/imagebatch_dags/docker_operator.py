@@ -11,7 +11,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from docker.errors import APIError, NotFound
 from docker.types import LogConfig
 
-from imagebatch_dags.container import NAME, confinement
+from imagebatch_dags.container import NAME, confinement, secrets
 from imagebatch_dags.container_logs import ContainerLogs, EngineAwayError
 from imagebatch_dags.lineage import StageLineage
 from imagebatch_dags.orphans import GRACE_SECONDS, stop_earlier_attempts
@@ -117,13 +117,17 @@ class DockerStageOperator(StageLineage, DockerOperator):
             "log_config": LogConfig(type="local", config=log_file),
             **confinement(self.cpu_limit, self.tmp_size),
         }
+        try:
+            hidden = secrets()
+        except ValueError as error:
+            raise AirflowFailException(str(error)) from error
         identity = f"{NAME}{uuid4().hex}"
         self.container = {"Id": identity}  # before it exists: a create whose answer is lost is removed too
         self.cli.create_container(
             name=identity,
             image=self.image,
             command=[PROGRAM, *self.arguments],
-            environment=self.environment,
+            environment={**self.environment, **hidden},
             user=self.user,
             labels=self.labels,
             # The first process of a container ignores SIGTERM unless it handles it; Python handles SIGINT.

@@ -37,7 +37,8 @@ class Option:
         pattern: of a text.
         shape: the pattern in words, with an example.
         encoding: it must name an encoding of text.
-        of_lists: it is about a manifest, and means nothing where an input is scored.
+        lines: it may have several lines.
+        of_lists: it is about a list (a manifest or a query), and means nothing where an input is scored.
     """
 
     says: str
@@ -50,6 +51,7 @@ class Option:
     shape: str = ""
     encoding: bool = False
     of_lists: bool = False
+    lines: bool = False
 
 
 def option(default: Any, says: str, *commands: str, **more: Any) -> Any:
@@ -109,7 +111,8 @@ def _check_text(key: str, value: Any, allows: Option) -> None:
     if not isinstance(value, str):
         hint = "" if isinstance(value, dict | list | NoneType) else f': put it in quotes, "{shown(value)}"'
         raise PipelineError(key, f"must be text, not {shown(value)}{hint}")
-    if any(unicodedata.category(letter) in {"Cc", "Cs"} for letter in value):
+    within = "\n\t" if allows.lines else ""
+    if any(unicodedata.category(letter) in {"Cc", "Cs"} and letter not in within for letter in value):
         raise PipelineError(key, f"{shown(value)} holds a control character")
     if allows.most is not None and len(value) > allows.most:
         raise PipelineError(key, f"has {len(value)} characters, at most {allows.most:g} are allowed")

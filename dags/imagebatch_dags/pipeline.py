@@ -5,6 +5,7 @@ same name (`--max-failures`), and one with a title is a field of the trigger for
 `imagebatch` is one entry here, and what is allowed stands beside it, for the file, the form and complaints.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from datetime import UTC, datetime
@@ -24,6 +25,7 @@ DAG_ID = r"^[A-Za-z0-9](?!.*\.\.)[A-Za-z0-9._-]{0,99}$(?!\n)"
 VERSION = r"^[A-Za-z0-9._-]{0,64}$(?!\n)"
 ALLOWANCE = r"^([0-9]{1,9}|(100|[0-9]{1,2})(\.[0-9]+)?%)$(?!\n)"
 LONGEST = 4096  # characters of a path or an address
+SOURCES = ("input", "manifest", "query")
 # Runs that do not speak for the pipeline of tonight carry its name with one of these (night.py).
 TRIAL, PAST = ".trial", ".past"
 # DAGs of this folder that no pipeline's file makes.
@@ -59,6 +61,15 @@ class Pipeline:
         "preprocess",
         title="Manifest",
         most=LONGEST,
+    )
+    # In the file alone: whoever may trigger a run is not for that reason one who may ask the database.
+    query: str = option(
+        "",
+        "SQL that gives such a list, from the database that IMAGEBATCH_DATABASE_URL names; {date} as in the"
+        " input. Wants allowed_roots.",
+        "preprocess",
+        most=LONGEST,
+        lines=True,
     )
     uri_column: str | None = option(
         None,
@@ -259,9 +270,11 @@ class Pipeline:
             check(each, getattr(self, each.name))
         if self.dag_id.endswith((TRIAL, PAST)):
             raise PipelineError("dag_id", f"{self.dag_id!r} may not end in {TRIAL} or {PAST}")
-        if bool(self.input) == bool(self.manifest):
-            raise PipelineError("input", "give one of input and manifest")
-        for key in ("input", "manifest"):
+        if [bool(getattr(self, key)) for key in SOURCES].count(True) != 1:
+            raise PipelineError("input", "give one of input and manifest (or query)")
+        if self.query and not (self.allowed_roots or os.environ.get("IMAGEBATCH_ALLOWED_ROOTS")):
+            raise PipelineError("query", "give allowed_roots, too: a query has no folder of its own")
+        for key in SOURCES:
             if mistake := mistake_in(getattr(self, key)):
                 raise PipelineError(key, f"{mistake} is no date that is known; use {PLACEHOLDERS}")
         if self.warn_after_minutes >= self.late_after_minutes:
@@ -273,7 +286,7 @@ class Pipeline:
     @property
     def dated(self) -> bool:
         """Whether each day has an input of its own."""
-        return names_a_date(self.input or self.manifest)
+        return names_a_date(self.input or self.manifest or self.query)
 
 
 OPTIONS: Mapping[str, Field[Any]] = MappingProxyType({each.name: each for each in fields(Pipeline)})

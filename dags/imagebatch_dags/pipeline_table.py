@@ -7,7 +7,7 @@ from dataclasses import MISSING
 from typing import Any
 
 from imagebatch_dags.options import Option, kind_of, option_of
-from imagebatch_dags.pipeline import ALLOWANCE, OPTIONS
+from imagebatch_dags.pipeline import ALLOWANCE, OPTIONS, SOURCES
 
 HEAD = "| key | value | default | field of the form | meaning |\n|---|---|---|---|---|"
 KINDS: dict[Any, str] = {str: "text", bool: "`true`, `false`", int: "whole number", float: "number"}
@@ -39,8 +39,8 @@ def _value(kind: Any, allows: Option) -> str:
 def _default(name: str, default: Any) -> str:
     if name == "dag_id":
         return "the file's name"
-    if name in {"input", "manifest"}:
-        return "one of the two is required"
+    if name in SOURCES:
+        return "one of these is required"
     if default is None:
         return "the installation's"
     if default is MISSING or default == "":

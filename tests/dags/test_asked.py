@@ -12,9 +12,15 @@ from hypothesis import strategies as st
 from imagebatch_dags.asked import Asked, params_of, refuse_unknown
 from imagebatch_dags.factory import build_dag
 from imagebatch_dags.options import kind_of, option_of
-from imagebatch_dags.pipeline import OPTIONS, Pipeline
+from imagebatch_dags.pipeline import OPTIONS, SOURCES, Pipeline
 
 PLAIN = Pipeline(dag_id="batch", input="/data/cells")
+ASKING = Pipeline(
+    dag_id="batch",
+    query="select path as uri\n  from photo where day = '{date}'",
+    allowed_roots="/data",
+    carry="all",
+)
 FULL = Pipeline(dag_id="batch", manifest="/data/{date}.csv", max_suspect_images="5%", model_version="2.0")
 COMMANDS = {"preprocess": [], "score": [], "check_images": ["--suite=images"], "report": []}
 TEXTS = {"backend": "local", "list_encoding": "cp1252"}  # where not every text is one
@@ -76,7 +82,7 @@ def flags_of(commands: list[list[str]], name: str) -> list[str]:
     return [part.removeprefix(flag) for command in commands for part in command if part.startswith(flag)]
 
 
-@pytest.mark.parametrize("pipeline", [PLAIN, FULL], ids=["plain", "full"])
+@pytest.mark.parametrize("pipeline", [PLAIN, FULL, ASKING], ids=["plain", "full", "asking"])
 def test_no_conf_does_something_else_than_it_says(
     context: Any, dag_run: Any, parse: Any, pipeline: Pipeline
 ) -> None:
@@ -154,6 +160,10 @@ def test_null_stands_for_the_default(context: Any, dag_run: Any) -> None:
         (FULL, {"input": "/data/other", "manifest": "/data/{date}.csv"}, "--input=/data/other"),
         (FULL, {}, "--manifest=/data/2026-01-31.csv"),
         (FULL, {"date": "2025-12-24"}, "--manifest=/data/2025-12-24.csv"),
+        (ASKING, {}, "--query=select path as uri\n  from photo where day = '2026-01-31'"),
+        (ASKING, {"date": "2025-12-24"}, "--query=select path as uri\n  from photo where day = '2025-12-24'"),
+        (ASKING, {"input": "/data/other"}, "--input=/data/other"),
+        (ASKING, {"manifest": "/data/list.csv"}, "--manifest=/data/list.csv"),
         (PLAIN, {"input": "/d/{date-1:%Y/%m/%d}/x"}, "--input=/d/2026/01/30/x"),
         (PLAIN, {"input": "/d/{{ ds }}/{{ds_nodash}}"}, "--input=/d/2026-01-31/20260131"),
         (PLAIN, {"input": "/d/{{ 7 * 7 }}"}, "--input=/d/{{ 7 * 7 }}"),
@@ -210,7 +220,8 @@ def test_what_a_pipeline_allows_the_command_takes(parse: Any, name: str) -> None
     values = numbers if kind_of(OPTIONS[name]) in {int, float} else texts
     for command in allows.commands:
         verb, more = command.partition("_")[0], COMMANDS[command]
-        first = verb == "preprocess" and name not in {"input", "manifest"}
+        first = verb == "preprocess" and name not in SOURCES
+        more = [*more, "--allowed-roots=/data"] if name == "query" else more
         source = ["--manifest=x" if allows.of_lists else "--input=x"] if first else []
         flag = f"--{name.replace('_', '-')}"
         for value in values:
@@ -223,6 +234,9 @@ def test_what_is_about_a_list_goes_with_a_list(context: Any, dag_run: Any) -> No
     listed = Pipeline(dag_id="batch", manifest="/data/list.csv", uri_column="file", carry="site")
     assert flags_of(first_task(listed, context, dag_run, {}), "uri_column") == ["file"]
     assert flags_of(first_task(listed, context, dag_run, {"input": "/data/x"}), "uri_column") == []
+    assert flags_of(first_task(ASKING, context, dag_run, {}), "carry") == ["all"]
+    with pytest.raises(AirflowFailException, match="'query': only the pipeline's file sets it"):
+        first_task(PLAIN, context, dag_run, {"query": "select 1"})
     with pytest.raises(AirflowFailException, match="carry is about a manifest"):
         first_task(PLAIN, context, dag_run, {"carry": "all"})
 

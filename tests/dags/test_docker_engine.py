@@ -90,6 +90,19 @@ def test_the_container_is_confined(stage: Stage) -> None:
     assert seen["A"] == "b"
 
 
+def test_secrets_go_to_the_container_and_to_no_page(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are read when it starts: no operator holds them, and one that is missing is told."""
+    told = 'import json, os; print(json.dumps({"stage": "score", "key": len(os.environ["STORE_KEY"])}))'
+    monkeypatch.setenv("IMAGEBATCH_DOCKER_SECRETS", "STORE_KEY, DATABASE")
+    monkeypatch.setenv("STORE_KEY", "5ec4e7")
+    operator = stage(told)
+    with pytest.raises(AirflowFailException, match="names DATABASE: set it for Airflow's workers"):
+        operator.execute({})
+    monkeypatch.setenv("DATABASE", "")
+    assert operator.execute({}) == {"stage": "score", "key": 6}
+    assert "5ec4e7" not in str(vars(operator))
+
+
 def test_the_engine_knows_the_limits_and_whose_it_is(
     client: docker.APIClient, stage: Stage, own: str
 ) -> None:

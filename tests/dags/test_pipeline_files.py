@@ -83,6 +83,21 @@ schedule: ""
     assert pipeline.dated
 
 
+def test_a_query_may_have_lines(write: Write) -> None:
+    """SQL stays as it is written: what follows a comment is a line of its own."""
+    text = """
+allowed_roots: /data
+carry: site
+query: |
+  select path as uri, site -- of tonight
+  from photo
+  where day = '{date}'
+"""
+    pipeline = read_pipeline(write("cells.yaml", text), {})
+    assert pipeline.query.splitlines()[1] == "from photo"
+    assert pipeline.dated
+
+
 @pytest.mark.parametrize(
     ("text", "key", "complaint"),
     [
@@ -118,6 +133,14 @@ schedule: ""
         ("input: [", "input: [", "line 1"),
         ("input: x\n\tmodel: y", "model: y", "line 2"),
         ("input: x\nmanifest: y", "input", "give one of input and manifest"),
+        (
+            "input: x\nquery: select 1\nallowed_roots: /d",
+            "input",
+            "give one of input and manifest (or query)",
+        ),
+        ("query: select 1", "query", "give allowed_roots, too"),
+        ('allowed_roots: /d\nquery: "select \\b1"', "query", "a control character"),
+        ("allowed_roots: /d\nquery: select '{ds}'", "query", "{ds} is no date"),
         ("schedule: ''", "input", "give one of input and manifest"),
         ("input: x\nschedule: 0 2 * *", "schedule", "has 4 fields"),
         ("input: x\nschedule: 0 2 * * * *", "schedule", "has 6 fields"),

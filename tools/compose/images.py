@@ -87,13 +87,16 @@ def build(image: Image, *, cache: bool = True) -> str:
 def arguments(image: Image) -> list[str | Path]:
     """Build the arguments of `docker build` for an image.
 
-    `PYTHON_IMAGE` names another base, `IMAGEBATCH_WHEELS` a folder with a CPU wheel of torch, `TORCH_SOURCE`
+    `PYTHON_IMAGE` names another base, `IMAGEBATCH_EXTRAS` what the pipeline image reads beyond files and S3,
+    `IMAGEBATCH_WHEELS` a folder with a CPU wheel of torch, `TORCH_SOURCE`
     another index of such wheels (or `lock`, for training: torch as the lock has it, with CUDA).
     """
     version = tomllib.loads((ROOT / "pipeline_image" / "pyproject.toml").read_text())["project"]["version"]
     values = {"VERSION": version, "REVISION": revision()}
     if os.environ.get("PYTHON_IMAGE"):
         values["PYTHON_IMAGE"] = os.environ["PYTHON_IMAGE"]
+    if image.name == "imagebatch" and os.environ.get("IMAGEBATCH_EXTRAS"):
+        values["EXTRAS"] = os.environ["IMAGEBATCH_EXTRAS"]
     extra: list[str | Path] = ["--file", image.dockerfile]
     if image.target:
         extra += ["--target", image.target]

@@ -70,7 +70,12 @@ def findings(sample: pa.Table) -> list[Row]:
     rows = sample.drop_columns(["layout"]).to_pylist()
     usual = _usual_mode(rows)
     found = [
-        {"image_id": row["image_id"], "uri": without_permission(row["uri"]), "check": check.value, "detail": detail}
+        {
+            "image_id": row["image_id"],
+            "uri": without_permission(row["uri"]),
+            "check": check.value,
+            "detail": detail,
+        }
         for row in rows
         for check, detail in _of_one(row, usual)
     ]

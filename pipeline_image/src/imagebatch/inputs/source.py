@@ -239,7 +239,9 @@ class ImageSource:
         except Exception as error:
             if _about_the_key(error):
                 raise ImageUnavailableError(Reason.UNREADABLE, error) from error
-            raise StorageError(f"cannot read {without_permission(uri)}: {error}; run the same command again") from error
+            raise StorageError(
+                f"cannot read {without_permission(uri)}: {error}; run the same command again"
+            ) from error
         if len(data) > self._max_bytes:
             raise ImageUnavailableError(
                 Reason.TOO_MANY_BYTES, f"more than the {self._max_bytes} bytes that are taken"

@@ -131,7 +131,7 @@ class WebSource:
 
 
 def _said(error: requests.RequestException) -> str:
-    """Return what went wrong, without the address, which urllib3 writes into its words with all parameters."""
+    """Return what went wrong without the address, which urllib3 writes out with all its parameters."""
     told = error.args[0] if error.args else None
     if isinstance(told, RequestError):  # it alone writes the address; its reason does not
         told = getattr(told, "reason", None)

@@ -81,7 +81,7 @@ def _carried(ledger: ShardLedger) -> pa.Table:
 
 
 def failures(ledger: ShardLedger) -> pa.Table:
-    """Return a shard's images without a prediction: FAILURE_COLUMNS, sorted by id; no signature of an address."""
+    """Return a shard's images without a prediction: FAILURE_COLUMNS, sorted by id, addresses unsigned."""
     uris = dict(zip(ledger.manifest["image_id"].to_pylist(), ledger.manifest["uri"].to_pylist(), strict=True))
     rows = [
         {"image_id": row["image_id"], "uri": without_permission(uris[row["image_id"]]), "stage": stage}
