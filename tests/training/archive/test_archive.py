@@ -2,6 +2,7 @@ import base64
 import json
 import os
 import re
+import shutil
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -112,6 +113,24 @@ def test_an_export_of_other_weights_is_refused(archived: Settings, tmp_path: Pat
         model.network.classifier[1].bias.add_(torch.tensor([0.01, 0.0, 0.0]))
     with pytest.raises(DataError, match="engine openvino differs from the trained model"):
         check_export(model, tmp_path, [torch.zeros((3, 64, 64), dtype=torch.uint8)])
+
+
+def test_a_model_that_never_names_a_class_is_no_archive(archived: Settings, tmp_path: Path) -> None:
+    """Unless somebody says so: such a table would look all right and lack one class."""
+    folder = tmp_path / "training"
+    shutil.copytree(archived.paths.training, folder)
+    report = json.loads((folder / "report.json").read_text())
+    for result in report["results"]:
+        result["test"]["never_predicted"] = ["dark"]
+    (folder / "report.json").write_text(json.dumps(report))
+    settings = elsewhere(archived, tmp_path)
+    settings = replace(settings, paths=replace(settings.paths, training=str(folder)))
+    with pytest.raises(
+        DataError, match=r"names dark on no test image: add images of it, or .*allow_unpredicted"
+    ):
+        ensure_archive(settings)
+    assert not list(tmp_path.glob("*.mar"))
+    ensure_archive(replace(settings, release=replace(settings.release, allow_unpredicted=True)))
 
 
 def test_an_archive_that_is_current_is_not_made_again(archived: Settings) -> None:

@@ -49,6 +49,18 @@ def test_only_images_of_the_part_are_counted() -> None:
     assert validation == {"images": 2, "accuracy": 1.0, "log_loss": pytest.approx(np.log1p(np.exp(-4)))}
 
 
+def test_a_class_that_is_never_named_is_told() -> None:
+    """Whatever the accuracy: the report says which, and of how many images."""
+    _, test = assess(logits("bbba" + "ab" + "aaaa" + "aa"), labels(), "block")
+    assert test["never_predicted"] == ["b"]
+    result = {"split": "block", "method": "probe", "test": test | {"confidence": None}}
+    served = {"split": "block", "method": "probe", "chosen_by": "test accuracy"}
+    text = render_report({"results": [result], "served": served})
+    assert "**Never predicted on the test images: b (0 of 2).**" in text
+    _, both = assess(logits("bbba" + "ab" + "aaba" + "aa"), labels(), "block")
+    assert both["never_predicted"] == []
+
+
 def test_losses_and_calibration_are_the_formulas() -> None:
     """Confidence is 1 / (1 + exp(-4)) everywhere: one of four wrong costs four nats more."""
     _, test = assess(logits("aaab" + "ab" + "aaba" + "aa"), labels(), "block")

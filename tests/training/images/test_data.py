@@ -6,6 +6,7 @@ import pytest
 from imagebatch_training.cli import CONFIG_DIR, main
 from imagebatch_training.errors import DataError
 from imagebatch_training.images.data import ensure_data
+from imagebatch_training.images.labels import PARTS, SPLITS
 from imagebatch_training.settings import Settings, load_settings
 
 
@@ -114,6 +115,72 @@ def test_a_folder_per_class_takes_the_examples_place(shapes: Path, tmp_path: Pat
     assert labels.examples[0].image_id == "bright/000.png"
     assert len(labels.examples) == 36
     assert labels.examples[0].path(shapes).is_file()
+
+
+def given_folders(shapes: Path, root: Path) -> Path:
+    """The drawings as data sets are published: a folder for each part above the classes."""
+    for file in sorted(shapes.rglob("*.png")):
+        number = int(file.stem)
+        part = "Test" if number % 4 == 0 else "val" if number % 4 == 1 else "train"
+        target = root / part / file.parent.name / file.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.symlink_to(file)
+    return root
+
+
+def test_folders_of_a_given_split_are_no_classes(shapes: Path, tmp_path: Path) -> None:
+    """train/, val/ and test/ above the classes are the split, whatever their case."""
+    root = given_folders(shapes, tmp_path / "given")
+    labels = ensure_data(settings_for(tmp_path, "data=image-folder", f"data.images='{root}'")).labels
+    assert list(labels.classes) == ["bright", "dark", "striped"]
+    parts = {"Test": "test", "val": "validation", "train": "train"}
+    for example in labels.examples:
+        assert example.block_split == example.random_split == parts[example.image_id.split("/")[0]]
+
+
+def test_a_column_of_a_csv_is_the_split(shapes: Path, tmp_path: Path) -> None:
+    """Named by data.split_column; what is no part is refused with its row."""
+    files = sorted(file.relative_to(shapes).as_posix() for file in shapes.rglob("*.png"))
+    rows = [
+        f"{name},{name.split('/')[0]},{('train', 'Train', 'dev', 'TEST')[i % 4]}"
+        for i, name in enumerate(files)
+    ]
+    path = tmp_path / "labels.csv"
+    path.write_text("\n".join(["image,label,part", *rows]) + "\n")
+    overrides = ["data=csv", f"data.images='{shapes}'", f"data.csv='{path}'", "data.split_column=part"]
+    labels = ensure_data(settings_for(tmp_path, *overrides)).labels
+    assert [e.block_split for e in labels.examples[:4]] == ["train", "train", "validation", "test"]
+    path.write_text(path.read_text().replace("dev", "holdout", 1))
+    with pytest.raises(DataError, match="row 4: 'holdout' is no part of a split: it is one of train"):
+        ensure_data(settings_for(tmp_path, *overrides))
+
+
+def test_a_flat_folder_says_what_is_missing(shapes: Path, tmp_path: Path) -> None:
+    """Images without folders have no classes."""
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for index, file in enumerate(shapes.rglob("*.png")):
+        (flat / f"{index}.png").symlink_to(file)
+    with pytest.raises(
+        DataError, match=r"36 images and no folders: put each image into a folder named after its"
+    ):
+        ensure_data(settings_for(tmp_path, "data=image-folder", f"data.images='{flat}'"))
+
+
+@pytest.mark.parametrize("kind", ["folders", "csv"])
+def test_files_that_are_sorted_by_class_lose_none(shapes: Path, tmp_path: Path, kind: str) -> None:
+    """As folders are, and most lists: every class is in every part of both splits."""
+    overrides = ["data=image-folder", f"data.images='{shapes}'"]
+    if kind == "csv":
+        names = sorted(file.relative_to(shapes).as_posix() for file in shapes.rglob("*.png"))
+        path = tmp_path / "labels.csv"
+        path.write_text("image,label\n" + "".join(f"{name},{name.split('/')[0]}\n" for name in names))
+        overrides = ["data=csv", f"data.images='{shapes}'", f"data.csv='{path}'"]
+    labels = ensure_data(settings_for(tmp_path, *overrides)).labels
+    for split in SPLITS:
+        for part in PARTS:
+            found = {labels.examples[i].label for i in labels.members(split, part)}
+            assert found == {"bright", "dark", "striped"}, (split, part)
 
 
 def write_csv(path: Path, shapes: Path, header: str = "file,kind,module") -> Path:

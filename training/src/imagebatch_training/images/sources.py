@@ -11,9 +11,15 @@ from pathlib import Path
 from imagebatch_training import settings as conf
 from imagebatch_training.errors import ConfigurationError, DataError
 from imagebatch_training.files import publish
-from imagebatch_training.images.labels import Example, encode_image_id
+from imagebatch_training.images.labels import Example, Part, encode_image_id
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+PART_NAMES: dict[str, Part] = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""How people name the parts of a split."""
 _SOUND, _DEFECTIVE = 0.0, 1.0
 
 
@@ -25,11 +31,13 @@ class Listing:
         examples: Without blocks and splits.
         groups: A name per image: images of different groups never share a block; empty names: no groups.
         whole: Whether a group is one block (an explicit group), or may be cut into several.
+        parts: The part of each image in the split that came with the data; empty: none did.
     """
 
     examples: Sequence[Example]
     groups: Sequence[str]
     whole: bool
+    parts: Sequence[str] = ()
 
 
 def read_source(data: conf.Data) -> Listing:
@@ -80,14 +88,32 @@ def _copy(source: Path, target: Path) -> None:
 
 def _read_image_folder(data: conf.Data) -> Listing:
     root = _folder(data)
-    examples = []
-    for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        _check_class(folder.name)
-        for file in sorted(folder.rglob("*")):
-            if file.is_file() and file.suffix.lower() in SUFFIXES:
+    folders = _folders_in(root)
+    if not folders and (flat := sum(_is_image(file) for file in root.iterdir())):
+        raise DataError(
+            f"{root} has {flat} images and no folders: put each image into a folder named after its"
+            " class, or name the classes in a CSV (data=csv)"
+        )
+    given = bool(folders) and all(folder.name.lower() in PART_NAMES for folder in folders)
+    examples, parts = [], []
+    for top in folders:
+        for folder in _folders_in(top) if given else [top]:
+            _check_class(folder.name)
+            for file in sorted(file for file in folder.rglob("*") if _is_image(file)):
                 name = encode_image_id(file.relative_to(root).as_posix())
                 examples.append(Example(image_id=name, label=folder.name))
-    return Listing(examples=examples, groups=[e.label for e in examples], whole=False)
+                parts.append(PART_NAMES[top.name.lower()] if given else "")
+    return Listing(
+        examples=examples, groups=[e.label for e in examples], whole=False, parts=parts if given else ()
+    )
+
+
+def _folders_in(root: Path) -> list[Path]:
+    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _is_image(file: Path) -> bool:
+    return file.is_file() and file.suffix.lower() in SUFFIXES
 
 
 def _check_class(name: str) -> None:
@@ -101,7 +127,8 @@ def _read_csv(data: conf.Data) -> Listing:
     root, path = _folder(data), Path(data.csv)
     if not path.is_file():
         raise ConfigurationError(f"no file {path}: correct data.csv")
-    wanted = [*filter(None, (data.image_column, data.label_column, data.group_column))]
+    columns = (data.image_column, data.label_column, data.group_column, data.split_column)
+    wanted = [*filter(None, columns)]
     rows = _read_rows(path, wanted)
     examples = [
         Example(image_id=encode_image_id(row[data.image_column]), label=row[data.label_column])
@@ -109,7 +136,21 @@ def _read_csv(data: conf.Data) -> Listing:
     ]
     _check_files(examples, root, path)
     groups = [row[data.group_column] if data.group_column else "" for row in rows]
-    return Listing(examples=examples, groups=groups, whole=bool(data.group_column))
+    parts = (
+        [_part(path, line, row[data.split_column]) for line, row in enumerate(rows, 2)]
+        if data.split_column
+        else ()
+    )
+    return Listing(examples=examples, groups=groups, whole=bool(data.group_column), parts=parts)
+
+
+def _part(path: Path, line: int, text: str) -> Part:
+    part = PART_NAMES.get(text.strip().lower())
+    if part is None:
+        raise DataError(
+            f"{path}, row {line}: {text[:40]!r} is no part of a split: it is one of {', '.join(PART_NAMES)}"
+        )
+    return part
 
 
 def _read_rows(path: Path, wanted: Sequence[str]) -> list[dict[str, str]]:
