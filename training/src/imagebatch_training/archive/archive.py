@@ -40,8 +40,8 @@ def ensure_archive(settings: Settings) -> dict[str, Any]:
 
     Raises:
         ConfigurationError: There is no trained model, or a file of the handler is missing.
-        DataError: The model never names a class on the test images, an exported graph does not agree with it, or the archive does not reach
-            `release.agreement`: there is none then, also where an older one stood.
+        DataError: The model never names a class on the test images, an exported graph does not agree with it,
+            or the archive does not reach `release.agreement`: there is none then, also where an older one stood.
     """
     report, data = require_report(settings), require_data(settings)
     _require_every_class(report, settings.release)
@@ -76,8 +76,8 @@ def _require_every_class(report: dict[str, Any], release: Release) -> None:
     absent = served_test(report).get("never_predicted")  # a report of an earlier version has none
     if absent and not release.allow_unpredicted:
         raise DataError(
-            f"the trained model names {', '.join(absent)} on no test image: add images of it, or take the archive as"
-            " it is with release.allow_unpredicted=true"
+            f"the trained model names {', '.join(absent)} on no test image: add images of it, or"
+            " take the archive as it is with release.allow_unpredicted=true"
         )
 
 

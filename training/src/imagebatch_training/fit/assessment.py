@@ -45,7 +45,8 @@ def assess(logits: Logits, labels: Labels, split: Split) -> tuple[dict[str, floa
         Figures on the validation and on the test images. Test: number of images and blocks, accuracy, its
         95 % interval (`wilson` counts images as independent; `block_bootstrap`, on the block split, not),
         the accuracy of always naming the commonest training class, the classes that are never named, log
-        loss, calibration error, per-class figures, confusion matrix (rows: true class), confidence on certain (test) and uncertain images.
+        loss, calibration error, per-class figures, confusion matrix (rows: true class), confidence on certain
+        (test) and uncertain images.
     """
     targets = labels.targets()
     validation, test = labels.members(split, "validation"), labels.members(split, "test")

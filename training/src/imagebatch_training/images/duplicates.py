@@ -19,8 +19,8 @@ from scipy.sparse.csgraph import connected_components
 from imagebatch_training.errors import DataError
 from imagebatch_training.progress import progress
 
-# Of 256 bits of a perceptual hash (the signs of the lowest frequencies):
-# different photographs differ in about 128, one that was saved again, made smaller or a little brighter in 0 to 14.
+# Of 256 bits of a perceptual hash (the signs of the lowest frequencies): different photographs differ in
+# about 128, one that was saved again, made smaller or a little brighter in 0 to 14.
 SAME_BITS = 20
 _SIDE = 16
 _PIXELS = 96
@@ -65,7 +65,7 @@ def _hash(file: Path) -> npt.NDArray[np.bool_]:
 
 
 def _alike(hashes: npt.NDArray[np.bool_]) -> "coo_array":
-    """Find the pairs that differ in at most SAME_BITS: a product of signs counts equal less different bits."""
+    """Find the pairs with at most SAME_BITS different bits: products of signs count equal less different."""
     signs = np.where(hashes, np.float32(1), np.float32(-1))
     least = signs.shape[1] - 2 * SAME_BITS
     rows, columns = [], []
