@@ -16,12 +16,26 @@ TYPED = (
     ("airflow", "dags", "dags"),
     ("airflow", "tools", ".:dags"),  # tools/local/notice.py tells by the receivers of missed deadlines
     ("monitoring", "monitoring", "monitoring"),
+    (
+        "deploy/kserve/predictor",
+        "deploy/kserve/predictor",
+        "deploy/kserve/predictor:handlers:pipeline_image/picture",
+    ),
     ("airflow", "containers", "containers"),
 )
 DOCKERFILES = sorted(
-    path for part in ("*", "tests/system/compose/standins/*") for path in ROOT.glob(f"{part}/Dockerfile")
+    path
+    for part in ("*", "deploy/*/*", "tests/system/compose/standins/*")
+    for path in ROOT.glob(f"{part}/Dockerfile")
 )
-PARTS = {"pipeline_image": ".", "handlers": ".", "training": ".", "airflow": "../dags", "monitoring": "."}
+PARTS = {
+    "pipeline_image": ".",
+    "handlers": ".",
+    "training": ".",
+    "airflow": "../dags",
+    "monitoring": ".",
+    "deploy/kserve/predictor": ".",
+}
 
 
 def main() -> int:

@@ -28,6 +28,7 @@ SUITES = {
         "dags": "airflow",
         "tools": "airflow",
         "monitoring": "monitoring",
+        "deploy/kserve/predictor": "deploy/kserve/predictor",
     },
     "fuzz": {
         "imagebatch/inputs/test_left_out.py": "pipeline_image",

@@ -310,6 +310,26 @@ def test_a_model_without_a_digest_is_known_by_its_answers(habits: Habits, tmp_pa
     assert other not in pins
 
 
+def test_a_v1_reply_tells_what_v1_metadata_cannot(tmp_path: Path) -> None:
+    """Labels, digest and version of our predictor's replies need no card; they hold for every row, and one
+    failed answer between two makes no other model of it."""
+    digest = "sha256:" + "ef" * 32
+    (tmp_path / "none.json").write_text('{"input": "image"}')
+    with ProtocolServer(V1) as server:
+        server.tamper = lambda reply: reply | {"labels": LABELS, "digest": digest, "version": "3"}
+        settings = ApiSettings(api_url=server.url, model_card=str(tmp_path / "none.json"))
+        api = open_backend("kserve_v1", settings, "solar-cells", "")
+        pin = api.describe()
+        assert (pin.digest, pin.version, pin.labels) == (digest, "3", LABELS)
+        assert api.predict(PACK, 4).digest == digest
+        passing = iter([Wrong(500)])
+        server.faults = lambda _images: next(passing, None)
+        assert api.describe() == pin
+        server.faults = lambda _images: Wrong(500)
+        with pytest.raises(ApiFaultError, match="worker_died"):
+            api.describe()
+
+
 def test_a_fixed_image_that_a_model_cannot_read_is_part_of_what_it_is_known_by(tmp_path: Path) -> None:
     """A model that fails on one of them is pinned, always alike; one that fails on all is not."""
     noise = pictures()[2].data

@@ -105,12 +105,15 @@ class Server:
 
 
 class KServe(Server):
-    """KServe's Python server, 0.21."""
+    """KServe's Python server, 0.21, with the predictor of deploy/kserve/."""
 
-    environment = "benchmarks/peers/kserve"
+    environment = "deploy/kserve/predictor"
 
     def argv(self) -> list[str]:
-        return [str(self.programs / "python"), str(SERVING / "kserve_server.py")]
+        ports = [f"--http_port={self.ports[0]}", f"--grpc_port={self.ports[1]}"]
+        archive = self.model.parent / "store" / f"{MODEL}.mar"
+        model = [f"--model_name={MODEL}", f"--model_dir={archive}", "--scoring_threads=1"]
+        return [str(self.programs / "imagebatch-kserve"), *model, *ports]
 
 
 class MLServer(Server):

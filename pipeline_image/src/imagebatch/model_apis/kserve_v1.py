@@ -7,14 +7,15 @@ https://www.tensorflow.org/tfx/serving/api_rest.
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from typing_extensions import override
 
 from imagebatch.model_apis.base import ApiFaultError, Fault, ImagePayload
+from imagebatch.model_apis.pinning import pictures
 from imagebatch.model_apis.scores import row_of
-from imagebatch.model_apis.served import Rows, Said, ServedModel, read_object
+from imagebatch.model_apis.served import OF_AN_IMAGE, Rows, Said, ServedModel, read_object
 from imagebatch.settings import ApiSettings
 
 
@@ -29,10 +30,23 @@ class KServeV1(ServedModel):
     def __init__(self, settings: ApiSettings, model: str, version: str) -> None:
         super().__init__(settings, model, version)
         self._path = f"/v1/models/{model}" + (f"/versions/{version}" if version else "")
+        self._tells = False
 
     @override
     def said(self) -> Said:
-        return Said(version=self._version or _version_of(self._status()))
+        """Read the version where the protocol has it, and the rest where a reply may tell it.
+
+        V1 has no metadata; our predictor names labels, digest and version in each reply (deploy/kserve/).
+        """
+        served = self._version or _version_of(self._status())
+        told = self._told()
+        labels = told.get("labels")
+        named = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
+        return Said(
+            version=served or str(told.get("version") or ""),
+            labels=tuple(labels) if isinstance(labels, list) and named else (),
+            digest=str(told.get("digest") or ""),
+        )
 
     @override
     def require_route_ready(self) -> None:
@@ -44,11 +58,35 @@ class KServeV1(ServedModel):
 
     @override
     def rows(self, images: Sequence[ImagePayload]) -> Rows:
+        reply = self._replied(images)
+        return Rows(predictions(reply, self.card.output), str(reply.get("digest") or ""))
+
+    def _replied(self, images: Sequence[ImagePayload]) -> Mapping[str, Any]:
         files = [{"b64": base64.b64encode(image.data).decode()} for image in images]
         name = self.card.input
         instances = [{name: file} for file in files] if name else files
-        reply = read_object(self.ask("POST", f"{self._path}:predict", json={"instances": instances}).content)
-        return Rows(predictions(reply, self.card.output), str(reply.get("digest") or ""))
+        return read_object(self.ask("POST", f"{self._path}:predict", json={"instances": instances}).content)
+
+    def _told(self) -> Mapping[str, Any]:
+        """Return a reply to one of the fixed images; nothing of a model that cannot read them.
+
+        Raises:
+            ApiFaultError: There is no reply; or it told what it is before, and now fails: that is no other model.
+        """
+        failed: ApiFaultError | None = None
+        for picture in pictures():
+            try:
+                reply = self._replied([picture])
+            except ApiFaultError as fault:
+                if fault.fault not in OF_AN_IMAGE:
+                    raise
+                failed = fault
+            else:
+                self._tells = self._tells or "digest" in reply
+                return reply
+        if failed and self._tells:
+            raise failed
+        return {}
 
     def _status(self) -> Any:
         return read_object(self.ask("GET", self._path).content)

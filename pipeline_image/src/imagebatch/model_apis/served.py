@@ -38,7 +38,7 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _TOLERANCE = 0.02
 # How often a fixed image is asked about before the model is taken to refuse it.
 _TRIES = 3
-_OF_AN_IMAGE = {Fault.WORKER_DIED, Fault.BAD_REPLY}
+OF_AN_IMAGE = {Fault.WORKER_DIED, Fault.BAD_REPLY}
 _SERVER_ERRORS = 500
 _REFUSED = {requests.codes.unauthorized, requests.codes.forbidden}
 _FAULTS = {
@@ -179,7 +179,7 @@ class ServedModel(ModelApi):
                     try:
                         known[picture.key] = self._known_answer(picture, labels)
                     except ApiFaultError as fault:
-                        if fault.fault not in _OF_AN_IMAGE or (tries == _TRIES - 1 and not known):
+                        if fault.fault not in OF_AN_IMAGE or (tries == _TRIES - 1 and not known):
                             raise
         answered = [picture for picture in pictures() if len(known.get(picture.key, ()))]
         if not answered:

@@ -1,0 +1,1 @@
+"""KServe's model server with an archive of imagebatch behind it."""
