@@ -109,8 +109,7 @@ def load(archive: Path, folder: Path, copies: int, digest: str = "") -> Served:
 
         _require_origin(MODULES, folder)
         found = content_digest(folder)
-        if digest and found != digest:
-            raise ArchiveError(f"{archive} is {found}, {digest} is asked for")
+        _require(found, digest)
         config = yaml.safe_load((folder / "model-config.yaml").read_text("utf-8"))
         settings = Settings.from_config(config or {})
         _one_thread()
@@ -123,6 +122,11 @@ def load(archive: Path, folder: Path, copies: int, digest: str = "") -> Served:
     for model in models:
         ready.put(model)
     return Served(version, found, list(models[0].labels), settings.max_images, ImageError, ready)
+
+
+def _require(found: str, digest: str) -> None:
+    if digest and found != digest:
+        raise ArchiveError(f"the archive is {found}, {digest} is asked for")
 
 
 def _require_origin(modules: tuple[str, ...], folder: Path) -> None:

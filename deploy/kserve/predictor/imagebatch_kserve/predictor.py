@@ -28,7 +28,7 @@ from imagebatch_kserve.protocol import (
 class Predictor(KServeModel):  # type: ignore[misc]  # kserve has no type marker
     """A model that takes image files and answers a probability per class, or an error per image.
 
-    Requests are scored in threads, one image at a time on each: the server goes on to answer probes meanwhile.
+    Requests are scored in threads, one image at a time on each, so that probes are answered meanwhile.
 
     Args:
         name: Of the model in paths.

@@ -154,7 +154,7 @@ def _array(tensor: InferInput) -> npt.NDArray[Any]:
 
 
 def _of_element(element: Any, *, as_text: bool) -> Content:
-    """Read one element: text is base64, as JSON has it; bytes are the file, unless they are said to be text."""
+    """Read one element: text is base64, as in JSON; bytes are the file, unless they are said to be text."""
     if isinstance(element, bytes) and not as_text:
         return element
     if not isinstance(element, bytes | str):

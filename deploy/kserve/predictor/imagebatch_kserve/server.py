@@ -24,7 +24,7 @@ from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 from kserve.utils import utils
 
 from imagebatch_kserve.archive import ArchiveError, find, load
-from imagebatch_kserve.body_limit import BodyLimit
+from imagebatch_kserve.middleware import BodyLimit, OwnVersion
 from imagebatch_kserve.predictor import Predictor
 
 CONFIGURATION = 78  # exit code, docs/reference/protocol.md
@@ -116,11 +116,12 @@ def main() -> int:
 
 
 def _extend(predictor: Predictor, most: int) -> None:
-    """Give KServe's application a bound on bodies, and metadata that tell labels and digest.
+    """Give KServe's application a bound on bodies, versions in paths, and metadata with labels and digest.
 
-    Its own metadata have no room for either; a route that is there first is the one that answers.
+    Its own metadata have no room for these; a route that is there first is the one that answers.
     """
     app = model_server.app
+    app.add_middleware(OwnVersion, version=predictor.served.version)
     app.add_middleware(BodyLimit, most=most)
 
     async def metadata(model_name: str) -> dict[str, Any]:

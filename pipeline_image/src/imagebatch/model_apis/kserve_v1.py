@@ -71,7 +71,7 @@ class KServeV1(ServedModel):
         """Return a reply to one of the fixed images; nothing of a model that cannot read them.
 
         Raises:
-            ApiFaultError: There is no reply; or it told what it is before, and now fails: that is no other model.
+            ApiFaultError: There is no reply; or a model that told what it is now fails.
         """
         failed: ApiFaultError | None = None
         for picture in pictures():

@@ -14,7 +14,6 @@ import grpc
 import numpy as np
 import pytest
 import requests
-from tests.deploy.kserve.predictor.conftest import COMMAND, MODEL, MOST, Running
 from imagebatch_archive import content_digest
 from kserve.protocol.grpc.grpc_predict_v2_pb2 import (
     ModelInferRequest,
@@ -24,6 +23,7 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2 import (
 )
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
 
+from tests.deploy.kserve.predictor.conftest import COMMAND, MODEL, MOST, Running
 from tests.support.handler_archives import LABELS
 from tests.support.images import jpeg
 
@@ -108,7 +108,7 @@ def test_v2_takes_one_file_as_its_bytes(predictor: Running, scores: list[list[fl
 
 
 def test_grpc_gives_the_numbers_of_v1(predictor: Running, scores: list[list[float]]) -> None:
-    """Files as `bytes_contents`, and as raw input contents, need no base64; base64 is taken where it is said."""
+    """Files as `bytes_contents` and as raw contents need no base64; base64 is taken where it is said."""
     raw = b"".join(len(file).to_bytes(4, "little") + file for file in FILES)
     fields: dict[str, Any] = {"name": "image", "shape": [len(FILES)], "datatype": "BYTES"}
     as_text = {"content_type": {"string_param": "base64"}}
@@ -149,6 +149,20 @@ def test_metadata_tell_labels_and_digest(predictor: Running) -> None:
     assert found["outputs"][0]["parameters"]["labels"] == LABELS
     assert found["parameters"]["digest"].startswith("sha256:")
     assert requests.get(f"{predictor.url}/v2/models/other", timeout=30).status_code == 404
+
+
+def test_a_path_may_name_the_version_that_is_served(predictor: Running, scores: list[list[float]]) -> None:
+    """V1's and V2's paths with `/versions/1.0` are answered; another version is not taken for it."""
+    metadata = f"{predictor.url}/v2/models/{MODEL}/versions/1.0"
+    assert requests.get(metadata, timeout=30).json()["versions"] == ["1.0"]
+    assert requests.get(f"{metadata}/ready", timeout=30).status_code == 200
+    tensors = requests.post(f"{metadata}/infer", json={"inputs": [tensor(FILES[:1])]}, timeout=30).json()
+    assert tensors["outputs"][0]["data"] == np.array(scores[0], np.float32).tolist()
+    first = f"{predictor.url}/v1/models/{MODEL}/versions/1.0:predict"
+    found = requests.post(first, json={"instances": [text(FILES[0])]}, timeout=30).json()
+    assert found["predictions"][0]["probabilities"] == scores[0]
+    assert requests.get(metadata.replace("1.0", "1.00"), timeout=30).status_code == 501
+    assert requests.post(first.replace("1.0:", "1.00:"), json={}, timeout=30).status_code == 404
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
-"""A bound on request bodies: KServe's server has none, and would read until the pod is killed for its memory."""
+"""What KServe's server lacks: a bound on request bodies, and paths that name the model's version."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -12,8 +13,31 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
+class OwnVersion:
+    """ASGI middleware that lets a path name the version that is served, as V1 and V2 have it.
+
+    KServe's server answers 501 or 404 to any version; it still does to all others.
+
+    Args:
+        app: What it stands before.
+        version: The version.
+    """
+
+    def __init__(self, app: Application, version: str) -> None:
+        self._app = app
+        self._named = re.compile(rf"(/v[12]/models/[^/]+)/versions/{re.escape(version)}(?=[:/]|$)")
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Pass a request on, without the version in its path."""
+        if scope["type"] == "http":
+            scope = {**scope, "path": self._named.sub(r"\1", scope["path"], count=1)}
+        await self._app(scope, receive, send)
+
+
 class BodyLimit:
     """ASGI middleware that answers 413 to a body that says it is too large, and cuts off one that lies.
+
+    KServe's server would read it until its pod is out of memory.
 
     Args:
         app: What it stands before.
