@@ -54,7 +54,9 @@ def main(arguments: list[str]) -> int:
     for text in [*found.copies, *found.refused]:
         print(f"imagebatch_serve: {text}", file=sys.stderr)  # noqa: T201 - into the container's log
     try:
-        config = configuration(TEMPLATE.read_text(encoding="utf-8"), os.environ, store)
+        templates = [TEMPLATE, *map(Path, filter(None, [os.environ.get("IMAGEBATCH_CONFIG")]))]
+        lines = "\n".join(template.read_text(encoding="utf-8") for template in templates)
+        config = configuration(lines, os.environ, store)
         path = folder / "config.properties"
         path.write_text("".join(f"{name}={value}\n" for name, value in config.items()))
         return serve(path, folder / "key_file.json", clients)
@@ -66,8 +68,11 @@ def main(arguments: list[str]) -> int:
 def configuration(template: str, environment: Mapping[str, str], store: Path) -> dict[str, str]:
     """Fill in what `config.properties` leaves to the site.
 
+    Addresses come from the environment alone: a configuration that lies beside the models
+    (`IMAGEBATCH_CONFIG`, as in KServe's storage) opens no API to another network.
+
     Args:
-        template: text of `config.properties`.
+        template: text of `config.properties`; of a key that stands twice the last line holds.
         environment: `IMAGEBATCH_{INFERENCE,MANAGEMENT,METRICS}_HOST`: name or address to listen on, default
             loopback. In a container that has several networks, a name that only one of them knows keeps an
             API off the others. `IMAGEBATCH_WORKERS`: per model, default one per core.
@@ -232,10 +237,13 @@ def unhealthy(private: Path, store: Path) -> str:
     Returns:
         The reason, or nothing.
     """
-    key = keys(private).get("management", {}).get("key")
-    if not key:
-        return "no management key yet"
     try:
+        # Where a site has switched keys off, there is none to wait for.
+        settings = _settings(private.with_name("config.properties"))
+        off = settings["disable_token_authorization"] == str(True).lower()
+        key = "" if off else keys(private).get("management", {}).get("key")
+        if key is None:
+            return "no management key yet"
         models = json.loads(_ask(private, "/models?limit=100", key))["models"]
         found = archives(store)
         if found.refused:
@@ -268,7 +276,8 @@ def _settings(config: Path) -> dict[str, str]:
 
 def _ask(private: Path, path: str, key: str) -> bytes:
     address = _settings(private.with_name("config.properties"))["management_address"]
-    request = urllib.request.Request(f"{address}{path}", headers={"Authorization": f"Bearer {key}"})  # noqa: S310 - http, from configuration()
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    request = urllib.request.Request(f"{address}{path}", headers=headers)  # noqa: S310 - http, from configuration()
     with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 - http, from configuration()
         content: bytes = answer.read()
     return content

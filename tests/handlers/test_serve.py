@@ -166,6 +166,37 @@ def test_workers_are_one_per_core_unless_told(tmp_path: Path) -> None:
     assert found == [cores, cores, "7"]
 
 
+def test_a_configuration_beside_the_models_opens_no_api(tmp_path: Path) -> None:
+    """What a storage brings may switch keys off, and neither move an address nor let archives in from
+    elsewhere; what it leaves out is as shipped.
+    """
+    own = """
+disable_token_authorization=true
+management_address=http://0.0.0.0:8081
+model_store=/mnt/models/model-store
+job_queue_size=7
+"""
+    found = serve.configuration(f"{TEMPLATE}\n{own}", {}, tmp_path)
+    assert (found["disable_token_authorization"], found["job_queue_size"]) == ("true", "7")
+    assert found["management_address"] == "http://127.0.0.1:8081"
+    assert found["model_store"] == str(tmp_path)
+    assert not re.fullmatch(found["allowed_urls"], "file:///elsewhere/a.mar")
+    assert found["metrics_mode"] == "prometheus"
+
+
+@pytest.mark.parametrize("keys_off", [True, False])
+def test_health_waits_for_a_key_where_there_will_be_one(tmp_path: Path, keys_off: bool) -> None:  # noqa: FBT001 - a column of the table
+    """With keys switched off the management API is asked without one."""
+    (number,) = ports(1)
+    lines = {
+        "disable_token_authorization": str(keys_off).lower(),
+        "management_address": f"http://127.0.0.1:{number}",
+    }
+    (tmp_path / "config.properties").write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
+    said = serve.unhealthy(tmp_path / "key_file.json", tmp_path)
+    assert said.startswith("management API: ") if keys_off else said == "no management key yet"
+
+
 def test_an_unknown_name_is_told_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

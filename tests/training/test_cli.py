@@ -9,7 +9,7 @@ import pytest
 from imagebatch_training.cli import main
 
 HEAVY = {"torch", "torchvision", "mlflow", "openvino", "nncf", "matplotlib", "onnx"}
-VERBS = ("weights", "data", "train", "report", "archive", "parity", "evaluate")
+VERBS = ("weights", "data", "train", "report", "archive", "parity", "layout", "evaluate")
 
 
 def test_help_needs_no_library_that_costs_seconds() -> None:
@@ -32,6 +32,7 @@ def test_help_needs_no_library_that_costs_seconds() -> None:
         (["report"], "run imagebatch-train train"),
         (["archive"], "run imagebatch-train train"),
         (["parity"], "run imagebatch-train archive"),
+        (["layout"], "run imagebatch-train archive"),
         (["evaluate", "--predictions", "none.csv"], "run imagebatch-train data"),
     ],
 )

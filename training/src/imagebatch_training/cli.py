@@ -69,6 +69,11 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--predictions", type=Path, required=True, help="a run's output/predictions.csv")
         if name == "parity":
             sub.add_argument("--archive", type=Path, help="a .mar (default: the one that `archive` makes)")
+        if name == "layout":
+            sub.add_argument("--archive", type=Path, help="a .mar (default: the one that `archive` makes)")
+            sub.add_argument(
+                "--folder", type=Path, default=Path("var/kserve"), help="where to (default: var/kserve)"
+            )
         sub.add_argument("--config-dir", type=Path, default=CONFIG_DIR, help="folder with config.yaml")
         sub.add_argument("--json", action="store_true", help="print one JSON object")
         sub.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides, such as seed=1")
@@ -126,6 +131,17 @@ def _parity(settings: Settings, arguments: argparse.Namespace) -> Output:
     return render(certificate), certificate
 
 
+def _layout(settings: Settings, arguments: argparse.Namespace) -> Output:
+    from imagebatch_training.archive.archive import archive_paths  # noqa: PLC0415 - `--help` shall be quick
+    from imagebatch_training.archive.layout import lay_out  # noqa: PLC0415 - `--help` shall be quick
+
+    mar = arguments.archive or archive_paths(settings)[0]
+    made = lay_out(mar, arguments.folder, Path(settings.paths.handlers))
+    files = ", ".join(made["written"]) or "nothing: all is there"
+    said = f"{made['folder']} of {made['digest']}: wrote {files}"
+    return "\n".join(filter(None, [said, made["left_out"] and f"left out {made['left_out']}"])), made
+
+
 def _evaluate(settings: Settings, arguments: argparse.Namespace) -> Output:
     from imagebatch_training.evaluate import evaluate, render  # noqa: PLC0415 - `--help` shall be quick
 
@@ -140,5 +156,6 @@ _VERBS: tuple[tuple[str, Callable[[Settings, argparse.Namespace], Output], str],
     ("report", _report, "print the last training as a Markdown table"),
     ("archive", _archive, "export the served model and pack it for TorchServe"),
     ("parity", _parity, "certify how far an archive's answers are from float32 torch"),
+    ("layout", _layout, "lay an archive out as KServe's storage, for TorchServe and OpenVINO"),
     ("evaluate", _evaluate, "compare a run's predictions with the known labels"),
 )

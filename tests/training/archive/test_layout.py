@@ -1,0 +1,141 @@
+"""KServe's storage of an archive: complete, the same every time, and nothing else than what was certified."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+import pytest
+import torch
+from imagebatch_training.archive.archive import archive_paths, ensure_archive, golden_path
+from imagebatch_training.archive.layout import lay_out, render_config
+from imagebatch_training.cli import main
+from imagebatch_training.errors import ConfigurationError, DataError
+from imagebatch_training.files import sha256_file
+from imagebatch_training.settings import Model, Settings
+
+from handlers import imagebatch_serve as serve
+from tests.support.handler_archives import HANDLERS, write_archive
+
+FILES = {
+    "torchserve/config/config.properties",
+    "torchserve/model-store/shapes.mar",
+    "openvino/1/model.xml",
+    "openvino/1/model.bin",
+    "card.json",
+}
+
+
+@pytest.fixture(scope="module")
+def mar(trained: Settings) -> Path:
+    ensure_archive(trained)
+    return archive_paths(trained)[0]
+
+
+def test_a_layout_is_whole_and_made_once(mar: Path, tmp_path: Path) -> None:
+    """The second time nothing is written; a file that was damaged is written again, and only that."""
+    first = lay_out(mar, tmp_path, HANDLERS)
+    there = {
+        file.relative_to(tmp_path / "shapes").as_posix() for file in tmp_path.rglob("*") if file.is_file()
+    }
+    assert there == set(first["written"]) == FILES
+    assert first["written"][-1].endswith(".mar")
+    assert sha256_file(tmp_path / "shapes/torchserve/model-store/shapes.mar") == sha256_file(mar)
+    assert lay_out(mar, tmp_path, HANDLERS)["written"] == []
+    (tmp_path / "shapes/openvino/1/model.bin").write_bytes(b"")
+    assert lay_out(mar, tmp_path, HANDLERS)["written"] == ["openvino/1/model.bin"]
+
+
+def test_the_configuration_is_what_the_serving_image_takes(tmp_path: Path) -> None:
+    """Of the shipped lines those change that a pod needs changed; the management API stays on loopback."""
+    shipped = (HANDLERS / "config.properties").read_text("utf-8")
+    made = render_config(shipped, "shapes.mar")
+
+    def lines(text: str) -> set[str]:
+        return {line for line in text.splitlines() if line and not line.startswith("#")}
+
+    assert {line.partition("=")[0] for line in lines(made) - lines(shipped)} == {
+        "inference_address",
+        "model_store",
+        "load_models",
+        "allowed_urls",
+        "enable_model_api",
+        "disable_token_authorization",
+    }
+    assert "management_address=http://127.0.0.1:8081" in lines(made)
+    found = serve.configuration(f"{shipped}\n{made}", {"IMAGEBATCH_INFERENCE_HOST": "0.0.0.0"}, tmp_path)  # noqa: S104 - not bound
+    assert found["inference_address"] == "http://0.0.0.0:8080"
+    assert found["allowed_urls"].startswith(f"file://{serve.literal(tmp_path)}/[A-Za-z0-9_]")
+    with pytest.raises(ConfigurationError, match="has no"):
+        render_config("job_queue_size=1\n", "shapes.mar")
+
+
+def test_the_graph_takes_many_images_by_name(mar: Path, trained: Settings, tmp_path: Path) -> None:
+    """Read by openvino as its server would: named tensors, and answers that the batch does not change."""
+    lay_out(mar, tmp_path, HANDLERS)
+    graph = ov.Core().read_model(tmp_path / "shapes/openvino/1/model.xml")
+    crop = trained.model.crop
+    assert [port.get_any_name() for port in (*graph.inputs, *graph.outputs)] == [
+        "image",
+        "logits",
+        "features",
+    ]
+    assert graph.inputs[0].get_partial_shape().to_string() == f"[?,3,{crop},{crop}]"
+    card = json.loads((tmp_path / "shapes/card.json").read_text("utf-8"))
+    assert card["labels"] == ["bright", "dark", "striped"]
+    assert card["scores"] == "logits"
+    assert (card["pixels"]["crop"], card["pixels"]["datatype"]) == (crop, "UINT8")
+    compiled = ov.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    images = np.random.default_rng(1).integers(0, 256, (3, 3, crop, crop), np.uint8)
+    together = compiled({"image": images})["logits"]
+    alone = np.concatenate([compiled({"image": image[None]})["logits"].copy() for image in images])
+    assert np.abs(together - alone).max() < 1e-4
+
+
+def test_what_was_not_certified_is_refused(mar: Path, trained: Settings, tmp_path: Path) -> None:
+    """An archive beside another's record or golden images, one with other answers, and no archive at all."""
+    copy = tmp_path / "shapes.mar"
+    shutil.copyfile(mar, copy)
+    record = json.loads(mar.with_suffix(".json").read_text("utf-8"))
+    copy.with_suffix(".json").write_text(json.dumps(record | {"mar_sha256": "0" * 64}))
+    with pytest.raises(DataError, match=r"is not the archive that shapes\.json describes"):
+        lay_out(copy, tmp_path / "out", HANDLERS)
+    copy.with_suffix(".json").unlink()
+    golden = json.loads(golden_path(trained).read_text("utf-8"))
+    beside = tmp_path / "shapes.golden.json"
+    beside.write_text(json.dumps(golden | {"model_digest": "sha256:" + "0" * 64}))
+    with pytest.raises(DataError, match="is of the archive sha256:0000"):
+        lay_out(copy, tmp_path / "out", HANDLERS)
+    golden["images"][0]["probabilities"] = golden["images"][0]["probabilities"][::-1]
+    beside.write_text(json.dumps(golden))
+    with pytest.raises(DataError, match="it computes something else here"):
+        lay_out(copy, tmp_path / "out", HANDLERS)
+    beside.unlink()
+    copy.write_bytes(b"PK\x03\x04")
+    with pytest.raises(ConfigurationError, match="is no model archive"):
+        lay_out(copy, tmp_path / "out", HANDLERS)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cascade_has_no_openvino_layout(trained: Settings, tmp_path: Path) -> None:
+    """What is more than one graph is served by the archive's own code alone, and that is said."""
+    model = Model(**{**vars(trained.model), "engine": "openvino-int8-cascade"})
+    paths = type(trained.paths)(**{**vars(trained.paths), "model_store": str(tmp_path)})
+    release = replace(trained.release, images=8, agreement=0.0)
+    settings = replace(trained, model=model, paths=paths, release=release)
+    ensure_archive(settings)
+    made = lay_out(archive_paths(settings)[0], tmp_path / "out", HANDLERS)
+    assert made["left_out"].startswith("openvino: what openvino-int8-cascade computes")
+    assert not (tmp_path / "out" / made["name"] / "openvino").exists()
+
+
+def test_the_verb_takes_any_archive(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One without record and golden images is laid out too, and `--json` names what was written."""
+    made = write_archive(tmp_path, features=False)
+    paths = [f"paths.handlers='{HANDLERS}'"]
+    assert main(["layout", f"--archive={made}", f"--folder={tmp_path / 'out'}", "--json", *paths]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["name"], len(said["written"])) == ("solar-cells", 5)
+    assert torch.get_num_threads() == 1
