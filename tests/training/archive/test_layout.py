@@ -1,5 +1,6 @@
 """KServe's storage of an archive: complete, the same every time, and nothing else than what was certified."""
 
+import base64
 import json
 import shutil
 from dataclasses import replace
@@ -9,6 +10,7 @@ import numpy as np
 import openvino as ov
 import pytest
 import torch
+from imagebatch_pixels import decode
 from imagebatch_training.archive.archive import archive_paths, ensure_archive, golden_path
 from imagebatch_training.archive.layout import lay_out, render_config
 from imagebatch_training.cli import main
@@ -72,26 +74,26 @@ def test_the_configuration_is_what_the_serving_image_takes(tmp_path: Path) -> No
         render_config("job_queue_size=1\n", "shapes.mar")
 
 
-def test_the_graph_takes_many_images_by_name(mar: Path, trained: Settings, tmp_path: Path) -> None:
-    """Read by openvino as its server would: named tensors, and answers that the batch does not change."""
+def test_the_graph_is_asked_by_name(mar: Path, trained: Settings, tmp_path: Path) -> None:
+    """Read by openvino as its server would: names, shape, and the answers of the archive's own golden images."""
     lay_out(mar, tmp_path, HANDLERS)
     graph = ov.Core().read_model(tmp_path / "shapes/openvino/1/model.xml")
     crop = trained.model.crop
-    assert [port.get_any_name() for port in (*graph.inputs, *graph.outputs)] == [
-        "image",
-        "logits",
-        "features",
-    ]
-    assert graph.inputs[0].get_partial_shape().to_string() == f"[?,3,{crop},{crop}]"
+    ports = [*graph.inputs, *graph.outputs]
+    assert [port.get_any_name() for port in ports] == ["image", "logits", "features"]
+    assert graph.inputs[0].get_partial_shape().to_string() == f"[1,3,{crop},{crop}]"
+    assert graph.inputs[0].get_element_type().to_string() == "u8"
     card = json.loads((tmp_path / "shapes/card.json").read_text("utf-8"))
     assert card["labels"] == ["bright", "dark", "striped"]
-    assert card["scores"] == "logits"
+    assert (card["scores"], card["output"]) == ("logits", "logits")
     assert (card["pixels"]["crop"], card["pixels"]["datatype"]) == (crop, "UINT8")
     compiled = ov.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    images = np.random.default_rng(1).integers(0, 256, (3, 3, crop, crop), np.uint8)
-    together = compiled({"image": images})["logits"]
-    alone = np.concatenate([compiled({"image": image[None]})["logits"].copy() for image in images])
-    assert np.abs(together - alone).max() < 1e-4
+    for image in json.loads(golden_path(trained).read_text("utf-8"))["images"]:
+        pixels = decode(base64.b64decode(image["b64"]), resize=card["pixels"]["resize"], crop=crop)
+        logits = compiled({"image": pixels[None].numpy()})["logits"][0]
+        assert card["labels"][int(logits.argmax())] == image["labels"][0]
+        probability = float(np.exp(logits - logits.max()).max() / np.exp(logits - logits.max()).sum())
+        assert probability == pytest.approx(image["probabilities"][0], abs=1e-6)
 
 
 def test_what_was_not_certified_is_refused(mar: Path, trained: Settings, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 <folder>/<model>/
 torchserve/config/config.properties    and model-store/<model>.mar: also what our predictor reads
-openvino/1/model.xml, model.bin        one graph with named tensors and any number of images
+openvino/1/model.xml, model.bin        one graph with named tensors, an image a request
 card.json                              what OpenVINO's server cannot tell: --model-card
 """
 
@@ -39,7 +39,7 @@ _CHANGED: Mapping[str, tuple[str, str]] = {
     "enable_model_api": ("false", "A pod serves what its storage holds: another model is another revision."),
     "disable_token_authorization": (
         "true",
-        "KServe's router knows no keys, and replicas would differ in theirs: who may ask says a NetworkPolicy.",
+        "KServe's router knows no keys, and each replica has others: who may ask says a NetworkPolicy.",
     ),
 }
 
