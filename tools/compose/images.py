@@ -41,10 +41,13 @@ IMAGES = (
     Image("imagebatch-serving", "handlers/Dockerfile", "handlers", 1800, torch=True),
     Image("imagebatch-airflow", "airflow/Dockerfile", ".", 800),
     Image("imagebatch-tracking", "training/Dockerfile", ".", 1200, target="tracking"),
+    Image(
+        "imagebatch-kserve", "deploy/kserve/predictor/Dockerfile", "deploy/kserve/predictor", 1500, torch=True
+    ),
     Image("imagebatch-training", "training/Dockerfile", ".", 0, target="training", torch=True),
 )
 SERVED = ("imagebatch", "imagebatch-serving", "imagebatch-airflow", "imagebatch-tracking")
-"""What docker-compose.yaml runs; training is not a service."""
+"""What docker-compose.yaml runs; training is not a service, and KServe's server is for its clusters."""
 
 
 def main() -> int:

@@ -10,7 +10,16 @@ from tools.local import java
 from tools.paths import ROOT, UV, Argv, fail, run, say, step
 
 UV_VERSION = "0.13.9"
-PARTS = (".", "airflow", "pipeline_image", "handlers", "training", "monitoring", "deploy/kserve/predictor")
+PARTS = (
+    ".",
+    "airflow",
+    "pipeline_image",
+    "handlers",
+    "training",
+    "monitoring",
+    "deploy/kserve/predictor",
+    "deploy/kserve",
+)
 # `local`: scoring without a server; its torch is linked out of uv's cache, where handlers/ has put it.
 EXTRAS: dict[str, Argv] = {"pipeline_image": ["--extra", "local"]}
 WANTED_BYTES = 12 * 10**9  # torch's CUDA build is 5.7 GB, unpacked once and linked; the rest is below 3 GB

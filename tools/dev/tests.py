@@ -29,6 +29,7 @@ SUITES = {
         "tools": "airflow",
         "monitoring": "monitoring",
         "deploy/kserve/predictor": "deploy/kserve/predictor",
+        "deploy/kserve/manifests": "deploy/kserve",
     },
     "fuzz": {
         "imagebatch/inputs/test_left_out.py": "pipeline_image",

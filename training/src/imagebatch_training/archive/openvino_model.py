@@ -18,8 +18,8 @@ _IMAGES = 5
 def write_model(graph: ov.Model, path: Path, model: Any) -> float:
     """Name a graph's tensors, write it, and check what was written against the archive.
 
-    An exported graph need not have names. It takes one image, as the archive's engine gives it: more at once are
-    slower for each on a CPU, and the server computes several requests side by side.
+    An exported graph need not have names. It takes one image, as the archive's engine gives it: more at once
+    are slower for each on a CPU, and the server computes several requests side by side.
 
     Args:
         graph: uint8 (1, 3, crop, crop) to float32 logits (1, classes), and features where there are any.
