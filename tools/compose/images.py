@@ -12,6 +12,7 @@ from pathlib import Path
 from tools.paths import ROOT, fail, run, say, step
 
 MB = 10**6
+KSERVE = "deploy/kserve/predictor"
 WHEEL = re.compile(r"torch-(?P<version>[0-9.]+)\+cpu-cp311-")
 
 
@@ -41,9 +42,7 @@ IMAGES = (
     Image("imagebatch-serving", "handlers/Dockerfile", "handlers", 1800, torch=True),
     Image("imagebatch-airflow", "airflow/Dockerfile", ".", 800),
     Image("imagebatch-tracking", "training/Dockerfile", ".", 1200, target="tracking"),
-    Image(
-        "imagebatch-kserve", "deploy/kserve/predictor/Dockerfile", "deploy/kserve/predictor", 1500, torch=True
-    ),
+    Image("imagebatch-kserve", f"{KSERVE}/Dockerfile", KSERVE, 1500, torch=True),
     Image("imagebatch-training", "training/Dockerfile", ".", 0, target="training", torch=True),
 )
 SERVED = ("imagebatch", "imagebatch-serving", "imagebatch-airflow", "imagebatch-tracking")
