@@ -44,6 +44,7 @@ SUITES = {
     "e2e": {
         "system/endurance": "pipeline_image",
         "system/stores": "pipeline_image",
+        "system/kserve": "pipeline_image",
         "system/demo": "airflow",
     },
 }

@@ -23,13 +23,14 @@ WORKS = {
     "imagebatch-serving": ["torchserve", "--version"],
     "imagebatch-airflow": ["python", "-c", "import airflow, imagebatch_dags.factory"],
     "imagebatch-tracking": ["mlflow", "--version"],
+    "imagebatch-kserve": ["python", "-m", "imagebatch_kserve.server", "--help"],
     "imagebatch-training": ["imagebatch-train", "--help"],
 }
 
 
 @pytest.fixture(params=images.IMAGES, ids=lambda image: image.name)
 def image(request: pytest.FixtureRequest) -> images.Image:
-    """Take each image in turn; training, which is no service, only where it was built."""
+    """Take each image in turn; one that is no service of the stack only where it was built."""
     if request.param.name not in images.SERVED and not present(f"{request.param.name}:latest"):
         pytest.skip(f"{request.param.name} was not built: make images")
     return request.param
