@@ -42,7 +42,7 @@ IMAGES = (
     Image("imagebatch-serving", "handlers/Dockerfile", "handlers", 1800, torch=True),
     Image("imagebatch-airflow", "airflow/Dockerfile", ".", 800),
     Image("imagebatch-tracking", "training/Dockerfile", ".", 1200, target="tracking"),
-    Image("imagebatch-kserve", f"{KSERVE}/Dockerfile", KSERVE, 1500, torch=True),
+    Image("imagebatch-kserve", f"{KSERVE}/Dockerfile", KSERVE, 1800, torch=True),
     Image("imagebatch-training", "training/Dockerfile", ".", 0, target="training", torch=True),
 )
 SERVED = ("imagebatch", "imagebatch-serving", "imagebatch-airflow", "imagebatch-tracking")
