@@ -21,6 +21,7 @@ from imagebatch_training.settings import Model, Settings
 from handlers import imagebatch_serve as serve
 from tests.support.handler_archives import HANDLERS, write_archive
 
+pytestmark = pytest.mark.timeout(400)  # the first trains and archives, on busy machines, too
 FILES = {
     "torchserve/config/config.properties",
     "torchserve/model-store/shapes.mar",
