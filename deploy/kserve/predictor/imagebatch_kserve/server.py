@@ -27,6 +27,7 @@ from imagebatch_kserve.archive import ArchiveError, find, load
 from imagebatch_kserve.middleware import BodyLimit, OwnVersion
 from imagebatch_kserve.predictor import Predictor
 
+MOST_BYTES = 256 << 20
 CONFIGURATION = 78  # exit code, docs/reference/protocol.md
 
 
@@ -164,9 +165,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max_request_bytes",
         type=_positive,
-        default=256 << 20,
+        default=MOST_BYTES,
         help="of one REST request; a larger one is answered with 413 (default: 268435456)",
     )
+    # KServe's own default is 8 MiB: a request that REST takes would be refused.
+    parser.set_defaults(grpc_max_receive_message_length=MOST_BYTES)
     return parser
 
 

@@ -135,6 +135,12 @@ def test_grpc_gives_the_numbers_of_v1(predictor: Running, scores: list[list[floa
             for row, wanted in zip(numbers.reshape(len(FILES), -1), scores, strict=True):
                 assert row.tolist() == np.array(wanted or [0] * len(LABELS), np.float32).tolist()
             assert found.parameters["digest"].string_param.startswith("sha256:")
+        large = ModelInferRequest(
+            model_name=MODEL,
+            inputs=[fields | {"shape": [1], "contents": {"bytes_contents": [bytes(9 << 20)]}}],
+        )
+        found = stub.ModelInfer(large, timeout=60)  # more than KServe's own bound, 8 MiB
+        assert found.outputs[1].contents.bytes_contents[0].startswith(b"not_an_image: ")
         with pytest.raises(grpc.RpcError) as refused:
             stub.RepositoryModelUnload(RepositoryModelUnloadRequest(model_name=MODEL), timeout=30)
         assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
