@@ -68,6 +68,8 @@ def test_the_configuration_is_what_the_serving_image_takes(tmp_path: Path) -> No
         "disable_token_authorization",
     }
     assert "management_address=http://127.0.0.1:8081" in lines(made)
+    assert "# Loopback only" in shipped  # said of all addresses, and no longer true of one
+    assert "# Loopback only" not in made
     found = serve.configuration(f"{shipped}\n{made}", {"IMAGEBATCH_INFERENCE_HOST": "0.0.0.0"}, tmp_path)  # noqa: S104 - not bound
     assert found["inference_address"] == "http://0.0.0.0:8080"
     assert found["allowed_urls"].startswith(f"file://{serve.literal(tmp_path)}/[A-Za-z0-9_]")

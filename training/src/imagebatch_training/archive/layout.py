@@ -34,7 +34,10 @@ MOUNT = "/mnt/models"
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")  # as TorchServe's allowed_urls, and a folder's
 _CHANGED: Mapping[str, tuple[str, str]] = {
-    "inference_address": ("http://0.0.0.0:8080", "A pod's address is not known before it runs."),
+    "inference_address": (
+        "http://0.0.0.0:8080",
+        "A pod's address is not known before it runs. The other APIs stay on its loopback.",
+    ),
     "model_store": (f"{MOUNT}/model-store", "Where KServe mounts this folder."),
     "enable_model_api": ("false", "A pod serves what its storage holds: another model is another revision."),
     "disable_token_authorization": (
@@ -110,6 +113,8 @@ def render_config(template: str, archive: str) -> str:
                 line.replace(f"file://{shipped or '/srv/model_store'}/", f"file://{MOUNT}/model-store/")
             )
         elif key in changed:
+            while lines and lines[-1].startswith("#"):
+                lines.pop()  # the reason of the value that was there
             new, reason = changed.pop(key)
             lines += [f"# {reason}", f"{key}={new}"]
         else:
@@ -180,7 +185,8 @@ def _pixels(model: Any) -> dict[str, Any]:
     """Say how a file becomes the graph's input, as a model card has it."""
     described = model.describe()["input"]
     kept = {key: value for key, value in described.items() if key not in {"channels", "pixels"}}
-    return {"version": described["pixels"], "datatype": "UINT8", "layout": "NCHW"} | kept
+    tensor = {"version": described["pixels"], "datatype": "UINT8", "layout": "NCHW"}
+    return tensor | kept | {"max_pixels": model.settings.max_pixels}
 
 
 def _publish(new: Path, target: Path) -> list[str]:
