@@ -9,9 +9,11 @@ help: ## list the verbs
 	@grep -hE '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
 setup: ## install uv, the locked environments and a Java (idempotent)
 	@$(PYTHON) -m tools.dev.setup
-demo: setup ## weights, data, training, archive, stack, one DAG run, its result
+ready: # what the demo needs: the environments without those that only tests use
+	@$(PYTHON) -m tools.dev.setup ready
+demo: ready ## weights, data, training, archive, stack, one DAG run, its result
 	@$(PYTHON) -m tools.local.demo
-up: setup ## start TorchServe, PostgreSQL, Airflow and MLflow on loopback, and keep them alive
+up: ready ## start TorchServe, PostgreSQL, Airflow and MLflow on loopback, and keep them alive
 	@$(PYTHON) -m tools.local.stack up
 status: ## what runs: state, pid, since, restarts, address, log; fails where something does not
 	@$(PYTHON) -m tools.local.stack status
@@ -45,4 +47,4 @@ operations-test: setup ## the compose stack's UI, kills of its pieces, the how-t
 	@$(PYTHON) -m tests.system.operations $(CHOICE)
 docs: setup ## regenerate the generated pages of docs/
 	@$(PYTHON) -m tools.dev.docs
-.PHONY: help setup demo up status down test fuzz e2e lint chaos conformance monitoring-test bench bench-quick docs env images compose-test operations-test
+.PHONY: help setup ready demo up status down test fuzz e2e lint chaos conformance monitoring-test bench bench-quick docs env images compose-test operations-test

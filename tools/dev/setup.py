@@ -1,39 +1,40 @@
-"""`make setup`: uv, the locked environments and a Java. Does again only what has changed."""
+"""`make setup`: uv, the locked environments and a Java. Does again only what has changed.
+
+With the argument `ready` it leaves out the environments that only tests use.
+"""
 
 import shutil
 import subprocess
 import sys
 import time
 import venv
+from collections.abc import Sequence
 
 from tools.local import java
 from tools.paths import ROOT, UV, Argv, fail, run, say, step
 
 UV_VERSION = "0.13.9"
-PARTS = (
-    ".",
-    "airflow",
-    "pipeline_image",
-    "handlers",
-    "training",
-    "monitoring",
-    "deploy/kserve/predictor",
-    "deploy/kserve",
-)
+READY = (".", "airflow", "pipeline_image", "handlers", "training", "monitoring")
+"""What the demo needs."""
+PARTS = (*READY, "deploy/kserve/predictor", "deploy/kserve")
 # `local`: scoring without a server; its torch is linked out of uv's cache, where handlers/ has put it.
 EXTRAS: dict[str, Argv] = {"pipeline_image": ["--extra", "local"]}
 WANTED_BYTES = 12 * 10**9  # torch's CUDA build is 5.7 GB, unpacked once and linked; the rest is below 3 GB
 
 
-def main() -> None:
-    """Bring the checkout to the state of its locks."""
+def main(parts: Sequence[str] = PARTS) -> None:
+    """Bring the checkout to the state of its locks.
+
+    Args:
+        parts: folders whose environments are made.
+    """
     begun = time.monotonic()
     if not (ROOT / "training" / ".venv").exists():
         free = shutil.disk_usage(ROOT).free
         if free < WANTED_BYTES:
             fail(f"{free / 1e9:.1f} GB free at {ROOT}: the environments need {WANTED_BYTES / 1e9:.0f}")
     install_uv()
-    for part in PARTS:
+    for part in parts:
         name = "tools" if part == "." else part
         if _current(part):
             continue
@@ -71,4 +72,4 @@ def _current(part: str) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    main(READY if sys.argv[1:] == ["ready"] else PARTS)
