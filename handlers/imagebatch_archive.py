@@ -10,6 +10,7 @@ MODULES: Final = (
     "imagebatch_archive.py",
     "imagebatch_engines.py",
     "imagebatch_header.py",
+    "imagebatch_heads.py",
     "imagebatch_memory.py",
     "imagebatch_model.py",
     "imagebatch_picture.py",

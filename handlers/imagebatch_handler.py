@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from imagebatch_archive import MODULES
 from imagebatch_header import ImageError
+from imagebatch_heads import OutOfRangeError
 from imagebatch_model import ImageModel, Settings
 from imagebatch_wire import Content, Headers, Request, RequestError, Row, dump, parse
 
@@ -42,7 +43,7 @@ class ImageBatchHandler:
         return [self._parse(row, row_headers) for row, row_headers in zip(rows, headers, strict=True)]
 
     def inference(self, request: Request) -> list[dict[str, Any]]:
-        """Score the images of one request: an entry per image, in order, with labels or with an error."""
+        """Score the images of one request: an entry per image, in order, with its answer or with an error."""
         return [
             {"id": name} | self._score(content, request.top_k, embed=position in request.embeddings)
             for position, (name, content) in enumerate(request.images)
@@ -51,7 +52,8 @@ class ImageBatchHandler:
     def postprocess(self, request: Request, entries: list[dict[str, Any]]) -> tuple[int, bytes]:
         """Make the reply of one request: status and body."""
         failed = request.single and "error" in entries[0]
-        return (422 if failed else 200), dump({"model": self.identity, "images": entries})
+        body = {"model": self.identity} | self.model.head.kind | {"images": entries}
+        return (422 if failed else 200), dump(body)
 
     def describe_handle(self, *, memory: bool = False) -> bytes:
         """Make the model's description, for `{"describe": true}` and for `?customized=true`."""
@@ -99,9 +101,9 @@ class ImageBatchHandler:
             if isinstance(content, ImageError):
                 raise content
             logits = self.model.infer(self.model.decode(content))
-        except ImageError as error:
+            entry = self.model.entry(self.model.predict(logits, top_k))
+        except (ImageError, OutOfRangeError) as error:
             return {"error": {"reason": error.reason, "detail": error.detail}}
-        entry = self.model.entry(self.model.predict(logits, top_k))
         if embed and (features := self.model.features()) is not None:
             entry["embedding"] = base64.b64encode(features.astype("<f4").tobytes()).decode()
         return entry

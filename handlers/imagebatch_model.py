@@ -1,15 +1,15 @@
-"""An unpacked archive as a model: bytes of an image in, labels and probabilities out."""
+"""An unpacked archive as a model: bytes of an image in; labels and probabilities, or a score, out."""
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self, get_origin
 
-import numpy as np
 import torch
 from imagebatch_archive import PARITY, content_digest, file_digest
-from imagebatch_engines import Engine, Features, Logits, load_engine
+from imagebatch_engines import CascadeEngine, Engine, Features, Logits, load_engine
+from imagebatch_heads import Declared, Predicted, SoftmaxHead, make_head
 from imagebatch_pixels import PIXELS_VERSION, View, decode
 
 _PAIR = 2
@@ -29,6 +29,8 @@ class Settings:
         pixels: Version of the pixel function that the model was trained with.
         value_range, background, page, end_marker: What the model sees of files that can be seen in more than
             one way: `imagebatch_header.View`.
+        head: What the model's numbers mean: a head of `imagebatch_heads`.
+        threshold, thresholds, quantity: What there is to say about it: `imagebatch_heads.Declared`.
     """
 
     engine: str = "openvino"
@@ -42,6 +44,15 @@ class Settings:
     background: str = "white"
     page: int = 1
     end_marker: str = "strict"
+    head: str = SoftmaxHead.name
+    threshold: float = 0.5
+    thresholds: dict[str, Any] = field(default_factory=dict)
+    quantity: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def declared(self) -> Declared:
+        """What is said about the head."""
+        return Declared(threshold=self.threshold, thresholds=self.thresholds, quantity=self.quantity)
 
     @property
     def view(self) -> View:
@@ -65,7 +76,7 @@ class Settings:
             ValueError: A key is unknown, or a value has the wrong type or range.
         """
         section = config.get("imagebatch") or {}
-        types = {field.name: field.type for field in fields(cls)}
+        types = {field.name: get_origin(field.type) or field.type for field in fields(cls)}
         for key, value in section.items():
             if key not in types:
                 raise ValueError(f"model-config.yaml: unknown key imagebatch.{key}: use {', '.join(types)}")
@@ -88,17 +99,6 @@ class Settings:
         return settings
 
 
-class Prediction(NamedTuple):
-    """The most probable classes of one image, in falling order; probabilities are float32 softmax values.
-
-    Two classes may have one name: `classes` are their indices.
-    """
-
-    labels: list[str]
-    probabilities: list[float]
-    classes: list[int]
-
-
 class ImageModel:
     """A loaded model. Not safe to share between threads.
 
@@ -108,37 +108,42 @@ class ImageModel:
         embedding: Numbers in an image's embedding; 0 where the engine gives none.
 
     Args:
-        folder: An unpacked archive with `index_to_name.json` and the engine's files.
+        folder: An unpacked archive with `index_to_name.json` (which a regression has none of) and the
+            engine's files.
         settings: How to load and call it.
 
     Raises:
         FileNotFoundError: A file is missing.
-        ValueError: The labels are not text numbered 0..n-1, or the model does not answer one finite logit
-            each.
+        ValueError: The labels are not text numbered 0..n-1, the model does not answer one finite logit
+            each, or what is declared about the head does not fit it.
     """
 
     def __init__(self, folder: str | Path, settings: Settings) -> None:
         self.settings = settings
         self._view = settings.view
-        self.labels = _read_labels(Path(folder) / "index_to_name.json")
-        self._named_once = len(set(self.labels)) == len(self.labels)
+        names = Path(folder) / "index_to_name.json"
+        self.labels = [] if settings.head == "regression" and not names.is_file() else _read_labels(names)
+        self.head = make_head(settings.head, self.labels, settings.declared)
         self.digest = content_digest(folder)
         self.parity = file_digest(Path(folder) / PARITY)
         self._engine: Engine = load_engine(settings.engine, folder)
+        if settings.head != SoftmaxHead.name and isinstance(self._engine, CascadeEngine):
+            raise ValueError(f"engine {settings.engine} compares the two best classes: head must be softmax")
         # Also warms the engine up, so that the first request is not the slow one.
-        self.predict(self.infer(torch.zeros((3, settings.crop, settings.crop), dtype=torch.uint8)), 1)
+        self.head.check(self.infer(torch.zeros((3, settings.crop, settings.crop), dtype=torch.uint8)))
         features = self.features()
         self.embedding = 0 if features is None else len(features)
 
     def describe(self) -> dict[str, Any]:
-        """Say what this model is: labels, input, engine, precision, parity (docs/reference/wire.md)."""
+        """Say what this model is: labels, head, input, engine, parity (docs/reference/wire.md)."""
         settings = self.settings
         size = {"resize": settings.resize, "crop": settings.crop, "channels": 3, "pixels": PIXELS_VERSION}
         size |= self._view.declared()
         # Left out, not null: TorchServe's management API drops nulls, and both must tell the same.
         parity = {"parity": self.parity} if self.parity else {}
         embedding = {"embedding": self.embedding} if self.embedding else {}
-        return {"labels": self.labels, "input": size} | self._engine.describe() | embedding | parity
+        said = {"labels": self.labels} | self.head.describe() | {"input": size}
+        return said | self._engine.describe() | embedding | parity
 
     def decode(self, data: bytes | bytearray | memoryview) -> torch.Tensor:
         """Turn an image file into uint8 pixels (3, crop, crop). Raises `imagebatch_pixels.ImageError`."""
@@ -159,29 +164,22 @@ class ImageModel:
         """Give the features (embedding,) of the image that was inferred last; None where there are none."""
         return self._engine.features()
 
-    def predict(self, logits: Logits, top_k: int) -> Prediction:
-        """Choose the `top_k` most probable labels (all, where there are fewer); ties by class index.
+    def predict(self, logits: Logits, top_k: int) -> Predicted:
+        """Answer for one image, as the head does.
+
+        Args:
+            logits: float32 (outputs of the head,).
+            top_k: Labels wanted of a softmax.
 
         Raises:
-            ValueError: The logits do not fit the labels or are not finite: the model is at fault.
+            ValueError: The logits do not fit the head or are not finite: the model is at fault.
+            OutOfRangeError: The answer to this image cannot be.
         """
-        if logits.shape != (len(self.labels),):
-            raise ValueError(f"the model answers {logits.shape} logits for {len(self.labels)} labels")
-        if not np.isfinite(logits).all():
-            raise ValueError("the model answers logits that are not finite")
-        exponents = np.exp(logits.astype(np.float64) - logits.max())
-        probabilities = (exponents / exponents.sum()).astype(np.float32)
-        best = np.argsort(-probabilities, kind="stable")[:top_k]
-        # str() of a float32 is its shortest exact form: 0.1 and not 0.10000000149011612.
-        shortest = [float(str(probabilities[index])) for index in best]
-        return Prediction([self.labels[index] for index in best], shortest, [int(index) for index in best])
+        return self.head.predict(logits, top_k)
 
-    def entry(self, prediction: Prediction) -> dict[str, Any]:
-        """Make an image's entry of a reply; its classes are told where names alone do not tell them."""
-        entry = prediction._asdict()
-        if self._named_once:
-            del entry["classes"]
-        return entry
+    def entry(self, predicted: Predicted) -> dict[str, Any]:
+        """Make an image's entry of a reply."""
+        return self.head.entry(predicted)
 
 
 def _read_labels(path: Path) -> list[str]:

@@ -36,18 +36,22 @@ class MarkedHandler(ImageBatchHandler):
 """
 
 
-def write_archive(folder: Path, *, features: bool = True) -> Path:
+def write_archive(folder: Path, *, name: str = "solar-cells", features: bool = True, **head: object) -> Path:
     """Packs the handler's modules with a model of four classes, as torch-model-archiver would.
 
-    Its features, where it gives any, are the three channels' means.
+    Its features, where it gives any, are the three channels' means. `head` goes into its model-config.yaml;
+    the score of a regression is the mean of the image's red.
     """
     import openvino  # type: ignore[import-untyped]  # noqa: PLC0415 (half a second, for the tests that need it)
+    import yaml  # noqa: PLC0415 (of the same extra)
     from openvino import opset13 as op  # type: ignore[import-untyped]  # noqa: PLC0415 (half a second, for the tests that need it)
 
     pixels = op.parameter([1, 3, 224, 224], openvino.Type.u8, name="pixels")
     numbers = op.convert(pixels, "f32")
     means = op.reduce_mean(numbers, op.constant([2, 3]), keep_dims=False)
+    measures = head.get("head") == "regression"
     weights = [[0.03, -0.02, 0.01, 0.002], [-0.01, 0.03, -0.02, 0.001], [0.01, -0.01, 0.02, -0.003]]
+    weights = [[1.0], [0.0], [0.0]] if measures else weights
     logits = op.matmul(means, op.constant(weights, dtype="float32"), transpose_a=False, transpose_b=False)
     unpacked = folder / "unpacked"
     unpacked.mkdir()
@@ -56,14 +60,19 @@ def write_archive(folder: Path, *, features: bool = True) -> Path:
     for sources in (HANDLERS, PICTURE):
         for module in sources.glob("imagebatch_*.py"):
             shutil.copy(module, unpacked)
-    shutil.copy(HANDLERS / "model-config.yaml", unpacked)
+    config = (HANDLERS / "model-config.yaml").read_text()
+    if head:
+        content = yaml.safe_load(config)
+        config = yaml.safe_dump(content | {"imagebatch": content["imagebatch"] | head})
+    (unpacked / "model-config.yaml").write_text(config)
     (unpacked / "marked_handler.py").write_text(_HANDLER)
-    (unpacked / "index_to_name.json").write_text(json.dumps(dict(enumerate(LABELS))))
+    if not measures:
+        (unpacked / "index_to_name.json").write_text(json.dumps(dict(enumerate(LABELS))))
     (unpacked / "MAR-INF").mkdir()
-    model = {"modelName": "solar-cells", "modelVersion": "1.0", "configFile": "model-config.yaml"}
+    model = {"modelName": name, "modelVersion": "1.0", "configFile": "model-config.yaml"}
     manifest = {"model": model | {"handler": "marked_handler.py"}}
     (unpacked / "MAR-INF" / "MANIFEST.json").write_text(json.dumps(manifest))
-    target = folder / "solar-cells.mar"
+    target = folder / f"{name}.mar"
     with zipfile.ZipFile(target, "w") as archive:
         for file in sorted(unpacked.rglob("*")):
             if file.is_file():

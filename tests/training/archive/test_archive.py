@@ -10,11 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from imagebatch_archive import MODULES, content_digest
 from imagebatch_engines import load_engine
+from imagebatch_model import Settings as HandlerSettings
 from imagebatch_training.archive.archive import archive_paths, ensure_archive, golden_path
 from imagebatch_training.archive.golden import IMAGES
 from imagebatch_training.archive.mar import render_model_config
+from imagebatch_training.archive.parity import check_parity
 from imagebatch_training.errors import ConfigurationError, DataError
 from imagebatch_training.export.graphs import check_export, load_served_model
 from imagebatch_training.files import read_json, sha256_file
@@ -39,6 +42,19 @@ def test_the_input_size_reaches_the_handler(trained: Settings) -> None:
     assert "crop: 64" in render_model_config(handlers, trained.model)
     template = (handlers / "model-config.yaml").read_text()
     assert render_model_config(handlers, Model(name="x")) == template
+
+
+def test_a_head_reaches_the_handler(trained: Settings, tmp_path: Path) -> None:
+    """What an archive declares of another head is in its model-config.yaml, and the handler takes it."""
+    sets = {"head": "multilabel", "thresholds": {"scratch": 0.3}}
+    text = render_model_config(Path(trained.paths.handlers), trained.model, sets)
+    settings = HandlerSettings.from_config(yaml.safe_load(text))
+    assert (settings.head, settings.thresholds, settings.crop) == ("multilabel", {"scratch": 0.3}, 64)
+    (tmp_path / "model-config.yaml").write_text(text)
+    with zipfile.ZipFile(tmp_path / "sets.mar", "w") as archive:
+        archive.write(tmp_path / "model-config.yaml", "model-config.yaml")
+    with pytest.raises(ConfigurationError, match="has a multilabel head: parity compares the classes"):
+        check_parity(trained, tmp_path / "sets.mar")
 
 
 def test_the_same_training_gives_the_same_archive(archived: Settings, tmp_path: Path) -> None:

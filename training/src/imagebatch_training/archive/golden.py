@@ -29,7 +29,8 @@ def golden_set(folder: Path, images: Sequence[Path]) -> dict[str, Any]:
         images: Candidates; eight of them are taken, evenly spread.
 
     Returns:
-        The file: `model_digest`, `tolerance`, `images` with name, base64, labels, probabilities.
+        The file: `model_digest`, `tolerance`, `images` with name, base64, and the answer as in a reply: of
+        all classes, or a score. `tolerance` is of a probability, or a share of the score's range.
     """
     config = yaml.safe_load((folder / "model-config.yaml").read_text(encoding="utf-8"))
     threads = torch.get_num_threads()
@@ -71,9 +72,5 @@ def require_golden(path: Path, model: Any) -> None:
 def _entry(model: ImageModel, path: Path) -> dict[str, Any]:
     data = path.read_bytes()
     answer = model.predict(model.infer(model.decode(data)), len(model.labels))
-    return {
-        "name": path.name,
-        "b64": base64.b64encode(data).decode("ascii"),
-        "labels": answer.labels,
-        "probabilities": answer.probabilities,
-    }
+    encoded = base64.b64encode(data).decode("ascii")
+    return {"name": path.name, "b64": encoded, **model.entry(answer)}

@@ -6,7 +6,9 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 from imagebatch_archive import (  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
@@ -33,12 +35,14 @@ def archive_name(model: Model) -> str:
     return model.name if model.engine == DEFAULT else f"{model.name}-{short}"
 
 
-def render_model_config(handlers: Path, model: Model) -> str:
-    """Return the text of `model-config.yaml`, with this model's engine, input size and pixels in it.
+def render_model_config(handlers: Path, model: Model, head: Mapping[str, Any] | None = None) -> str:
+    """Return the text of `model-config.yaml`, with this model's engine, input size, pixels and head in it.
 
     Args:
         handlers: Folder with the `model-config.yaml` that is the template.
         model: `engine`, `resize` and `crop`.
+        head: What the model's numbers mean, as in docs/reference/heads.md: `head`, and what belongs to it of
+            `threshold`, `thresholds` and `quantity`. None: a softmax.
 
     Raises:
         ConfigurationError: The template is missing.
@@ -50,7 +54,7 @@ def render_model_config(handlers: Path, model: Model) -> str:
     config = yaml.safe_load(text)
     own = {"engine": model.engine, "resize": model.resize, "crop": model.crop, "pixels": PIXELS_VERSION}
     own |= {name: getattr(model, name) for name in ("value_range", "background", "page", "end_marker")}
-    wanted = config["imagebatch"] | own
+    wanted = config["imagebatch"] | own | dict(head or {})
     if wanted == config["imagebatch"]:
         return text  # with its comments
     return yaml.safe_dump(config | {"imagebatch": wanted}, sort_keys=False)

@@ -50,6 +50,7 @@ def check_parity(settings: Settings, mar: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as temporary, zipfile.ZipFile(mar) as archive:
         folder = Path(temporary)
         archive.extractall(folder)
+        _require_softmax(folder, mar)
         handlers = Path(settings.paths.handlers)
         other = [name for name in MODULES if not _same(folder / name, handlers)]
         if other:
@@ -193,6 +194,15 @@ def render(certificate: Mapping[str, Any]) -> str:
 def _answers(model: Any, files: Sequence[Path], title: str) -> metrics.Floats:
     logits = [model.infer(model.decode(file.read_bytes())) for file in progress(files, f"scoring {title}")]
     return np.stack(logits).astype(np.float64)
+
+
+def _require_softmax(folder: Path, mar: Path) -> None:
+    config = yaml.safe_load((folder / "model-config.yaml").read_text(encoding="utf-8")) or {}
+    head = (config.get("imagebatch") or {}).get("head", "softmax")
+    if head != "softmax":
+        raise ConfigurationError(
+            f"{mar} has a {head} head: parity compares the classes of a softmax with the trained model's"
+        )
 
 
 def _load(folder: Path) -> Any:
