@@ -25,8 +25,9 @@ import numpy.typing as npt
 import pyarrow as pa
 from imagebatch.drift.accuracy import calibrate, estimate
 from imagebatch.drift.judge import compare
-from imagebatch.drift.observations import OBSERVATION_SCHEMA, entropy
+from imagebatch.drift.observations import OBSERVATION_SCHEMA
 from imagebatch.drift.two_sample import holm
+from imagebatch.heads.softmax import entropy
 from imagebatch.images.decoders import Decoders
 from imagebatch.model_apis.base import ImagePayload
 from imagebatch.model_apis.local import pool

@@ -62,6 +62,7 @@ class ModelServer:
         self.labels = LABELS
         self.tells_classes = True  # where two labels are the same
         self.embedding = 0
+        self.head: dict[str, Any] = {}  # what it declares beside its labels; `tamper` makes answers that fit
         self.opens_memory = False
         self.input: dict[str, Any] = {"crop": 224}
         self.by_memory = 0
@@ -131,7 +132,11 @@ class ModelServer:
     def description(self) -> dict[str, Any]:
         model = {"name": "solar-cells", "version": "1.0", "digest": self.digest}
         gives = {"embedding": self.embedding} if self.embedding else {}
-        return {"model": model, "labels": self.labels, "input": self.input, "engine": "fixed"} | gives
+        return (
+            {"model": model, "labels": self.labels, "input": self.input, "engine": "fixed"}
+            | self.head
+            | gives
+        )
 
     def _good(self, images: Images, headers: Message) -> bytes:
         wanted = [int(text) for text in headers.get("X-Embeddings", "").split(",") if text]

@@ -182,6 +182,8 @@ class ProtocolServer:
 
     def _named(self, data: bytes) -> Any:
         answer = answer_to(data, len(LABELS))
+        if "error" not in answer and self.answers is not probabilities:
+            return {"scores": self.answers(data)}
         return answer if "error" in answer else {"names": answer["labels"], "scores": answer["probabilities"]}
 
     def _row(self, data: bytes) -> Any:
@@ -197,7 +199,7 @@ class ProtocolServer:
         output: dict[str, Any] = {
             "name": "probabilities",
             "datatype": "FP32",
-            "shape": [len(rows), len(LABELS)],
+            "shape": [len(rows), len(rows[0])],
         }
         reply: dict[str, Any] = {"id": identity, "model_name": MODEL, "model_version": self.version}
         behind = b""

@@ -102,7 +102,10 @@ def test_public_surface_is_pinned() -> None:
         "CONFIGURATION": 78,
         "NOTHING_TO_DO": 99,
     }
-    assert output_csv.prediction_schema(2).names == [
+    description = records.RunDescription.model_construct(
+        model=records.ModelPin(name="m", version="", digest="", labels=["a", "b"]), top_k=2, class_index=False
+    )
+    assert output_csv.prediction_schema(description).names == [
         "image_id",
         "sha256",
         "label_1",
@@ -113,9 +116,10 @@ def test_public_surface_is_pinned() -> None:
         "model_version",
         "model_digest",
     ]
-    own = output_csv.prediction_schema(2, class_index=True).names
+    description = description.model_copy(update={"class_index": True})
+    own = output_csv.prediction_schema(description).names
     assert own[9:] == ["class_index_1", "class_index_2"]
-    assert output_csv.prediction_schema(2, ["a"], class_index=True).names == [*own, "a"]
+    assert output_csv.prediction_schema(description, ["a"]).names == [*own, "a"]
     assert all(map(output_csv.is_own_column, own))
     assert output_csv.FAILURE_COLUMNS == ("image_id", "uri", "stage", "reason", "detail")
     assert layout.PLAN == "manifest/_DONE.json"

@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from imagebatch.contracts.records import ModelPin
 from imagebatch.errors import ConfigurationError, ModelChangedError
+from imagebatch.heads.softmax import Softmax
 from imagebatch.model_apis import open_backend
 from imagebatch.model_apis.base import ApiFaultError, Fault, ImagePayload
 from imagebatch.model_apis.oip.tensors import JSON_LENGTH, read_inference
@@ -34,6 +36,10 @@ TRITON = Habits(raw=True)
 KSERVE = Habits(raw=False, tells=False, describes=False)
 V1 = Habits("kserve_v1", raw=False, describes=False)
 MLFLOW = Habits("mlflow", raw=False, describes=False)
+
+
+def softmax(labels: list[str], top_k: int) -> Softmax:
+    return Softmax(ModelPin(name="m", version="", digest="", labels=labels), top_k)
 
 
 def client(server: ProtocolServer, folder: Path, version: str = "", **card: Any) -> ServedModel:
@@ -271,16 +277,16 @@ def test_no_json_is_more_than_a_bad_reply(data: Any, datatype: str, shape: Any) 
         with contextlib.suppress(ApiFaultError):
             read_inference({}, json.dumps(reply).encode())
     with contextlib.suppress(ApiFaultError):
-        answer = checked(row_of(data), LABELS, 2, logits=False)
+        answer = checked(row_of(data), softmax(LABELS, 2), logits=False)
         assert answer.reason or len(answer.labels) == len(answer.probabilities) == 2
 
 
 def test_classes_of_one_name_are_told_apart() -> None:
     """Where a name does not tell its class, the answer has the class's index, too; ties go by index."""
     row = row_of([0.25, 0.5, 0.25])
-    twins = checked(row, ["a", "b", "a"], 3, logits=False)
+    twins = checked(row, softmax(["a", "b", "a"], 3), logits=False)
     assert (twins.labels, twins.classes) == (("b", "a", "a"), (1, 0, 2))
-    assert checked(row, ["a", "b", "c"], 3, logits=False).classes == ()
+    assert checked(row, softmax(["a", "b", "c"], 3), logits=False).classes == ()
 
 
 def test_logits_are_never_taken_for_probabilities(tmp_path: Path) -> None:

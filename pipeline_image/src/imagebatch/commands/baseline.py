@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -13,12 +14,13 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from imagebatch.contracts.layout import PREDICTIONS_PARQUET
-from imagebatch.contracts.records import RunDescription
+from imagebatch.contracts.records import HeadKind, RunDescription
 from imagebatch.drift.accuracy import Calibration, calibrate
 from imagebatch.drift.baseline import About, Baseline
 from imagebatch.drift.judge import LEAST_IMAGES
 from imagebatch.drift.observations import observe
 from imagebatch.errors import ConfigurationError, DataRefusedError
+from imagebatch.heads import head_of
 from imagebatch.images.decoders import Decoders
 from imagebatch.images.sample import measured_sample
 from imagebatch.runs.certificate import recorded_certificate
@@ -48,6 +50,11 @@ def baseline(settings: BaselineSettings) -> MadeBaseline:
     run = open_run(settings.runs_uri, settings.run_id)
     recorded_certificate(run)
     description = read_description(run)
+    if settings.labels and description.model.head is not HeadKind.SOFTMAX:
+        raise ConfigurationError(
+            f"--labels calibrates the confidences of a softmax; the head of {description.model.name} is a"
+            f" {description.model.head}: make the baseline without it"
+        )
     with Decoders() as decoders:
         sample = measured_sample(run, description, settings.image_sample, decoders)
     observations = observe(run, description, sample)
@@ -57,8 +64,13 @@ def baseline(settings: BaselineSettings) -> MadeBaseline:
             f" {LEAST_IMAGES}"
         )
     calibration = _calibration(run, description, settings.labels) if settings.labels else None
+    classes, predictions = _classes(run, description)
     about = About(
-        run_id=description.run_id, model=description.model, classes=_classes(run), calibration=calibration
+        run_id=description.run_id,
+        model=description.model,
+        classes=classes,
+        predictions=predictions,
+        calibration=calibration,
     )
     place = settings.output.replace("{model}", description.model.name)
     Baseline(about, observations).write(place)
@@ -70,13 +82,16 @@ def baseline(settings: BaselineSettings) -> MadeBaseline:
     )
 
 
-def _classes(run: RunFolder) -> dict[str, int]:
-    counts: dict[str, int] = {}
+def _classes(run: RunFolder, description: RunDescription) -> tuple[dict[str, int], int]:
+    """Count predictions by label, and all of them."""
+    head = head_of(description.model, description.top_k)
+    counts: Counter[str] = Counter()
+    predictions = 0
     with run.reading(PREDICTIONS_PARQUET) as stream:
-        for batch in pq.ParquetFile(stream).iter_batches(columns=["label_1"]):
-            for entry in batch["label_1"].value_counts().to_pylist():
-                counts[entry["values"]] = counts.get(entry["values"], 0) + entry["counts"]
-    return dict(sorted(counts.items()))
+        for batch in pq.ParquetFile(stream).iter_batches():
+            counts.update(head.labels_in(pa.Table.from_batches([batch])))
+            predictions += batch.num_rows
+    return dict(sorted(counts.items())), predictions
 
 
 def _calibration(run: RunFolder, description: RunDescription, labels: str) -> Calibration:

@@ -47,7 +47,7 @@ def _read_once(finished: FinishedRun, audit: Audit) -> list[str]:
         file that was changed since the run was certified is the plainer reason.
     """
     description, carried = finished.description, finished.carried
-    schema = output_csv.prediction_schema(description.top_k, carried, class_index=description.class_index)
+    schema = output_csv.prediction_schema(description, carried)
     with ExitStack() as stack:
         predicted = _Expected(PREDICTIONS_CSV, stack.enter_context(finished.files.reading(PREDICTIONS_CSV)))
         failed = _Expected(FAILURES_CSV, stack.enter_context(finished.files.reading(FAILURES_CSV)))

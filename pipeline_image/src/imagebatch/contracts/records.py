@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import operator
 from enum import StrEnum
+from typing import Annotated, Self
 
 from imagebatch_header import View
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 PROTOCOL_VERSION = 1
 
@@ -30,6 +31,7 @@ class Reason(StrEnum):
     # refused by the handler
     TRUNCATED = "truncated"
     DECODE_FAILED = "decode_failed"
+    OUT_OF_RANGE = "out_of_range"
     # found while scoring
     CONTENT_CHANGED = "content_changed"
     REQUEST_TOO_LARGE = "request_too_large"
@@ -51,7 +53,76 @@ class LeftOut(StrEnum):
 LeftOutCounts = dict[str, dict[str, int]]
 
 
-class ModelPin(BaseModel):
+class HeadKind(StrEnum):
+    """What a model's numbers mean (docs/reference/heads.md)."""
+
+    SOFTMAX = "softmax"
+    MULTILABEL = "multilabel"
+    REGRESSION = "regression"
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        msg = "is not printable"
+        raise ValueError(msg)
+    return text
+
+
+_Plain = Annotated[str, Field(max_length=60), AfterValidator(_printable)]
+
+
+class Quantity(BaseModel):
+    """What the score of a regression is.
+
+    Attributes:
+        name: Of what is measured.
+        unit: Of the score; empty: it has none.
+        lowest: Least score that can be; None: any.
+        highest: Largest score that can be; None: any.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[_Plain, Field(pattern=r"\S")]
+    unit: _Plain = ""
+    lowest: FiniteFloat | None = None
+    highest: FiniteFloat | None = None
+
+    @model_validator(mode="after")
+    def _limits_in_order(self) -> Self:
+        if self.lowest is not None and self.highest is not None and self.lowest >= self.highest:
+            msg = "lowest must be below highest"
+            raise ValueError(msg)
+        return self
+
+
+class HeadDeclaration(BaseModel):
+    """What is declared of a model's head; a softmax needs nothing.
+
+    Attributes:
+        head: Its kind.
+        thresholds: Of a multilabel head: the probability from which on each label is an image's, by class.
+        quantity: Of a regression: what its score is.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    head: HeadKind = Field(default=HeadKind.SOFTMAX, exclude_if=lambda kind: kind is HeadKind.SOFTMAX)
+    thresholds: list[Annotated[float, Field(gt=0, le=1)]] = Field(default=[], exclude_if=operator.not_)
+    quantity: Quantity | None = Field(default=None, exclude_if=lambda declared: declared is None)
+
+    @model_validator(mode="after")
+    def _of_one_head(self) -> Self:
+        if (self.quantity is None) != (self.head is not HeadKind.REGRESSION):
+            msg = "a regression, and nothing else, needs a quantity"
+            raise ValueError(msg)
+        if self.thresholds and self.head is not HeadKind.MULTILABEL:
+            msg = "only a multilabel head has thresholds"
+            raise ValueError(msg)
+        return self
+
+
+class ModelPin(HeadDeclaration):
     """The model that a run is made with; every answer must carry this digest.
 
     Attributes:
@@ -63,9 +134,8 @@ class ModelPin(BaseModel):
         embedding: Numbers in an image's embedding, where the server gives any. Not written either.
         view: What the model declares about files that can be seen in more than one way; left out where it
             declares nothing.
+        head: What its numbers mean, with `thresholds` and `quantity`; left out for a softmax.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     version: str
@@ -74,6 +144,25 @@ class ModelPin(BaseModel):
     engine: str = Field(default="", exclude=True)
     embedding: int = Field(default=0, exclude=True)
     view: dict[str, str | int] = Field(default_factory=dict, exclude_if=lambda declared: not declared)
+
+    @model_validator(mode="after")
+    def _labels_of_the_head(self) -> Self:
+        if self.head is HeadKind.REGRESSION and self.labels:
+            msg = "a regression has no labels"
+            raise ValueError(msg)
+        if self.head is HeadKind.MULTILABEL:
+            if len(self.thresholds) != len(self.labels) or not self.labels:
+                msg = f"{len(self.thresholds)} thresholds for {len(self.labels)} labels"
+                raise ValueError(msg)
+            if len(set(self.labels)) < len(self.labels):
+                msg = "two labels of a multilabel head have one name"
+                raise ValueError(msg)
+        return self
+
+    @property
+    def declaration(self) -> HeadDeclaration:
+        """What is declared of its head alone."""
+        return HeadDeclaration(head=self.head, thresholds=self.thresholds, quantity=self.quantity)
 
     @property
     def seen(self) -> View:

@@ -41,6 +41,8 @@ SCORES_SCHEMA = pa.schema(
         ("embedding", pa.list_(pa.float32())),
         # Indices of the labels' classes, only where two classes of the model have one name.
         ("classes", pa.list_(pa.int32())),
+        # Of a regression only, which has no labels and no probabilities.
+        ("score", pa.float32()),
     ]
 )
 EMBEDDINGS_SCHEMA = pa.schema([SCORES_SCHEMA.field(name) for name in ("image_id", "embedding")])
@@ -90,7 +92,10 @@ class AskedRow(ListedRow):
 
 
 class ScoreRow(TypedDict):
-    """A row of SCORES_SCHEMA: labels with probabilities in [0, 1], most probable first, or a reason."""
+    """A row of SCORES_SCHEMA: an answer, or a reason.
+
+    What an answer is, its model's head says (`imagebatch.heads`): labels with probabilities, or a score.
+    """
 
     image_id: str
     sha256: str
@@ -101,3 +106,4 @@ class ScoreRow(TypedDict):
     detail: str | None
     embedding: list[float] | None
     classes: list[int] | None
+    score: float | None

@@ -26,6 +26,7 @@ class About(BaseModel):
         run_id: The run.
         model: The model that answered.
         classes: Predictions of all its images by label.
+        predictions: Number of them; 0 in a baseline that does not say.
         calibration: Fitted on labelled images of the run, if there were any.
     """
 
@@ -34,6 +35,7 @@ class About(BaseModel):
     run_id: str
     model: ModelPin
     classes: dict[str, int]
+    predictions: int = 0
     calibration: Calibration | None = None
 
 
@@ -86,12 +88,12 @@ def read_baseline(uri: str, model: str) -> Baseline | None:
         raise ConfigurationError(f"--baseline {place} is no file of imagebatch baseline") from error
     except OSError as error:
         raise StorageError(f"cannot read --baseline {place}: {error}") from error
-    newest = OBSERVATION_SCHEMA.field("embedding")
-    if newest.name not in table.schema.names:  # made before there were embeddings: all else still compares
-        table = table.append_column(newest, pa.nulls(table.num_rows, newest.type))
-    if table.schema.names != OBSERVATION_SCHEMA.names:
+    for newer in map(OBSERVATION_SCHEMA.field, ("embedding", "label_count", "score")):
+        if newer.name not in table.schema.names:  # made before there was the column: all else still compares
+            table = table.append_column(newer, pa.nulls(table.num_rows, newer.type))
+    if sorted(table.schema.names) != sorted(OBSERVATION_SCHEMA.names):
         raise ConfigurationError(f"--baseline {place} is of another version: make it again")
-    return Baseline(about, table)
+    return Baseline(about, table.select(OBSERVATION_SCHEMA.names))
 
 
 def as_text(content: dict[str, Any]) -> bytes:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from imagebatch.contracts.records import ModelPin
 from imagebatch.drift import two_sample
 from imagebatch.drift.accuracy import estimate
 from imagebatch.drift.baseline import Baseline
 from imagebatch.drift.observations import OBSERVATION_SCHEMA
+from imagebatch.heads import head_of
+from imagebatch.heads.base import DriftTests
+from imagebatch.heads.softmax import Softmax
 
 Floats = npt.NDArray[np.float64]
 
@@ -33,9 +38,8 @@ class Compared:
     now: float | str
 
 
+# What images look like, whatever is asked of them.
 _NUMBERS: dict[str, Callable[[pa.Table], Floats]] = {
-    "confidence": lambda table: _column(table, "confidence"),
-    "entropy": lambda table: _column(table, "entropy"),
     "brightness": lambda table: _column(table, "brightness"),
     "contrast": lambda table: _column(table, "contrast"),
     "sharpness": lambda table: _column(table, "sharpness"),
@@ -43,23 +47,33 @@ _NUMBERS: dict[str, Callable[[pa.Table], Floats]] = {
     "bytes per pixel": lambda table: _column(table, "size") / _pixels(table),
     "megapixels": lambda table: _pixels(table) / 1e6,
 }
-_MIXES = {"class mix": "label", "format mix": "format"}
+_MIXES = {"format mix": "format"}
 _EMBEDDING = OBSERVATION_SCHEMA.field("embedding")
-_VECTORS = {"answers": "answer", "layout": "layout", "embeddings": "embedding"}
+_VECTORS = {"layout": "layout", "embeddings": "embedding"}
 
 
-def compare(before: pa.Table, now: pa.Table, seed: int) -> list[Compared]:
-    """Make all tests between two tables of OBSERVATION_SCHEMA; the p-values are not yet corrected."""
+def compare(
+    before: pa.Table, now: pa.Table, seed: int, answers: DriftTests = Softmax.drift
+) -> list[Compared]:
+    """Make all tests between two tables of OBSERVATION_SCHEMA; the p-values are not yet corrected.
+
+    Args:
+        before: The baseline's.
+        now: The run's.
+        seed: Of the permutations.
+        answers: What is compared of the answers.
+    """
     found = []
-    for name, column in _MIXES.items():
+    for name, column in (answers.mixes | _MIXES).items():
         texts = [table[column].to_pylist() for table in (before, now)]
         p, effect = two_sample.categories(*texts)
         found.append(Compared(name, p, effect, _mix(texts[0]), _mix(texts[1])))
-    for name, values in _NUMBERS.items():
+    numbers = {name: partial(_column, name=column) for name, column in answers.numbers.items()}
+    for name, values in (numbers | _NUMBERS).items():
         pair = values(before), values(now)
         p, effect = two_sample.numbers(*pair)
         found.append(Compared(name, p, effect, *(round(float(each.mean()), 4) for each in pair)))
-    for name, column in _VECTORS.items():
+    for name, column in (answers.vectors | _VECTORS).items():
         first, second = (_rows(table, column) for table in (before, now))
         if min(len(first), len(second)) >= LEAST_IMAGES:
             p, effect = two_sample.vectors(first, second, seed)
@@ -67,14 +81,14 @@ def compare(before: pa.Table, now: pa.Table, seed: int) -> list[Compared]:
     return found
 
 
-def judge(baseline: Baseline, now: pa.Table, *, run_id: str, digest: str, alpha: float) -> dict[str, Any]:
+def judge(baseline: Baseline, now: pa.Table, *, run_id: str, model: ModelPin, alpha: float) -> dict[str, Any]:
     """Compare a run with its baseline and return the content of quality/drift.json.
 
     Args:
         baseline: To compare with.
         now: The run's OBSERVATION_SCHEMA.
         run_id: Seeds the permutations.
-        digest: The run's model; estimates need the baseline's own.
+        model: The run's; estimates need the baseline's own.
         alpha: Probability of any alarm if nothing has drifted.
 
     Returns:
@@ -82,7 +96,7 @@ def judge(baseline: Baseline, now: pa.Table, *, run_id: str, digest: str, alpha:
         not made, and why), `estimated_accuracy`.
     """
     about = baseline.about
-    same_model = digest == about.model.digest
+    same_model = model.digest == about.model.digest
     result: dict[str, Any] = {
         "baseline": {"run_id": about.run_id, "model_digest": about.model.digest, "same_model": same_model},
         "alpha": alpha,
@@ -100,7 +114,11 @@ def judge(baseline: Baseline, now: pa.Table, *, run_id: str, digest: str, alpha:
         result["left_out"] = {"embeddings": why}
         place = now.schema.names.index("embedding")
         now = now.set_column(place, _EMBEDDING, pa.nulls(now.num_rows, _EMBEDDING.type))
-    compared = compare(baseline.observations, now, seed)
+    comparable = (model.head, model.quantity) == (about.model.head, about.model.quantity)
+    if not comparable:
+        result["left_out"]["answers"] = "the baseline is of a model whose numbers mean something else"
+    answers = head_of(model, 1).drift if comparable else DriftTests()
+    compared = compare(baseline.observations, now, seed, answers)
     adjusted = two_sample.holm([test.p for test in compared])
     tests = [
         asdict(test) | {"adjusted_p": p, "drifting": p <= alpha}

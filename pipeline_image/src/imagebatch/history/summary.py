@@ -35,6 +35,10 @@ class RunSummary(BaseModel):
         confidence: Mean of the largest probability.
         entropy: Mean, in nats.
         unsure: Share of predictions with a confidence below one half.
+        labels_per_image: Mean, of a multilabel head.
+        unlabelled: Share of its predictions without a label.
+        score_mean: Mean score of a regression, in its unit; so are `score_least`, `score_low` (5th
+            percentile), `score_median`, `score_high` (95th) and `score_most`.
         brightness: Mean of the sample, 0 to 1; so is `sharpness`, in its own unit.
         suspect: Images of the sample with a finding that counts.
         looked_at: Images of the sample.
@@ -62,6 +66,14 @@ class RunSummary(BaseModel):
     confidence: float | None = None
     entropy: float | None = None
     unsure: float | None = None
+    labels_per_image: float | None = None
+    unlabelled: float | None = None
+    score_mean: float | None = None
+    score_least: float | None = None
+    score_low: float | None = None
+    score_median: float | None = None
+    score_high: float | None = None
+    score_most: float | None = None
     brightness: float | None = None
     sharpness: float | None = None
     suspect: int = 0

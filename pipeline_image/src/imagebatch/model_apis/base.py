@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar, Protocol
 
+from imagebatch.contracts.answers import Answer
 from imagebatch.contracts.records import ModelPin
+
+__all__ = ["PROBE", "Answer", "ApiFaultError", "Fault", "ImagePayload", "ModelApi", "Reply"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,27 +36,6 @@ PROBE = ImagePayload(
         "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAEElEQVR42mNsYIAAJgaKGAAmCACQtTEKkQAAAABJRU5ErkJggg=="
     ),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One image's answer: labels with probabilities, or a reason.
-
-    Attributes:
-        labels: The k most probable classes, most probable first; empty if refused.
-        probabilities: In [0, 1], not increasing, one per label.
-        classes: Their class indices, where two classes of the model have one name; else empty.
-        reason: Empty, or why the model API refused this image.
-        detail: One line for a person.
-        embedding: The model's features of the image, float32 little-endian; empty if not asked or not given.
-    """
-
-    labels: tuple[str, ...] = ()
-    probabilities: tuple[float, ...] = ()
-    classes: tuple[int, ...] = ()
-    reason: str = ""
-    detail: str = ""
-    embedding: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +84,7 @@ class ModelApi(Protocol):
     has_server: ClassVar[bool] = True
 
     def describe(self) -> ModelPin:
-        """Return the served model's name, version, digest and labels.
+        """Return the served model's name, version, digest, labels and head.
 
         Raises:
             ApiFaultError: No answer.

@@ -8,7 +8,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from imagebatch.contracts.records import HeadDeclaration, HeadKind, Quantity
 from imagebatch.errors import ConfigurationError, one_line
+
+_THRESHOLD = 0.5
 
 
 class ModelCard(BaseModel):
@@ -18,7 +21,10 @@ class ModelCard(BaseModel):
         labels: Class names by class index; empty: as the server says.
         digest: Of the model, `sha256:` and 64 hex digits; empty: as the server says.
         scores: Whether the numbers that the server answers are probabilities, or logits, of which the
-            softmax is yet to be taken.
+            softmax, or the sigmoid of a multilabel head, is yet to be taken.
+        head: What the numbers mean (docs/reference/heads.md).
+        thresholds: Of a multilabel head: for each class, one for all, or by label (0.5 for the others).
+        quantity: Of a regression: what its score is.
         input: Name of the tensor that takes the images; empty: the only one.
         output: Name of the tensor with a number per class; empty: the only one of that shape.
     """
@@ -28,8 +34,43 @@ class ModelCard(BaseModel):
     labels: list[str] = []
     digest: str = Field(default="", pattern=r"^(sha256:[0-9a-f]{64})?$")
     scores: Literal["probabilities", "logits"] = "probabilities"
+    head: HeadKind = HeadKind.SOFTMAX
+    thresholds: float | list[float] | dict[str, float] = []
+    quantity: Quantity | None = None
     input: str = ""
     output: str = ""
+
+    def declaration(self, labels: list[str]) -> HeadDeclaration:
+        """Return what it says of the head of a model with these labels.
+
+        Raises:
+            ConfigurationError: It does not fit the labels, or itself.
+        """
+        thresholds: list[float] = []
+        if self.head is HeadKind.MULTILABEL or self.thresholds:
+            thresholds = self._thresholds(labels)
+        try:
+            declared = HeadDeclaration(head=self.head, thresholds=thresholds, quantity=self.quantity)
+        except ValidationError as error:
+            raise ConfigurationError(f"--model-card: {error.errors()[0]['msg']}") from error
+        if self.head is HeadKind.MULTILABEL and len(set(labels)) < len(labels):
+            raise ConfigurationError("--model-card: two labels of a multilabel head have one name")
+        return declared
+
+    def _thresholds(self, labels: list[str]) -> list[float]:
+        given = self.thresholds
+        if isinstance(given, float):
+            return [given] * len(labels)
+        if isinstance(given, dict):
+            unknown = [label for label in given if label not in labels]
+            if unknown:
+                raise ConfigurationError(
+                    f"--model-card: thresholds of {one_line(unknown[0], 80)!r}, no label of the model"
+                )
+            return [given.get(label, _THRESHOLD) for label in labels]
+        if given and len(given) != len(labels):
+            raise ConfigurationError(f"--model-card: {len(given)} thresholds for {len(labels)} labels")
+        return given or [_THRESHOLD] * len(labels)
 
 
 def read_card(path: str, model: str) -> ModelCard:

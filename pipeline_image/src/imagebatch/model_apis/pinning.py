@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from imagebatch.contracts.records import ModelPin
 from imagebatch.model_apis.base import ImagePayload
 
 # Probabilities are compared to two decimals: a server whose sums are not always in one order stays the same.
@@ -30,22 +31,20 @@ def pictures() -> tuple[ImagePayload, ...]:
     return tuple(ImagePayload(f"pin-{number}", data) for number, data in enumerate(drawn))
 
 
-def digest_of(
-    model: str, version: str, labels: Sequence[str], answers: Sequence[npt.NDArray[np.float32]]
-) -> str:
+def digest_of(model: ModelPin, answers: Sequence[npt.NDArray[np.float32]]) -> str:
     """Return a digest that another model, or the same with other weights, does not have.
 
     Args:
-        model: Its name.
-        version: Its version.
-        labels: Class names by class index.
-        answers: Probabilities (classes,) of each of `pictures()`; none for one that it refuses.
+        model: All that is known of it but its digest.
+        answers: What `Head.known_by` makes of the answer to each of `pictures()`: probabilities (classes,) of
+            a softmax; none for an image that it refuses.
     """
     rounded = [
         [[index, near] for index, value in enumerate(row) if (near := round(float(value), _DECIMALS))]
         for row in answers
     ]
-    said = {"model": model, "version": version, "labels": list(labels), "answers": rounded}
+    said = {"model": model.name, "version": model.version, "labels": model.labels, "answers": rounded}
+    said |= model.declaration.model_dump(mode="json")  # nothing, of a softmax
     return "sha256:" + hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 

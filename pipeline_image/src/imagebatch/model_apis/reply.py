@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from imagebatch_header import View
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from imagebatch.contracts.records import ModelPin
+from imagebatch.contracts.records import HeadKind, ModelPin
 from imagebatch.errors import ConfigurationError, one_line
 from imagebatch.model_apis.base import Answer, ApiFaultError, Fault, ImagePayload, Reply
 
@@ -32,6 +33,9 @@ class _Description(BaseModel):
     embedding: int = 0
     memory: bool = False
     input: dict[str, Any] = Field(default_factory=dict)
+    head: str = HeadKind.SOFTMAX
+    thresholds: list[float] = []
+    quantity: dict[str, Any] | None = None
 
 
 class _Error(BaseModel):
@@ -45,11 +49,13 @@ class _Image(BaseModel):
     probabilities: tuple[float, ...] = ()
     classes: tuple[int, ...] = ()
     embedding: str = ""
+    score: float | None = None
     error: _Error | None = None
 
 
 class _Reply(BaseModel):
     model: _Model
+    head: str = HeadKind.SOFTMAX
     images: list[_Image]
 
 
@@ -58,21 +64,36 @@ def parse_description(body: bytes) -> ModelPin:
 
     Raises:
         ApiFaultError: It is none.
-        ConfigurationError: The model sees files in a way that is not known here.
+        ConfigurationError: The model sees files in a way, or has a head, that is not known here.
     """
     try:
         found = _Description.model_validate_json(body)
     except ValidationError as error:
         raise ApiFaultError(Fault.BAD_REPLY, f"no description: {body[:100]!r}") from error
-    return ModelPin(
-        name=found.model.name,
-        version=found.model.version,
-        digest=found.model.digest,
-        labels=found.labels,
-        engine=found.engine,
-        embedding=found.embedding,
-        view=_view(found.input),
-    )
+    try:
+        return ModelPin(
+            name=found.model.name,
+            version=found.model.version,
+            digest=found.model.digest,
+            labels=found.labels,
+            engine=found.engine,
+            embedding=found.embedding,
+            view=_view(found.input),
+            head=HeadKind(found.head),
+            thresholds=found.thresholds,
+            quantity=found.quantity,  # type: ignore[arg-type]  # pydantic reads it
+        )
+    except ValueError as error:
+        raise ConfigurationError(
+            f"the model declares a head that this version of imagebatch cannot do: {_first_line(error)}"
+        ) from error
+
+
+def _first_line(error: ValueError) -> str:
+    if not isinstance(error, ValidationError):
+        return one_line(error, 200)
+    first = error.errors()[0]
+    return one_line(f"{'.'.join(map(str, first['loc']))} {first['msg']}".strip(), 200)
 
 
 def _view(described: dict[str, Any]) -> dict[str, str | int]:
@@ -116,20 +137,37 @@ def parse_reply(body: bytes, images: Sequence[ImagePayload], top_k: int) -> Repl
         )
     pairs = zip(reply.images, images, strict=True)
     return Reply(
-        reply.model.digest, tuple(_answer(image, top_k, embed=asked.embed) for image, asked in pairs)
+        reply.model.digest,
+        tuple(_answer(image, reply.head, top_k, embed=asked.embed) for image, asked in pairs),
     )
 
 
-def _answer(image: _Image, top_k: int, *, embed: bool) -> Answer:
+def _answer(image: _Image, head: str, top_k: int, *, embed: bool) -> Answer:
+    """Return one image's answer; whether its model can have given it, the scorer decides."""
     if image.error is not None:
         return Answer(reason=image.error.reason, detail=one_line(image.error.detail, 200))
     values = image.probabilities
-    falling = all(a >= b for a, b in itertools.pairwise(values))
-    in_range = all(0.0 <= value <= 1.0 for value in values)  # false for NaN too
-    if not (len(values) == len(image.labels) == top_k and falling and in_range):
-        raise ApiFaultError(Fault.BAD_REPLY, f"labels and probabilities that cannot be: {values[:5]}")
-    embedding = _embedding(image.embedding) if embed else b""
-    return Answer(labels=image.labels, probabilities=values, classes=image.classes, embedding=embedding)
+    if head == HeadKind.REGRESSION:
+        possible = image.score is not None and math.isfinite(image.score)
+    else:
+        possible = image.score is None and all(0.0 <= value <= 1.0 for value in values)  # false for NaN too
+    if head == HeadKind.SOFTMAX:
+        falling = all(a >= b for a, b in itertools.pairwise(values))
+        possible = possible and falling and len(values) == len(image.labels) == top_k
+    if not possible:
+        what = (
+            f"a score that cannot be: {image.score}"
+            if head == HeadKind.REGRESSION
+            else (f"labels and probabilities that cannot be: {values[:5]}")
+        )
+        raise ApiFaultError(Fault.BAD_REPLY, what)
+    return Answer(
+        labels=image.labels,
+        probabilities=values,
+        classes=image.classes,
+        score=image.score,
+        embedding=_embedding(image.embedding) if embed else b"",
+    )
 
 
 def _embedding(text: str) -> bytes:

@@ -21,14 +21,16 @@ import requests
 from typing_extensions import override
 from urllib3.exceptions import ReadTimeoutError
 
-from imagebatch.contracts.records import ModelPin
+from imagebatch.contracts.answers import Answer
+from imagebatch.contracts.records import HeadKind, ModelPin
 from imagebatch.deadline import BoundedSession
 from imagebatch.errors import ConfigurationError, UnknownModelError, one_line
+from imagebatch.heads import head_of
 from imagebatch.log import get_logger
 from imagebatch.model_apis.base import ApiFaultError, Fault, ImagePayload, ModelApi, Reply
 from imagebatch.model_apis.card import ModelCard, read_card
 from imagebatch.model_apis.pinning import alike, digest_of, pictures
-from imagebatch.model_apis.scores import NoProbabilitiesError, Row, checked, probabilities
+from imagebatch.model_apis.scores import NoProbabilitiesFaultError, Row, checked
 from imagebatch.settings import ApiSettings
 
 log = get_logger()
@@ -111,10 +113,16 @@ class ServedModel(ModelApi):
         said = self.said()
         labels = self._labels(said)
         version = said.version or self._version
-        digest = self._digest(said, version, labels)
-        self._pin = ModelPin(
-            name=self._model, version=version, digest=digest, labels=labels, engine=said.engine
+        declared = self._card.declaration(labels)
+        undigested = ModelPin(
+            name=self._model,
+            version=version,
+            digest="",
+            labels=labels,
+            engine=said.engine,
+            **dict(declared),
         )
+        self._pin = undigested.model_copy(update={"digest": self._digest(said, undigested)})
         return self._pin
 
     @override
@@ -127,7 +135,8 @@ class ServedModel(ModelApi):
         pin = self._pin or self.describe()
         found = self._counted(images)
         logits = self._card.scores == "logits"
-        answers = tuple(checked(row, pin.labels, top_k, logits=logits) for row in found.rows)
+        head = head_of(pin, min(top_k, len(pin.labels)))
+        answers = tuple(checked(row, head, logits=logits) for row in found.rows)
         return Reply(found.digest or pin.digest, answers)
 
     def _counted(self, images: Sequence[ImagePayload]) -> Rows:
@@ -140,6 +149,8 @@ class ServedModel(ModelApi):
 
     def _labels(self, said: Said) -> list[str]:
         own, its = self._card.labels, list(said.labels)
+        if self._card.head is HeadKind.REGRESSION:
+            return []
         if own and its and own != its:
             raise ConfigurationError(
                 f"--model-card names {len(own)} labels, {own[0]!r} first; the server's model has {len(its)},"
@@ -151,7 +162,7 @@ class ServedModel(ModelApi):
             )
         return own or its
 
-    def _digest(self, said: Said, version: str, labels: list[str]) -> str:
+    def _digest(self, said: Said, pin: ModelPin) -> str:
         own, its = self._card.digest, said.digest
         if its and not _DIGEST.fullmatch(its):
             raise ConfigurationError(
@@ -161,13 +172,13 @@ class ServedModel(ModelApi):
             raise ConfigurationError(f"--model-card is of {own}, the server's model is {its}")
         if its:
             return its
-        answers = self._known_answers(labels)
+        answers = self._known_answers(pin)
         self._first = self._first or answers
         if own and alike(self._first, answers, _TOLERANCE):
             return own
-        return digest_of(self._model, version, labels, answers)
+        return digest_of(pin, answers)
 
-    def _known_answers(self, labels: list[str]) -> list[npt.NDArray[np.float32]]:
+    def _known_answers(self, pin: ModelPin) -> list[npt.NDArray[np.float32]]:
         """Ask about the fixed images, one by one, so that the server's batches cannot matter.
 
         One that the model cannot read is known by that, too, if the model answers another one right after.
@@ -177,7 +188,7 @@ class ServedModel(ModelApi):
             for picture in pictures():
                 if picture.key not in known:
                     try:
-                        known[picture.key] = self._known_answer(picture, labels)
+                        known[picture.key] = self._known_answer(picture, pin)
                     except ApiFaultError as fault:
                         if fault.fault not in OF_AN_IMAGE or (tries == _TRIES - 1 and not known):
                             raise
@@ -185,17 +196,18 @@ class ServedModel(ModelApi):
         if not answered:
             raise ConfigurationError(f"{self._model} refuses each image that it would be known by")
         if len(known) < len(pictures()):
-            self._known_answer(answered[0], labels)
+            self._known_answer(answered[0], pin)
         return [known.get(picture.key, np.zeros(0, np.float32)) for picture in pictures()]
 
-    def _known_answer(self, picture: ImagePayload, labels: list[str]) -> npt.NDArray[np.float32]:
+    def _known_answer(self, picture: ImagePayload, pin: ModelPin) -> npt.NDArray[np.float32]:
         (row,) = self._counted([picture]).rows
         try:
-            return _all_classes(row, labels, logits=self._card.scores == "logits")
-        except NoProbabilitiesError as error:
+            return _known(row, pin, logits=self._card.scores == "logits")
+        except NoProbabilitiesFaultError as error:
+            many = '; if its classes do not exclude each other, "head": "multilabel"'
             raise ConfigurationError(
                 f"{self._model} answers {error.detail}; if they are logits, say so in --model-card:"
-                ' "scores": "logits"'
+                f' "scores": "logits"{many if pin.head is HeadKind.SOFTMAX else ""}'
             ) from error
 
     def ask(self, method: str, path: str, **body: Any) -> requests.Response:
@@ -279,18 +291,19 @@ def _no_number(word: str) -> float:
     raise ValueError(msg)
 
 
-def _all_classes(row: Row, labels: list[str], *, logits: bool) -> npt.NDArray[np.float32]:
-    """Return an answer's probabilities by class; none of a refused image."""
-    if isinstance(row, np.ndarray):
-        return probabilities(row, len(labels), logits=logits)
-    values = np.zeros(0 if row.reason else len(labels), np.float32)
-    for label, value in zip(row.labels, row.probabilities, strict=False):
-        if label not in labels:
+def _known(row: Row, pin: ModelPin, *, logits: bool) -> npt.NDArray[np.float32]:
+    """Return an answer's numbers, all of them; none of a refused image."""
+    head = head_of(pin, len(pin.labels))
+    if isinstance(row, Answer) and not row.reason:
+        unknown = [label for label in row.labels if label not in pin.labels]
+        if unknown:
             raise ConfigurationError(
-                f"the server answers the label {one_line(label, 80)!r}, which the model's labels lack"
+                f"the server answers the label {one_line(unknown[0], 80)!r}, which the model's labels lack"
             )
-        values[labels.index(label)] = value
-    return values
+        answer = row if pin.head is HeadKind.SOFTMAX else checked(row, head, logits=logits)
+    else:
+        answer = checked(row, head, logits=logits)
+    return np.zeros(0, np.float32) if answer.reason else head.known_by(answer)
 
 
 def _retry_after(response: requests.Response) -> float:

@@ -13,6 +13,9 @@ import pyarrow.compute as pc
 from imagebatch.contracts.addresses import without_permission
 from imagebatch.contracts.ids import encode_cell
 from imagebatch.contracts.records import RunDescription
+from imagebatch.heads import head_of
+from imagebatch.heads.multilabel import label_text
+from imagebatch.heads.regression import SCORE, score_text
 from imagebatch.runs.ledger import ShardLedger
 
 FAILURE_COLUMNS = ("image_id", "uri", "stage", "reason", "detail")
@@ -27,15 +30,14 @@ _OWN = re.compile(
 )
 
 
-def prediction_schema(top_k: int, carried: Sequence[str] = (), *, class_index: bool = False) -> pa.Schema:
+def prediction_schema(description: RunDescription, carried: Sequence[str] = ()) -> pa.Schema:
     """Return names and types of the columns of predictions in order, those of the list at the end."""
-    ranks = range(1, top_k + 1)
-    columns = [(name, pa.string()) for name in ("image_id", "sha256")]
-    columns += [(f"label_{k}", pa.string()) for k in ranks]
-    columns += [(f"probability_{k}", pa.float32()) for k in ranks]
-    columns += [(name, pa.string()) for name in ("model", "model_version", "model_digest")]
-    columns += [(f"class_index_{k}", pa.int32()) for k in ranks if class_index]
-    columns += [(name, pa.string()) for name in carried]
+    head = head_of(description.model, description.top_k)
+    columns = [pa.field(name, pa.string()) for name in ("image_id", "sha256")]
+    columns += head.fields()
+    columns += [pa.field(name, pa.string()) for name in ("model", "model_version", "model_digest")]
+    columns += head.class_fields() if description.class_index else []
+    columns += [pa.field(name, pa.string()) for name in carried]
     return pa.schema(columns)
 
 
@@ -45,31 +47,25 @@ def is_own_column(name: str) -> bool:
 
 
 def predictions(ledger: ShardLedger, description: RunDescription) -> pa.Table:
-    """Return a shard's predicted images (`prediction_schema`): probabilities in [0, 1], classes from 0.
+    """Return a shard's predicted images (`prediction_schema`), with what the model's head answers.
 
     What the list's columns hold comes last, as it stands in the list.
     """
-    rows, model, ranks = ledger.predicted, description.model, range(description.top_k)
-    size = rows.num_rows
+    rows, model = ledger.predicted, description.model
+    head = head_of(model, description.top_k)
     columns = [
         rows["image_id"],
         rows["sha256"],
-        *(ranked(rows["labels"], rank) for rank in ranks),
-        *(ranked(rows["probabilities"], rank) for rank in ranks),
-        *(pa.array([value] * size, pa.string()) for value in (model.name, model.version, model.digest)),
+        *head.values(rows),
+        *(
+            pa.array([said] * rows.num_rows, pa.string())
+            for said in (model.name, model.version, model.digest)
+        ),
+        *(head.class_values(rows) if description.class_index else []),
     ]
-    if description.class_index:
-        columns += [_class_indices(rows, rank, model.labels) for rank in ranks]
     carried = _carried(ledger)
-    schema = prediction_schema(description.top_k, carried.column_names, class_index=description.class_index)
+    schema = prediction_schema(description, carried.column_names)
     return pa.table([*columns, *carried.columns], schema=schema)
-
-
-def _class_indices(rows: pa.Table, rank: int, labels: list[str]) -> pa.ChunkedArray:
-    """Return the class of each image at this rank: as the model told it, or as its name tells."""
-    if len(set(labels)) < len(labels):
-        return ranked(rows["classes"], rank)
-    return pc.index_in(ranked(rows["labels"], rank), value_set=pa.array(labels, pa.string()))
 
 
 def _carried(ledger: ShardLedger) -> pa.Table:
@@ -101,10 +97,10 @@ def csv_header(columns: Sequence[str]) -> bytes:
 
 
 def csv_lines(table: pa.Table, carried: int = 0) -> bytes:
-    """Return a table's rows as lines of RFC 4180: CRLF, quotes where needed, UTF-8, six decimals.
+    """Return a table's rows as lines of RFC 4180: CRLF, quotes where needed, UTF-8.
 
     Args:
-        table: Text columns and floats.
+        table: Columns of text, lists of labels, probabilities (six decimals) and scores (as they are).
         carried: How many columns at its end hold what others have written: they are made harmless.
     """
     if not table.num_rows:
@@ -112,22 +108,19 @@ def csv_lines(table: pa.Table, carried: int = 0) -> bytes:
     columns = [column.combine_chunks() for column in table.columns]
     for at in range(len(columns) - carried, len(columns)):
         columns[at] = pa.array([encode_cell(text or "") for text in columns[at].to_pylist()], pa.string())
-    columns = [_text(column) for column in columns]
+    columns = [_text(name, column) for name, column in zip(table.column_names, columns, strict=True)]
     lines = pc.binary_join_element_wise(*columns, ",").to_pylist()
     return ("\r\n".join(lines) + "\r\n").encode()
 
 
-def ranked(lists: pa.ChunkedArray, rank: int) -> pa.ChunkedArray:
-    """Return element `rank` (from 0) of each list; null where a list is null or shorter."""
-    # Flattening drops null lists, so they are made empty first: every row must keep its place.
-    whole = pc.coalesce(lists, pa.scalar([], lists.type))
-    return pc.list_flatten(pc.list_slice(whole, rank, rank + 1, return_fixed_size_list=True))
-
-
-def _text(column: pa.Array) -> pa.Array:
+def _text(name: str, column: pa.Array) -> pa.Array:
     if pa.types.is_floating(column.type):
+        if name == SCORE:
+            return score_text(column)
         rounded = pc.round(column.cast(pa.float64()), _DECIMALS, round_mode="half_to_even")
         return pc.fill_null(rounded.cast(_FIXED).cast(pa.string()), "")
+    if pa.types.is_list(column.type):
+        column = pa.array(map(label_text, column.to_pylist()), pa.string())
     text = pc.fill_null(column.cast(pa.string()), "")
     quoted = pc.binary_join_element_wise('"', pc.replace_substring(text, '"', '""'), '"', "")
     return pc.if_else(pc.match_substring_regex(text, '[",\\r\\n]'), quoted, text)

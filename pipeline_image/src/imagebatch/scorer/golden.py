@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from imagebatch.contracts.records import ModelPin
 from imagebatch.errors import ConfigurationError, ModelChangedError
+from imagebatch.heads import head_of
+from imagebatch.heads.base import Head
 from imagebatch.log import get_logger
 from imagebatch.model_apis.base import Answer, ImagePayload
 from imagebatch.scorer.packs import PackScorer
@@ -22,18 +24,31 @@ log = get_logger()
 
 
 class GoldenImage(BaseModel):
-    """One image (base64) and the answer expected: labels, most probable first, and their probabilities."""
+    """One image (base64) and the answer expected, with the keys of the handler's replies."""
 
     model_config = ConfigDict(extra="forbid")
 
     name: str
     b64: str
-    labels: list[str]
-    probabilities: list[float]
+    labels: tuple[str, ...] = ()
+    probabilities: tuple[float, ...] = ()
+    classes: tuple[int, ...] = ()
+    score: float | None = None
+
+    @property
+    def expected(self) -> Answer:
+        """The answer."""
+        return Answer(
+            labels=self.labels, probabilities=self.probabilities, classes=self.classes, score=self.score
+        )
 
 
 class GoldenSet(BaseModel):
-    """The file: which model it belongs to, how far probabilities may be off, and the images."""
+    """The file: which model it belongs to, how far answers may be off, and the images.
+
+    Of a score, `tolerance` is a share of the range that its quantity declares; without one of the score, or
+    of one unit where that is more.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -66,13 +81,14 @@ def probe(uri: str, packs: PackScorer, pin: ModelPin) -> None:
         raise ConfigurationError(
             f"--golden {uri} belongs to {golden.model_digest}, the run's model is {pin.digest}"
         )
+    head = head_of(pin, len(pin.labels))
     payloads = [
         ImagePayload(f"{position}-golden", base64.b64decode(image.b64))
         for position, image in enumerate(golden.images)
     ]
     answers = itertools.chain.from_iterable(packs.score(payloads))
     for image, answer in zip(golden.images, answers, strict=True):
-        _compare(image, answer, golden.tolerance)
+        _compare(head, image, answer, golden.tolerance)
     log.info("golden images answered as expected", images=len(golden.images), tolerance=golden.tolerance)
 
 
@@ -84,13 +100,10 @@ def _load(uri: str) -> GoldenSet:
         raise ConfigurationError(f"--golden {uri}: {error}") from error
 
 
-def _compare(image: GoldenImage, answer: Answer, tolerance: float) -> None:
-    expected = dict(zip(image.labels, image.probabilities, strict=True))
-    found = dict(zip(answer.labels, answer.probabilities, strict=True))
-    off = max((abs(found[label] - expected[label]) for label in found.keys() & expected.keys()), default=1.0)
-    if not found or answer.labels[0] != image.labels[0] or off > tolerance:
+def _compare(head: Head, image: GoldenImage, answer: Answer, tolerance: float) -> None:
+    if answer.reason or head.off(image.expected, answer) > tolerance:
         raise ModelChangedError(
-            f"golden image {image.name}: expected {image.labels[0]} {image.probabilities[0]:.4f},"
-            f" got {answer.reason or f'{answer.labels[0]} {answer.probabilities[0]:.4f}'};"
+            f"golden image {image.name}: expected {head.words(image.expected)},"
+            f" got {answer.reason or head.words(answer)};"
             " the server does not compute what it did when the archive was made"
         )

@@ -10,9 +10,9 @@ import itertools
 import time
 from collections.abc import Iterator, Sequence
 
-from imagebatch.contracts.answers import PossibleAnswers
 from imagebatch.contracts.records import ModelPin, Reason
 from imagebatch.errors import ModelChangedError, one_line
+from imagebatch.heads import head_of
 from imagebatch.log import get_logger
 from imagebatch.model_apis.base import Answer, ApiFaultError, Fault, ImagePayload, ModelApi, Reply
 from imagebatch.model_apis.retry import Patience
@@ -33,7 +33,7 @@ class PackScorer:
 
     Args:
         api: The model.
-        model: The model whose digest and labels every reply must carry.
+        model: The model whose digest every reply must carry, and whose head every answer must be of.
         top_k: Labels per image.
         pace: How many requests at once, and how large.
         patience: How long to wait for an API that does not answer.
@@ -52,7 +52,7 @@ class PackScorer:
     ) -> None:
         self._api = api
         self._digest = model.digest
-        self._possible = PossibleAnswers(model.labels, top_k)
+        self._head = head_of(model, top_k)
         self._top_k = top_k
         self._pace = pace
         self._patience = patience
@@ -120,8 +120,7 @@ class PackScorer:
         for answer in reply.answers:
             if answer.reason:
                 continue
-            classes = answer.classes or None
-            if problem := self._possible.problem(answer.labels, answer.probabilities, classes):
+            if problem := self._head.problem(self._head.row(answer)):
                 raise ApiFaultError(Fault.BAD_REPLY, problem)
 
     def _isolated(self, images: Sequence[ImagePayload], history: list[str]) -> Iterator[list[Answer]]:

@@ -15,6 +15,8 @@ from imagebatch.contracts.ids import sha256_hex
 from imagebatch.contracts.records import Reason, RunDescription
 from imagebatch.contracts.rows import AskedRow, ScoreRow
 from imagebatch.errors import ConfigurationError, ModelChangedError, one_line
+from imagebatch.heads import head_of
+from imagebatch.heads.base import NO_ANSWER, Head
 from imagebatch.inputs.source import image_source
 from imagebatch.inputs.unavailable import ImageUnavailableError
 from imagebatch.model_apis import open_backend
@@ -72,6 +74,7 @@ class Scorer:
     def __init__(self, description: RunDescription, settings: ScoringSettings, api: ModelApi) -> None:
         pin = description.model
         self.gives_embeddings = False
+        self._head = head_of(pin, description.top_k)
         self._named_twice = len(set(pin.labels)) < len(pin.labels)
         self._description = description
         self._most_in_flight = settings.in_flight
@@ -120,6 +123,11 @@ class Scorer:
             raise ModelChangedError(
                 f"{pin.name} {pin.version} is now {found.digest},"
                 f" the run was started with {pin.digest}; start a new run"
+            )
+        if found.declaration != pin.declaration:
+            raise ModelChangedError(
+                f"{pin.name} {pin.version} is now declared as {found.declaration.model_dump_json()},"
+                f" the run was started with {pin.declaration.model_dump_json()}; start a new run"
             )
         self.gives_embeddings = found.embedding > 0
 
@@ -185,7 +193,7 @@ class Scorer:
                 data = self._read(row)
             except ImageUnavailableError as refused:
                 answer = Answer(reason=refused.reason, detail=refused.detail)
-                answered[position] = _score_row(row, answer, digest)
+                answered[position] = _score_row(row, answer, digest, self._head)
             else:
                 key = f"{position}-{row['sha256'][:16]}"
                 images.append(ImagePayload(key, data, embed=row.get("embed", False)))
@@ -194,7 +202,8 @@ class Scorer:
         for answers in self._packs.score(images):
             self._require_classes(answers)
             places = list(itertools.islice(asked, len(answers)))
-            piece = [_score_row(rows[at], answer, digest) for at, answer in zip(places, answers, strict=True)]
+            pairs = zip(places, answers, strict=True)
+            piece = [_score_row(rows[at], answer, digest, self._head) for at, answer in pairs]
             keep(piece)
             answered |= zip(places, piece, strict=True)
         return [answered[position] for position in range(len(rows))]
@@ -246,7 +255,7 @@ def _forget(_: list[ScoreRow]) -> None:
     """Keep nothing."""
 
 
-def _score_row(row: AskedRow, answer: Answer, digest: str) -> ScoreRow:
+def _score_row(row: AskedRow, answer: Answer, digest: str, head: Head) -> ScoreRow:
     """Make a score row of an answer.
 
     Reasons are a fixed list. One that only the server knows counts as `decode_failed`, and its own word
@@ -260,12 +269,10 @@ def _score_row(row: AskedRow, answer: Answer, digest: str) -> ScoreRow:
         "image_id": row["image_id"],
         "sha256": row["sha256"],
         "model_digest": digest,
-        "labels": list(answer.labels) or None,
-        "probabilities": list(answer.probabilities) or None,
         "reason": str(reason) if reason else None,
         "detail": detail if reason else None,
         "embedding": project(np.frombuffer(answer.embedding, "<f4")) if answer.embedding else None,
-        "classes": list(answer.classes) or None,
+        **(NO_ANSWER if reason else head.row(answer)),
     }
 
 

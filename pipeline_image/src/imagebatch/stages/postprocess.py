@@ -80,9 +80,7 @@ def _write_left_out(finished: FinishedRun) -> LeftOutCounts:
 
 def _write_tables(finished: FinishedRun, audit: Audit) -> None:
     run, description = finished.files.run, finished.description
-    schema = output_csv.prediction_schema(
-        description.top_k, finished.carried, class_index=description.class_index
-    )
+    schema = output_csv.prediction_schema(description, finished.carried)
     with ExitStack() as stack:
         progress = stack.enter_context(Progress("postprocess", finished.listed))
         csv = stack.enter_context(run.publishing(PREDICTIONS_CSV))

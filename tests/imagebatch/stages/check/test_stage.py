@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from imagebatch.contracts.records import ModelPin, RunDescription
 from imagebatch.errors import DataRefusedError
+from imagebatch.heads import head_of
 from imagebatch.runs.folder import open_run
 from imagebatch.stages.check import frames, process, suites, validation
 
@@ -119,10 +120,12 @@ def test_a_missing_row_is_found(tmp_path: Path) -> None:
 
 def test_one_class_for_all_is_found(tmp_path: Path) -> None:
     """A model that answers one class for everything is stopped."""
-    totals = frames.Totals()
+    totals = frames.Totals("label_1")
     totals.add(pd.concat([scores()] * 7).assign(label_1=[LABELS[0]] * 20 + [LABELS[1]]))
     validator = validation.Validator(tmp_path)
-    validator.validate(validation.Suite("shares", suites.shares_suite(LABELS, 0.9)), [totals.shares()])
+    validator.validate(
+        validation.Suite("shares", suites.shares_suite(head_of(DESCRIPTION.model, 2), 0.9)), [totals.shares()]
+    )
     assert validator.results["shares"][0]["success"] is False
 
 

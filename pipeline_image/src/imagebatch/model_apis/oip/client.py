@@ -12,7 +12,6 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import requests
 from typing_extensions import override
 
@@ -204,7 +203,9 @@ def _rows(found: Inference, output: str, count: int) -> list[Row]:
             f"which output has a number per class? there are {one_line(names, 120)}; name it in --model-card,"
             ' "output"',
         )
-    numbers = np.atleast_2d(scores.numbers)
+    numbers = scores.numbers
+    if numbers.ndim < _WITH_BATCH:  # a score for each image, or the numbers of one image
+        numbers = numbers.reshape(-1, 1) if numbers.size == count else numbers.reshape(1, -1)
     if len(numbers) != count:
         raise ApiFaultError(Fault.BAD_REPLY, f"an output of shape {scores.shape} for {count} images")
     numbers = numbers.reshape(count, -1)

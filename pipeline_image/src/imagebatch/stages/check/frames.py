@@ -9,23 +9,35 @@ from collections.abc import Iterable, Iterator
 import pandas as pd
 import pyarrow as pa
 
+from imagebatch.heads.base import Head
 from imagebatch.runs.finished import open_finished
 from imagebatch.runs.folder import RunFolder
 from imagebatch.runs.listing import open_listing
-from imagebatch.runs.output_csv import ranked
 from imagebatch.stages.check.words import Refusals
 
 # Rows that a suite sees at once: memory does not grow with the run.
 FRAME_ROWS = 10_000
+# Different answers that are counted: one answer for all is among the first. Scores are all different.
+_MOST_ANSWERS = 100_000
 
 
 class Totals:
-    """Figures that need all frames: counts, order of ids, shares of classes, reasons of failures."""
+    """Figures that need all frames: counts, order of ids, shares of answers, reasons of failures.
 
-    def __init__(self) -> None:
+    Args:
+        counted: The column whose texts are counted; empty: none.
+
+    Attributes:
+        answers: Predictions by text, the first hundred thousand texts.
+        answered: Predictions.
+    """
+
+    def __init__(self, counted: str = "") -> None:
+        self._counted = counted
         self.rows = 0
         self.without_result = 0
-        self.labels: Counter[str] = Counter()
+        self.answers: Counter[str] = Counter()
+        self.answered = 0
         self.refusals = Refusals()
         self._ids_not_rising = 0
         self._last_id = ""
@@ -37,8 +49,11 @@ class Totals:
         self._last_id = ids[-1] if ids else self._last_id
         self.rows += len(frame)
         self.without_result += int(frame["without_result"].sum())
-        if "label_1" in frame:
-            self.labels.update(frame["label_1"].dropna().to_list())
+        if self._counted:
+            texts = Counter(frame[self._counted].dropna().to_list())
+            self.answered += texts.total()
+            full = len(self.answers) >= _MOST_ANSWERS
+            self.answers.update({text: n for text, n in texts.items() if not full or text in self.answers})
 
     def frame(self) -> pd.DataFrame:
         """Return one row: `rows`, `without_result`, `ids_not_rising` (0 means that each id occurs once)."""
@@ -51,11 +66,10 @@ class Totals:
         )
 
     def shares(self) -> pd.DataFrame:
-        """Return the share of each class among the predicted images: columns `label` and `share`."""
-        total = self.labels.total()
-        items = sorted(self.labels.items())
+        """Return the share of each answer among the predicted images: columns `label` and `share`."""
+        items = sorted(self.answers.items())
         return pd.DataFrame(
-            {"label": [name for name, _ in items], "share": [count / total for _, count in items]}
+            {"label": [name for name, _ in items], "share": [count / self.answered for _, count in items]}
         )
 
 
@@ -70,19 +84,16 @@ def manifest_frames(run: RunFolder, totals: Totals) -> Iterator[pd.DataFrame]:
             yield _judged(frame, has_header, totals)
 
 
-def scores_frames(run: RunFolder, top_k: int, totals: Totals) -> Iterator[pd.DataFrame]:
-    """Yield every scored image: labels and probabilities by rank, their sum, and the same two columns."""
-    probabilities = [f"probability_{rank + 1}" for rank in range(top_k)]
-    labels = [f"label_{rank + 1}" for rank in range(top_k)]
+def scores_frames(run: RunFolder, head: Head, totals: Totals) -> Iterator[pd.DataFrame]:
+    """Yield every scored image: what the head's rules are about, and the same two columns."""
     with open_finished(run) as finished:
         for table in _tables(finished.scores()):
             totals.refusals.add(table)
             frame = table.select(["image_id", "sha256", "model_digest", "reason"]).to_pandas()
-            for rank in range(top_k):
-                frame[labels[rank]] = ranked(table["labels"], rank).to_pandas()
-                frame[probabilities[rank]] = ranked(table["probabilities"], rank).to_pandas()
-            frame["probability_sum"] = frame[probabilities].sum(axis="columns")
-            answered = frame[[*labels, *probabilities]].notna().all(axis="columns")
+            columns = head.frame(table)
+            for name, values in columns.items():
+                frame[name] = values.to_pandas()
+            answered = frame[list(columns)].notna().all(axis="columns")
             yield _judged(frame, answered, totals)
 
 

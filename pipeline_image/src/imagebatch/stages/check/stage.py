@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,8 @@ from imagebatch.contracts.allowance import allowed_failures
 from imagebatch.contracts.layout import quality_path
 from imagebatch.contracts.records import Plan, RunDescription
 from imagebatch.errors import DataRefusedError, one_line
+from imagebatch.heads import head_of
+from imagebatch.heads.base import Head
 from imagebatch.log import get_logger
 from imagebatch.observe.stage import observed
 from imagebatch.runs.description import read_description, read_plan
@@ -24,6 +25,7 @@ from imagebatch.stages.check.images import check_images
 from imagebatch.stages.check.words import Refusals, sentence
 
 if TYPE_CHECKING:
+    from imagebatch.stages.check.frames import Totals
     from imagebatch.stages.check.validation import Validator
 
 log = get_logger()
@@ -100,16 +102,17 @@ def _validate_predictions(
 ) -> Words:
     from imagebatch.stages.check import frames, suites, validation  # noqa: PLC0415 (Great Expectations takes seconds to import)
 
-    totals = frames.Totals()
+    head = head_of(description.model, description.top_k)
+    totals = frames.Totals(head.shares.column)
     rows = validation.Suite("predictions", suites.predictions_suite(description))
-    validator.validate(rows, frames.scores_frames(run, description.top_k, totals))
+    validator.validate(rows, frames.scores_frames(run, head, totals))
     allowed = allowed_failures(description.max_failures, plan.listed)
     whole = validation.Suite(
         "prediction totals", suites.totals_suite(plan.accepted, max(0, allowed - plan.rejected))
     )
     validator.validate(whole, [totals.frame()])
-    if totals.labels.total() >= _ENOUGH_FOR_SHARES:
-        shares = suites.shares_suite(description.model.labels, description.max_class_share)
+    if totals.answered >= _ENOUGH_FOR_SHARES:
+        shares = suites.shares_suite(head, description.max_class_share)
         validator.validate(validation.Suite("class shares", shares), [totals.shares()])
     failed = (
         f"{totals.without_result} of {plan.accepted} images failed and {plan.rejected} were refused before,"
@@ -117,7 +120,7 @@ def _validate_predictions(
     )
     return {
         ("prediction totals", "without_result"): lambda: _refused(failed, totals.refusals, description),
-        ("class shares", "share"): lambda: _one_class(totals.labels, description.max_class_share),
+        ("class shares", "share"): lambda: _one_answer(totals, head, description.max_class_share),
     }
 
 
@@ -129,13 +132,13 @@ def _refused(text: str, refusals: Refusals, description: RunDescription) -> str:
     )
 
 
-def _one_class(labels: Counter[str], most: float) -> str:
-    ((label, images),) = labels.most_common(1)
-    total = labels.total()
+def _one_answer(totals: Totals, head: Head, most: float) -> str:
+    ((text, images),) = totals.answers.most_common(1)
+    total = totals.answered
     return (
-        f"{images} of {total} predictions ({images / total:.2%}) are {one_line(label, 60)}, at most"
-        f" {most:.2%} may be of one class (--max-class-share {most:g}): look at some of them. If that is"
-        " right, start a new run with a higher --max-class-share; with --cache nothing is asked twice"
+        f"{images} of {total} predictions ({images / total:.2%}) {head.alike(one_line(text, 60))}, at most"
+        f" {most:.2%} may be {head.shares.alike} (--max-class-share {most:g}): look at some of them. If that"
+        " is right, start a new run with a higher --max-class-share; with --cache nothing is asked twice"
     )
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from imagebatch.contracts.records import Reason, RunDescription
+from imagebatch.heads import head_of
+from imagebatch.heads.base import Head, Rule
 from imagebatch.stages.check.gx import Expectation, gxe
-
-# float32 probabilities of a softmax may add up to a little more than 1.
-_SUM_TOLERANCE = 1e-4
 
 
 def _each_row() -> list[Expectation]:
@@ -39,15 +36,10 @@ def manifest_suite(description: RunDescription) -> list[Expectation]:
 
 def predictions_suite(description: RunDescription) -> list[Expectation]:
     """Return what must be true of score rows before they are handed over."""
-    ranks = range(1, description.top_k + 1)
-    pairs = [(f"probability_{k}", f"probability_{k + 1}") for k in ranks[:-1]]
     return [
         *_each_row(),
         gxe.ExpectColumnValuesToBeInSet(column="model_digest", value_set=[description.model.digest]),
-        *(_known_label(f"label_{k}", description.model.labels) for k in ranks),
-        *(_in_range(f"probability_{k}", 1) for k in ranks),
-        *(_not_rising(higher, lower) for higher, lower in pairs),
-        _in_range("probability_sum", 1 + _SUM_TOLERANCE),
+        *map(_expected, head_of(description.model, description.top_k).rules()),
     ]
 
 
@@ -65,23 +57,22 @@ def totals_suite(rows: int, allowed: int) -> list[Expectation]:
     ]
 
 
-def shares_suite(labels: Sequence[str], max_share: float) -> list[Expectation]:
-    """Return what must be true of each class's share: one class for all means a broken model or input."""
+def shares_suite(head: Head, max_share: float) -> list[Expectation]:
+    """Return what must be true of each answer's share: one for all means a broken model or input."""
     return [
-        gxe.ExpectColumnValuesToBeInSet(column="label", value_set=list(labels)),
+        *map(_expected, head.share_rules()),
         gxe.ExpectColumnValuesToBeBetween(column="share", min_value=0, max_value=max_share),
     ]
 
 
-def _known_label(column: str, labels: Sequence[str]) -> Expectation:
-    return gxe.ExpectColumnValuesToBeInSet(column=column, value_set=list(labels))
-
-
-def _in_range(column: str, highest: float) -> Expectation:
-    return gxe.ExpectColumnValuesToBeBetween(column=column, min_value=0, max_value=highest)
-
-
-def _not_rising(higher: str, lower: str) -> Expectation:
-    return gxe.ExpectColumnPairValuesAToBeGreaterThanB(
-        column_A=higher, column_B=lower, or_equal=True, ignore_row_if="either_value_is_missing"
-    )
+def _expected(rule: Rule) -> Expectation:
+    if rule.within is not None:
+        return gxe.ExpectColumnValuesToBeInSet(column=rule.column, value_set=list(rule.within))
+    if rule.at_most:
+        return gxe.ExpectColumnPairValuesAToBeGreaterThanB(
+            column_A=rule.at_most,
+            column_B=rule.column,
+            or_equal=True,
+            ignore_row_if="either_value_is_missing",
+        )
+    return gxe.ExpectColumnValuesToBeBetween(column=rule.column, min_value=rule.least, max_value=rule.most)

@@ -16,6 +16,7 @@ from imagebatch.contracts.account import account, in_words
 from imagebatch.contracts.ids import FORMULA_START
 from imagebatch.contracts.layout import LISTING, PLAN, RUN_JSON
 from imagebatch.contracts.records import (
+    HeadKind,
     LeftOut,
     LeftOutCounts,
     LeftOutRecord,
@@ -33,6 +34,7 @@ from imagebatch.errors import (
     RunMismatchError,
     one_line,
 )
+from imagebatch.heads import head_of
 from imagebatch.inputs.names import absolute, to_uri
 from imagebatch.inputs.source import ImageSource, image_source
 from imagebatch.log import get_logger
@@ -44,6 +46,7 @@ from imagebatch.runs.description import read_description
 from imagebatch.runs.folder import DAMAGED, RunFolder, open_run
 from imagebatch.runs.left_out import Tally, suffix_of, write_left_out
 from imagebatch.runs.listing import left_out_metadata, left_out_record, require_columns
+from imagebatch.runs.output_csv import prediction_schema
 from imagebatch.settings import PreprocessSettings
 from imagebatch.settings.scoring import DEFAULT_INCLUDE, EARLIER_INCLUDES
 from imagebatch.stages.preprocess.listing import limited, shards_of, sorted_rows
@@ -116,11 +119,21 @@ def _nothing(name: str, left_out: LeftOutFiles, *, allowed: bool) -> ImagebatchE
 def _description(settings: PreprocessSettings) -> RunDescription:
     api = open_backend(settings.backend, settings, settings.model, settings.model_version)
     pin = patiently(api.describe, settings.retry_seconds)
-    log.info("model pinned", model=pin.name, version=pin.version, digest=pin.digest, labels=len(pin.labels))
+    log.info(
+        "model pinned",
+        model=pin.name,
+        version=pin.version,
+        digest=pin.digest,
+        labels=len(pin.labels),
+        **({} if pin.head is HeadKind.SOFTMAX else {"head": str(pin.head)}),
+    )
     _warn_of_twins(pin)
     _warn_of_formulas(pin)
     asked = settings.model_dump(include=set(RunDescription.model_fields) - {"model"})
-    asked["top_k"] = min(settings.top_k, len(pin.labels))
+    head = head_of(pin, min(settings.top_k, len(pin.labels)))
+    asked["top_k"] = head.top_k if head.chooses_labels else 1  # it says nothing about the others
+    if settings.class_index and not head.chooses_labels:
+        raise ConfigurationError(f"--class-index is for a softmax; the head of {pin.name} is a {pin.head}")
     return _anywhere(RunDescription(**asked, code_version=__version__, model=pin))
 
 
@@ -170,6 +183,18 @@ def _claim(run: RunFolder, description: RunDescription) -> None:
         )
 
 
+def _other_names(carried: list[str], description: RunDescription) -> list[str]:
+    """Return the names of the list's columns, none of which is that of a column of predictions."""
+    own = {name.casefold() for name in prediction_schema(description).names}
+    twice = [name for name in carried if name.strip().casefold() in own]
+    if twice:
+        raise DataRefusedError(
+            f"the column {one_line(twice[0], 60)} cannot be carried: predictions.csv has one of that name;"
+            " rename it, or name the others by --carry"
+        )
+    return carried
+
+
 def _as_json(description: RunDescription) -> bytes:
     return (description.model_dump_json(indent=2) + "\n").encode()
 
@@ -182,7 +207,7 @@ def _list_input(
     run: RunFolder, description: RunDescription, requested: RequestedImages, left_out: LeftOutFiles
 ) -> None:
     rows = sorted_rows(requested)
-    schema = listing_schema(requested.carried())
+    schema = listing_schema(_other_names(requested.carried(), description))
     listed = 0
     record = LeftOutRecord(counts={}, names=None)
     try:

@@ -20,13 +20,13 @@ from imagebatch.contracts.account import suffix_words
 from imagebatch.contracts.layout import FAILURES_CSV, LEFT_OUT_CSV, quality_path
 from imagebatch.contracts.records import RunDescription
 from imagebatch.errors import NotProvenError
+from imagebatch.heads.base import Overview
 from imagebatch.history.summary import RunSummary
 from imagebatch.images.checks import SAYS, Check
 from imagebatch.observe.timeline import StageRecord
 from imagebatch.runs.certificate import Certificate
 from imagebatch.runs.folder import RunFolder
 from imagebatch.runs.listing import open_listing
-from imagebatch.stages.report.overview import Predictions
 
 Row = dict[str, Any]
 
@@ -53,7 +53,7 @@ class Facts:
     description: RunDescription
     certificate: Certificate
     timeline: list[StageRecord]
-    predictions: Predictions
+    predictions: Overview
     sample: pa.Table
     findings: list[Row]
     drift: dict[str, Any] | None
@@ -217,9 +217,13 @@ class Facts:
 
     def classes(self) -> list[Row]:
         """Return each class's share, now and in the baseline if there is one: at most 12, others together."""
-        now = self.predictions.classes
+        now = Counter(self.predictions.classes)
         before = Counter(self.drift["baseline"].get("classes", {})) if self.drift else Counter()
-        totals = max(now.total(), 1), before.total()
+        predicted = self.drift["baseline"].get("predictions", 0) if self.drift else 0
+        wholes = [
+            self.predictions.share_of(classes, rows)
+            for classes, rows in ((now, self.predictions.rows), (before, predicted))
+        ]
         shown = [label for label, _ in now.most_common(12)]
         rows: list[Row] = [{"label": label, "now": now[label], "before": before[label]} for label in shown]
         if len(now) > len(shown):
@@ -227,19 +231,9 @@ class Facts:
             rest["before"] = before.total() - sum(row["before"] for row in rows)
             rows.append({"label": f"{len(now) - len(shown)} others", **rest})
         for row in rows:
-            row["share"] = row["now"] / totals[0] * 100
-            row["share_before"] = row["before"] / totals[1] * 100 if totals[1] else None
+            row["share"] = row["now"] / max(wholes[0], 1) * 100
+            row["share_before"] = row["before"] / wholes[1] * 100 if wholes[1] else None
         return rows
-
-    def histogram(self) -> list[Row]:
-        """Return the confidence histogram's bars: `low`, `high`, `count`, `height` in % of the highest."""
-        counts = [int(count) for count in self.predictions.histogram]
-        highest = max(*counts, 1)
-        bins = len(counts)
-        return [
-            {"low": at / bins, "high": (at + 1) / bins, "count": count, "height": count / highest * 100}
-            for at, count in enumerate(counts)
-        ]
 
     def expectations(self) -> list[Row]:
         """Return Great Expectations' results by suite: `suite`, `total`, `failed` (their sentences)."""

@@ -23,6 +23,16 @@ _FIGURES: dict[tuple[str, str], tuple[Figure, Text]] = {
     ("Images", "number of images"): (lambda run: run.listed, count),
     ("Without a prediction", "share without a prediction"): (lambda run: run.failure_share, percent),
     ("Mean confidence", "mean confidence"): (lambda run: run.confidence, lambda value: f"{value:.3f}"),
+    ("Labels per image", "labels per image"): (
+        lambda run: run.labels_per_image,
+        lambda value: f"{value:.2f}",
+    ),
+    ("Without a label", "share of predictions without a label"): (lambda run: run.unlabelled, percent),
+    ("Mean score", "mean score"): (lambda run: run.score_mean, lambda value: f"{value:.4g}"),
+    ("95th percentile of the scores", "95th percentile of the scores"): (
+        lambda run: run.score_high,
+        lambda value: f"{value:.4g}",
+    ),
     ("Drift, largest effect", "drift from the baseline"): (
         lambda run: run.drift,
         lambda value: f"{value:.2f}",

@@ -18,7 +18,7 @@ NOT_KNOWN = "\u2013"
 
 def report_page(facts: Facts, decoders: Decoders) -> str:
     """Return report.html, less than 2 MB however large the run."""
-    queue = facts.predictions.least_confident
+    queue = facts.predictions.queue
     groups = [facts.failures, facts.slowest, queue, *(check["rows"] for check in facts.checks)]
     with_thumbnails(facts.run, facts.description, groups, decoders)
     return render(
@@ -28,6 +28,7 @@ def report_page(facts: Facts, decoders: Decoders) -> str:
         counts=facts.certificate.counts,
         left_out=facts.summary.left_out,
         model=facts.certificate.model,
+        answers=facts.predictions,
         summary=facts.summary,
         drift=facts.drift,
         queue=queue,

@@ -21,6 +21,7 @@ from imagebatch.contracts.records import RunDescription
 from imagebatch.drift.baseline import as_text, read_baseline
 from imagebatch.drift.observations import observe
 from imagebatch.errors import ImagebatchError
+from imagebatch.heads.base import Overview
 from imagebatch.history.mlflow_runs import log_run
 from imagebatch.history.summary import RunSummary, keep_summary, read_history
 from imagebatch.images.checks import findings, findings_json, suspects
@@ -35,7 +36,7 @@ from imagebatch.runs.folder import RunFolder, open_run
 from imagebatch.settings import ReportSettings
 from imagebatch.stages.report.facts import Facts
 from imagebatch.stages.report.history_page import write_history
-from imagebatch.stages.report.overview import Predictions
+from imagebatch.stages.report.overview import overview
 from imagebatch.stages.report.page import compile_templates, report_page
 
 log = get_logger()
@@ -76,7 +77,7 @@ def report(settings: ReportSettings, decoders: Decoders | None = None) -> Report
     run = open_run(settings.runs_uri, settings.run_id)
     certificate, description = recorded_certificate(run), read_description(run)
     with nullcontext(decoders) if decoders else Decoders() as looking:
-        timeline, predictions = read_timeline(run), Predictions(run, description)
+        timeline, predictions = read_timeline(run), overview(run, description)
         sample = image_sample(run, description, settings.image_sample, looking)
         found = findings(sample)
         run.write(quality_path("images"), findings_json(sample.num_rows, found))
@@ -126,10 +127,10 @@ def _drift(
         baseline,
         observe(run, description, sample),
         run_id=description.run_id,
-        digest=description.model.digest,
+        model=description.model,
         alpha=settings.drift_alpha,
     )
-    result["baseline"]["classes"] = baseline.about.classes
+    result["baseline"] |= {"classes": baseline.about.classes, "predictions": baseline.about.predictions}
     run.write(DRIFT, as_text(result))
     if result["drifting"]:
         certain = [test["name"] for test in result["tests"] if test["drifting"]]
@@ -148,7 +149,7 @@ def _summary(
     pipeline: str,
     certificate: Certificate,
     timeline: list[StageRecord],
-    predictions: Predictions,
+    predictions: Overview,
     figures: dict[str, Any],
 ) -> RunSummary:
     scoring = [record for record in timeline if record.stage.startswith("score") and record.images]
@@ -166,10 +167,8 @@ def _summary(
         seconds=round(busy_seconds(timeline), 3) if timeline else None,
         cpu_seconds=round(sum(record.cpu_seconds for record in timeline), 3) if timeline else None,
         images_per_second=round(scored / seconds, 2) if seconds and scored else None,
-        classes=dict(predictions.classes),
-        confidence=predictions.mean("confidence"),
-        entropy=predictions.mean("entropy"),
-        unsure=predictions.mean("unsure"),
+        classes=predictions.classes,
+        **predictions.figures(),
         **figures,
     )
 

@@ -1,10 +1,10 @@
 """Predictions kept from run to run, so that an unchanged image costs a look-up: `--cache`, off by default.
 
-One SQLite file for each model digest and number of labels. The digest covers every file of the archive, the
-pixel function among them, and images are found by the SHA-256 of their files, so that a hit is what the model
-would answer. A file may be deleted at any time. An entry that is not whole or cannot be an answer counts as
-missing; a file that is damaged is put aside and begun again, and one that cannot be used costs the cache,
-never the run.
+One SQLite file for each model digest, number of labels and declared head. The digest covers every file of the
+archive, the pixel function among them, and images are found by the SHA-256 of their files, so that a hit is
+what the model would answer. A file may be deleted at any time. An entry that is not whole or cannot be an
+answer counts as missing; a file that is damaged is put aside and begun again, and one that cannot be used
+costs the cache, never the run.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from imagebatch.contracts.answers import PossibleAnswers
 from imagebatch.contracts.ids import sha256_hex
-from imagebatch.contracts.records import ModelPin
+from imagebatch.contracts.records import HeadKind, ModelPin
 from imagebatch.contracts.rows import AskedRow, ScoreRow
+from imagebatch.heads import head_of
+from imagebatch.heads.softmax import Softmax
 from imagebatch.log import get_logger
 
 log = get_logger()
@@ -32,10 +33,11 @@ _LOCKED_SECONDS = 10.0
 class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    labels: list[str]
-    probabilities: list[float] = Field(min_length=1)
+    labels: list[str] | None = None
+    probabilities: list[float] | None = None
     embedding: list[float] | None = None
     classes: list[int] | None = None
+    score: float | None = None
 
 
 class PredictionCache:
@@ -49,8 +51,9 @@ class PredictionCache:
 
     def __init__(self, folder: Path, model: ModelPin, top_k: int) -> None:
         self._model = model
-        self._possible = PossibleAnswers(model.labels, top_k)
-        name = hashlib.sha256(f"{_VERSION} {model.digest} {top_k}".encode()).hexdigest()
+        self._head = head_of(model, top_k)
+        self._need_classes = isinstance(self._head, Softmax) and self._head.need_classes
+        name = hashlib.sha256(f"{_VERSION} {model.digest} {top_k}{_declared(model)}".encode()).hexdigest()
         self._path = folder / f"{name}.sqlite"
         self._database: sqlite3.Connection | None = None
         self._replaced = False
@@ -110,10 +113,9 @@ class PredictionCache:
             entry = _Entry.model_validate_json(answer)
         except ValidationError:
             return None
-        if self._possible.need_classes and entry.classes is None:  # kept by a version that did not keep them
+        if self._need_classes and entry.classes is None:  # kept by a version that did not keep them
             return None
-        impossible = self._possible.problem(entry.labels, entry.probabilities, entry.classes)
-        return None if impossible else entry
+        return None if self._head.problem(entry.model_dump()) else entry
 
     def _row(self, row: AskedRow, entry: _Entry) -> ScoreRow:
         return {
@@ -126,6 +128,7 @@ class PredictionCache:
             "detail": None,
             "embedding": entry.embedding if row.get("embed") else None,
             "classes": entry.classes,
+            "score": entry.score,
         }
 
     def _open(self) -> None:
@@ -172,8 +175,13 @@ def _is_damage(error: Exception) -> bool:
 
 def _answer_of(row: ScoreRow) -> str:
     """Write what `_Entry` reads; what a row does not have is left out."""
-    names = ("labels", "probabilities", "embedding", "classes")
-    return json.dumps({name: value for name in names if (value := row.get(name))})
+    names = ("labels", "probabilities", "embedding", "classes", "score")
+    return json.dumps({name: value for name in names if (value := row.get(name)) is not None})
+
+
+def _declared(model: ModelPin) -> str:
+    """Tell heads apart that a model card declares: they are not in a server's digest."""
+    return "" if model.head is HeadKind.SOFTMAX else f" {model.declaration.model_dump_json()}"
 
 
 def _checksum(digest: str, answer: str) -> str:

@@ -11,10 +11,11 @@ from typing import TypeGuard
 
 import pyarrow as pa
 
-from imagebatch.contracts.answers import PossibleAnswers
 from imagebatch.contracts.ids import sha256_hex
 from imagebatch.contracts.records import ModelPin, Reason
 from imagebatch.contracts.rows import SCORES_SCHEMA, ScoreRow
+from imagebatch.heads import head_of
+from imagebatch.heads.base import NO_ANSWER
 from imagebatch.runs.folder import parquet_rows
 
 _REASONS = frozenset(Reason)
@@ -30,7 +31,7 @@ class Trust:
 
     def __init__(self, model: ModelPin, top_k: int) -> None:
         self._digest = model.digest
-        self._answers = PossibleAnswers(model.labels, top_k)
+        self._head = head_of(model, top_k)
 
     def row(self, row: object, images: Mapping[str, str]) -> TypeGuard[ScoreRow]:
         """Tell whether this is a score row that the run's model can have given for one of these images.
@@ -48,10 +49,9 @@ class Trust:
             return False
         if row["reason"] is not None:
             told = isinstance(row["reason"], str) and row["reason"] in _REASONS
-            silent = row["labels"] is row["probabilities"] is row["classes"] is None
+            silent = all(row[name] is None for name in NO_ANSWER)
             return told and isinstance(row["detail"], str) and silent
-        answer = row["labels"], row["probabilities"], row["classes"]
-        return row["detail"] is None and not self._answers.problem(*answer)
+        return row["detail"] is None and not self._head.problem(row)
 
     def part(self, data: bytes, digest: str, expected: pa.Table) -> pa.Table | None:
         """Return an earlier attempt's part, or None unless it is as it was written and may be used.
