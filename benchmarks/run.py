@@ -37,6 +37,7 @@ BENCHMARKS = {
     "solar-cells": Benchmark(["peers", "--data", "solar-cells", "--publish", "--fresh"], peers=EVERY_PEER),
     "engines": Benchmark(["engines", "--publish"], "training"),
     "wire": Benchmark(["wire", "--publish"], "pipeline_image"),
+    "model-apis": Benchmark(["model_apis", "--publish"], peers=("kserve", "mlserver")),
     "growth": Benchmark(["growth", "--publish"]),
     "drift": Benchmark(["drift", "--publish"], "pipeline_image"),
     "trends": Benchmark(["trends", "--publish"], "pipeline_image"),

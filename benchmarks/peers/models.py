@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 
@@ -77,6 +79,20 @@ class Ours:
         model = self._model
         found = [model.predict(model.infer(model.decode(content)), TOP_K) for content in files]
         return [(one.labels, one.probabilities) for one in found]
+
+    def rows(self, files: Sequence[bytes]) -> npt.NDArray[np.float32]:
+        """Score image files; a row of all classes for each."""
+        return np.stack([self._row(self._model.decode(content)) for content in files])
+
+    def rows_of_pixels(self, batch: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Score pixels (images, 3, height, width) that the client has made; a row for each."""
+        return np.stack([self._row(torch.from_numpy(np.array(pixels))) for pixels in batch])
+
+    def _row(self, pixels: torch.Tensor) -> npt.NDArray[np.float32]:
+        model = self._model
+        found = model.predict(model.infer(pixels), len(model.labels))
+        by_label = dict(zip(found.labels, found.probabilities, strict=True))
+        return np.array([by_label[label] for label in model.labels], np.float32)
 
 
 def open_model() -> Model:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import ipaddress
-import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +9,6 @@ from pathlib import Path
 
 import pytest
 import requests
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from imagebatch.contracts.records import Reason
 from imagebatch.deadline import BoundedSession, within
 from imagebatch.errors import ModelApiUnavailableError
@@ -25,6 +19,7 @@ from imagebatch.model_apis.torchserve.client import TorchServe
 from imagebatch.model_apis.torchserve.management import Management
 from imagebatch.settings import ModelsSettings
 
+from tests.support.certificates import self_signed
 from tests.support.dripping_server import DRIPS, DrippingServer
 from tests.support.web_server import WebServer
 
@@ -83,13 +78,14 @@ def test_a_management_api_that_drips() -> None:
 @pytest.mark.parametrize("kind", ["one endless header", "small chunks"])
 def test_an_encrypted_server_that_drips(tmp_path: Path, kind: str) -> None:
     """TLS changes nothing."""
+    certificate = self_signed(tmp_path)
     with (
-        DrippingServer(kind, _certified(tmp_path)) as server,
+        DrippingServer(kind, certificate.context) as server,
         BoundedSession() as session,
         pytest.raises(requests.RequestException),
         in_time(),
     ):
-        session.get(server.url, timeout=SECONDS, verify=str(tmp_path / "tls.pem"))
+        session.get(server.url, timeout=SECONDS, verify=str(certificate.certificate))
 
 
 def test_a_deadline_that_is_over_binds_no_later_request() -> None:
@@ -108,28 +104,3 @@ def test_a_deadline_that_is_over_binds_no_later_request() -> None:
             assert session.get(f"{web.url}/a").content == web.files["/a"]
     finally:
         web.close()
-
-
-def _certified(folder: Path) -> ssl.SSLContext:
-    """A server's context, and its certificate as `tls.pem`."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "drips")])
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-    now = dt.datetime.now(dt.UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = certificate.public_bytes(serialization.Encoding.PEM)
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    (folder / "tls.pem").write_bytes(pem)
-    (folder / "both.pem").write_bytes(private + pem)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "both.pem")
-    return context

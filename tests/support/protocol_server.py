@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import json
+import math
+import ssl
 import struct
 import threading
 from collections.abc import Callable
@@ -39,6 +41,10 @@ class Habits:
         tells: Names the image that it cannot read, in the tensor or field `error`; else answers 500.
         describes: Its metadata has labels and digest.
         most: Images of a request; 0: any number.
+        names: Of the input tensors.
+        datatype: Of each: `BYTES` for files, `UINT8` or `FP32` for pixels, answered by their bytes.
+        shape: Of each.
+        grpc: Of `oip`, is asked over gRPC: `grpc_server`.
     """
 
     protocol: str = "oip"
@@ -48,21 +54,25 @@ class Habits:
     most: int = 0
     names: list[str] = field(default_factory=lambda: ["image"])
     datatype: str = "BYTES"
+    shape: tuple[int, ...] = (-1, 1)
+    grpc: bool = False
 
 
 class ProtocolServer:
     """Serves until closed."""
 
-    def __init__(self, habits: Habits) -> None:
+    def __init__(self, habits: Habits, *, secured: ssl.SSLContext | None = None) -> None:
         self.habits = habits
         self.faults: Callable[[list[bytes]], Wrong | None] = lambda _images: None
         self.tamper: Callable[[dict[str, Any]], Any] = lambda reply: reply
         self.answers: Callable[[bytes], list[float]] = probabilities
         self.ready = True
+        self.header: tuple[str, str] | None = None  # without which nobody is let in
         self.digest = DIGEST
         self.version = "1.0"
         self.asked: list[str] = []
         self.packs: list[int] = []
+        self.tensors: list[tuple[list[int], bytes]] = []
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -70,17 +80,19 @@ class ProtocolServer:
             disable_nagle_algorithm = True
 
             def do_GET(self) -> None:
-                send(self, outer.told(self.path))
+                send(self, outer.refusal(self.headers) or outer.told(self.path))
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                send(self, outer.inferred(self.path, self.headers, body))
+                send(self, outer.refusal(self.headers) or outer.inferred(self.path, self.headers, body))
 
             def log_message(self, *_: object) -> None:
                 pass
 
         self._server = QuietServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        if secured:
+            self._server.socket = secured.wrap_socket(self._server.socket, server_side=True)
+        self.url = f"http{'s' * bool(secured)}://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def __enter__(self) -> Self:
@@ -89,6 +101,12 @@ class ProtocolServer:
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+    def refusal(self, headers: Any) -> Wrong | None:
+        """Refuses who lacks the header, and repeats what was sent in its place."""
+        if self.header is None or headers.get(self.header[0]) == self.header[1]:
+            return None
+        return Wrong(401, f"not let in: {headers.get(self.header[0])}".encode())
 
     def told(self, path: str) -> Wrong:
         """Answers a GET: metadata, configuration, readiness."""
@@ -112,7 +130,8 @@ class ProtocolServer:
         if rest == "/config":
             told = {"labels": json.dumps(LABELS), "digest": self.digest} if self.habits.describes else {}
             values = {name: {"string_value": value} for name, value in told.items()}
-            return _json({"name": MODEL, "parameters": values}) if self.habits.raw else Wrong(404, b"{}")
+            found = {"name": MODEL, "parameters": values, "max_batch_size": self.habits.most}
+            return _json(found) if self.habits.raw else Wrong(404, b"{}")
         return _json(self._metadata())
 
     def inferred(self, path: str, headers: Any, body: bytes) -> Wrong:
@@ -140,34 +159,55 @@ class ProtocolServer:
         habits = self.habits
         if not habits.describes and not habits.raw:
             return {"name": MODEL, "versions": None, "platform": "", "inputs": [], "outputs": []}
-        inputs = [{"name": name, "datatype": habits.datatype, "shape": [-1, 1]} for name in habits.names]
+        shape = list(habits.shape)
+        inputs = [{"name": name, "datatype": habits.datatype, "shape": shape} for name in habits.names]
         output = {"name": "probabilities", "datatype": "FP32", "shape": [-1, 4]}
         if habits.describes and not habits.raw:
             output["parameters"] = {"labels": LABELS, "digest": self.digest}
         return {"name": MODEL, "versions": [self.version], "inputs": inputs, "outputs": [output]}
 
     def _files(self, path: str, headers: Any, body: bytes) -> tuple[str, list[bytes]]:
-        if MODEL not in path and self.habits.protocol != "mlflow":
+        protocol = self.habits.protocol
+        if MODEL not in path and protocol != "mlflow":
             raise _NotTakenError(404, "Model with name nothing does not exist.")
-        if self.habits.protocol == "oip" and LENGTH in headers:
-            if not self.habits.raw:
-                raise _NotTakenError(500, "'utf-8' codec can't decode byte 0x89 in position 166")
-            head, rest = body[: int(headers[LENGTH])], body[int(headers[LENGTH]) :]
-            return self._raw(json.loads(head), rest)
-        if self.habits.most == 1 and self.habits.protocol == "http":
+        if protocol == "oip":
+            length = int(headers[LENGTH]) if LENGTH in headers else None
+            return self._of_oip(json.loads(body[:length]), None if length is None else body[length:])
+        if self.habits.most == 1 and protocol == "http":
             return "", [body]
         asked = json.loads(body)
-        if self.habits.protocol == "kserve_v1":
+        if protocol == "kserve_v1":
             return "", [base64.b64decode(instance["image"]["b64"]) for instance in asked["instances"]]
-        if self.habits.protocol == "http":
+        if protocol == "http":
             return "", [base64.b64decode(item["content"]) for item in asked["pictures"]]
-        if self.habits.protocol == "mlflow":
-            texts = asked.get("inputs") or [row[0] for row in asked["dataframe_split"]["data"]]
-            return "", [base64.b64decode(text) for text in texts]
+        texts = asked.get("inputs") or [row[0] for row in asked["dataframe_split"]["data"]]
+        return "", [base64.b64decode(text) for text in texts]
+
+    def _of_oip(self, asked: dict[str, Any], rest: bytes | None) -> tuple[str, list[bytes]]:
+        (tensor,) = asked["inputs"]
+        if rest is not None and not self.habits.raw:
+            raise _NotTakenError(500, "'utf-8' codec can't decode byte 0x89 in position 166")
+        if self.habits.datatype != "BYTES":
+            code = {"UINT8": "B", "FP32": "f"}[self.habits.datatype]
+            return asked["id"], self._pixels(
+                tensor,
+                struct.pack(f"<{len(tensor['data'])}{code}", *tensor["data"]) if rest is None else rest,
+            )
+        if rest is not None:
+            return self._raw(asked, rest)
         if self.habits.raw:
             raise _NotTakenError(500, "the model cannot read text")
-        (tensor,) = asked["inputs"]
         return asked["id"], [base64.b64decode(text) for text in tensor["data"]]
+
+    def _pixels(self, tensor: dict[str, Any], data: bytes) -> list[bytes]:
+        shape, size = tensor["shape"], {"UINT8": 1, "FP32": 4}[self.habits.datatype]
+        count = shape[0] if len(shape) == 4 else 1
+        if tensor["datatype"] != self.habits.datatype or size * math.prod(shape) != len(data):
+            raise _NotTakenError(400, f"unexpected input {tensor['datatype']} {shape} of {len(data)} bytes")
+        if self.habits.most and count > self.habits.most:
+            raise _NotTakenError(400, f"inference request batch-size must be <= {self.habits.most}")
+        self.tensors.append((shape, data))
+        return [data[len(data) // count * at :][: len(data) // count] for at in range(count)]
 
     def _raw(self, asked: dict[str, Any], rest: bytes) -> tuple[str, list[bytes]]:
         (tensor,) = asked["inputs"]

@@ -8,17 +8,21 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from imagebatch.errors import ConfigurationError, UnknownModelError
 from imagebatch.model_apis import open_backend
 from imagebatch.model_apis.base import ImagePayload, ModelApi
+from imagebatch.model_apis.pixels.declared import Pixels
+from imagebatch.model_apis.pixels.pool import PixelMaker, maker_for
 from imagebatch.model_apis.retry import Patience
 from imagebatch.observe.metrics import Telemetry
 from imagebatch.scorer.pace import Pace
 from imagebatch.scorer.packs import PackScorer
 from imagebatch.settings import ApiSettings
 
+from tests.support.grpc_server import GrpcServer
 from tests.support.handler_archives import LABELS
 from tests.support.images import jpeg
 from tests.support.model_server import ModelServer
@@ -29,11 +33,26 @@ SERVERS = {
     "oip, raw bytes, as Triton": Habits(raw=True),
     "oip, base64, as MLServer": Habits(raw=False, tells=False),
     "oip, base64, as KServe": Habits(raw=False, tells=False, describes=False),
+    "oip, raw pixels, as Triton": Habits(raw=True, datatype="UINT8", shape=(-1, 3, 32, 32), most=3),
+    "oip, pixels in JSON, as MLServer": Habits(raw=False, datatype="FP32", shape=(-1, 32, 32, 3)),
+    "oip, pixels not described, as KServe": Habits(raw=False, tells=False, describes=False, datatype="UINT8"),
+    "oip, gRPC, files, as Triton": Habits(raw=True, grpc=True),
+    "oip, gRPC, base64, as MLServer": Habits(raw=False, tells=False, grpc=True),
+    "oip, gRPC, pixels, as Triton": Habits(
+        raw=True, grpc=True, datatype="FP32", shape=(-1, 32, 32, 3), most=3
+    ),
     "kserve_v1": Habits("kserve_v1", raw=False, describes=False),
     "kserve_v1, errors not told": Habits("kserve_v1", raw=False, tells=False, describes=False),
     "mlflow": Habits("mlflow", raw=False, describes=False),
     "http": Habits("http", raw=False, describes=False),
     "http, one image a request": Habits("http", raw=False, describes=False, most=1),
+}
+PIXELS = {
+    "version": "1",
+    "resize": 36,
+    "crop": 32,
+    "mean": [0.485, 0.456, 0.406],
+    "std": [0.229, 0.224, 0.225],
 }
 
 MANY = """
@@ -58,6 +77,28 @@ class Opened:
     template: str = ""
 
 
+def declared(habits: Habits) -> dict[str, Any]:
+    """What the card says of the pixels that a server takes."""
+    unsaid = {} if habits.describes else {"datatype": habits.datatype, "layout": "NHWC"}
+    return PIXELS | unsaid
+
+
+@pytest.fixture(scope="session")
+def makers() -> list[PixelMaker]:
+    """Holds what makes the pixels: each test would load torch anew."""
+    settings = ApiSettings(local_workers=1)
+    return [
+        maker_for(
+            Pixels.model_validate(declared(habits)),
+            "UINT8" if habits.datatype == "UINT8" else "FP32",
+            "NCHW" if habits.shape[1] == 3 else "NHWC",
+            settings,
+        )
+        for habits in SERVERS.values()
+        if habits.datatype != "BYTES"
+    ]
+
+
 @pytest.fixture(params=["local", "torchserve", *SERVERS])
 def opened(request: pytest.FixtureRequest, server: ModelServer, tmp_path: Path) -> Iterator[Opened]:
     """Each kind of model API: what holds for one must hold for all."""
@@ -69,18 +110,25 @@ def opened(request: pytest.FixtureRequest, server: ModelServer, tmp_path: Path) 
     else:
         habits = SERVERS[request.param]
         card = tmp_path / "card.json"
-        card.write_text(json.dumps({"labels": LABELS, "input": "image" * (habits.protocol == "kserve_v1")}))
-        with ProtocolServer(habits) as running:
+        known: dict[str, Any] = {"labels": LABELS, "input": "image" * (habits.protocol == "kserve_v1")}
+        pixels = habits.datatype != "BYTES"
+        if pixels:
+            request.getfixturevalue("makers")
+            known["pixels"] = declared(habits)
+        card.write_text(json.dumps(known))
+        with GrpcServer(habits) if habits.grpc else ProtocolServer(habits) as running:
             template = tmp_path / "template.yaml"
             template.write_text(ONE if habits.most else MANY)
             settings = ApiSettings(
                 api_url=running.url,
-                model_card="" if habits.describes else str(card),
+                model_card="" if habits.describes and not pixels else str(card),
                 request_template=str(template),
+                local_workers=1,
             )
             version = "" if habits.raw or habits.protocol != "mlflow" else "1.0"
             api = open_backend(habits.protocol, settings, "solar-cells", version)
             yield Opened(api, habits.protocol, running.url, str(card), str(template))
+            api.close()
 
 
 @pytest.fixture

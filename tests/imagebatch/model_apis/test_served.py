@@ -376,10 +376,10 @@ def test_card_and_server_must_not_contradict_each_other(tmp_path: Path) -> None:
 
 
 def test_a_model_that_takes_no_files_is_told(tmp_path: Path) -> None:
-    """Tensors of pixels are another contract; of several inputs the card says which takes the images."""
-    with ProtocolServer(Habits(raw=True, datatype="UINT8")) as server:
+    """Text and numbers of other kinds are not made here; of several inputs the card says which it is."""
+    with ProtocolServer(Habits(raw=True, datatype="INT64")) as server:
         api = client(server, tmp_path)
-        with pytest.raises(ConfigurationError, match=r"takes UINT8 \[-1, 1\] and not images as files"):
+        with pytest.raises(ConfigurationError, match=r"takes INT64 \[-1, 1\]: files \(BYTES\) and pixels"):
             api.describe()
     with ProtocolServer(Habits(raw=True, names=["size", "image"])) as server:
         with pytest.raises(ConfigurationError, match="takes the tensors size, image: say which"):

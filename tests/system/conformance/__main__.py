@@ -15,7 +15,15 @@ from pathlib import Path
 from tests.support import children
 from tests.system.conformance.checks import CHECKS
 from tests.system.conformance.ground import Contestant, Ground
-from tests.system.conformance.servers import KServe, MLflow, MLServer, Triton
+from tests.system.conformance.servers import (
+    KServe,
+    KServePixels,
+    MLflow,
+    MLServer,
+    MLServerPixels,
+    Triton,
+    TritonPixels,
+)
 from tests.system.kit.scenario import Scenario, described
 from tests.system.kit.suite import Suite, run
 from tests.system.kit.table import head_of, row_of
@@ -24,11 +32,19 @@ from tools.paths import ROOT
 
 PAGE = ROOT / "docs" / "reference" / "model-apis.md"
 PASSAGE = re.compile(r"(<!-- begin conformance -->\n).*?(<!-- end conformance -->)", re.DOTALL)
+PIXELS = {"version": "1", "resize": 256, "crop": 224}
+UNSAID = {"datatype": "UINT8", "layout": "NCHW"}
 CONTESTANTS = (
     Contestant("Triton 2.51, oip", Triton, "oip"),
+    Contestant("Triton, gRPC", Triton, "oip", grpc=True),
+    Contestant("Triton, pixels", TritonPixels, "oip", (("pixels", PIXELS),)),
     Contestant("KServe 0.21, oip", KServe, "oip"),
+    Contestant("KServe, gRPC", KServe, "oip", grpc=True),
+    Contestant("KServe, pixels", KServePixels, "oip", (("pixels", PIXELS | UNSAID),)),
     Contestant("KServe 0.21, kserve_v1", KServe, "kserve_v1", (("input", "image"),)),
     Contestant("MLServer 1.7.1, oip", MLServer, "oip"),
+    Contestant("MLServer, gRPC", MLServer, "oip", grpc=True),
+    Contestant("MLServer, pixels, gRPC", MLServerPixels, "oip", (("pixels", PIXELS),), grpc=True),
     Contestant("MLflow 3.17.2, mlflow", MLflow, "mlflow"),
 )
 
@@ -39,7 +55,7 @@ def _scenarios() -> Iterator[Scenario]:
             known = Scenario(act=check, **described(check))
             part = contestant.server.__name__.lower()
             act = functools.partial(_turned, check, contestant)
-            yield replace(known, act=act, part=part, name=f"{known.name}@{part}-{contestant.backend}")
+            yield replace(known, act=act, part=part, name=f"{known.name}@{part}-{contestant.way}")
 
 
 def _turned(check: object, contestant: Contestant, ground: Ground) -> Seen:

@@ -56,7 +56,7 @@ def broken_image(ground: Ground, contestant: Contestant) -> Seen:
         seen = f"told: {api.predict([bad], 4).answers[0].reason}"
     except ApiFaultError as fault:
         require(fault.fault in {Fault.WORKER_DIED, Fault.BAD_REPLY}, f"taken as {fault.fault}")
-        seen = str(fault).partition(": ")[2][:8].strip()
+        seen = " ".join(str(fault).partition(": ")[2].split()[:2])  # HTTP 500, gRPC INTERNAL
     require(api.predict([ImagePayload("good", jpeg(1))], 4).answers[0].labels, "the next one is not answered")
     return Seen(seen)
 

@@ -36,17 +36,24 @@ class Contestant:
         backend: `--backend`.
         card: The model card, beside the labels.
         version: `--model-version`.
+        grpc: Whether it is asked over gRPC.
     """
 
     name: str
     server: type[Server]
     backend: str
-    card: tuple[tuple[str, str], ...] = ()
+    card: tuple[tuple[str, Any], ...] = ()
     version: str = ""
+    grpc: bool = False
+
+    @property
+    def way(self) -> str:
+        """How it is asked, in one word."""
+        return f"{self.backend}{'-grpc' * self.grpc}{'-pixels' * ('pixels' in dict(self.card))}"
 
     def run_id(self, name: str) -> str:
         """Name one of its runs."""
-        return f"{self.server.__name__.lower()}-{self.backend}-{name}"
+        return f"{self.server.__name__.lower()}-{self.way}-{name}"
 
 
 class Ground:
@@ -81,7 +88,8 @@ class Ground:
         """Return the settings of its model API."""
         card = self.folder / f"{contestant.run_id('card')}.json"
         card.write_text(json.dumps({"labels": LABELS} | dict(contestant.card)))
-        return {"api_url": self.server(contestant.server).url, "model_card": str(card)}
+        server = self.server(contestant.server)
+        return {"api_url": server.grpc_url if contestant.grpc else server.url, "model_card": str(card)}
 
     def api(self, contestant: Contestant, model: str = MODEL) -> ModelApi:
         """Open its model API."""

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tests.support.children import Child, last_line
 from tests.system.kit.verdict import RefutedError
@@ -47,6 +47,11 @@ class Server:
         """Where it answers."""
         return f"http://127.0.0.1:{self.ports[0]}"
 
+    @property
+    def grpc_url(self) -> str:
+        """Where it answers over gRPC, if it does."""
+        return f"grpc://127.0.0.1:{self.ports[1]}"
+
     def prepare(self) -> None:
         """Write what it is started from."""
 
@@ -81,6 +86,7 @@ class Server:
                 "OMP_NUM_THREADS": "1",
                 "CONFORMANCE_MODEL": str(self.model),
                 "CONFORMANCE_PORT": str(self.ports[0]),
+                "CONFORMANCE_GRPC_PORT": str(self.ports[1]),
                 **self.variables(),
             },
             log=self.folder / f"server-{self._starts}.log",
@@ -116,10 +122,20 @@ class KServe(Server):
         return [str(self.programs / "imagebatch-kserve"), *model, *ports]
 
 
+class KServePixels(Server):
+    """The same server with a model that takes pixels."""
+
+    environment = "deploy/kserve/predictor"
+
+    def argv(self) -> list[str]:
+        return [str(self.programs / "python"), str(SERVING / "kserve_server.py")]
+
+
 class MLServer(Server):
     """MLServer 1.7."""
 
     environment = "benchmarks/peers/mlserver"
+    takes: ClassVar[dict[str, Any]] = {"datatype": "BYTES", "shape": [-1]}
 
     def prepare(self) -> None:
         output = {
@@ -131,7 +147,7 @@ class MLServer(Server):
         model = {
             "name": MODEL,
             "implementation": "mlserver_model.Images",
-            "inputs": [{"name": "image", "datatype": "BYTES", "shape": [-1]}],
+            "inputs": [{"name": "image"} | self.takes],
             "outputs": [output],
         }
         http, grpc, metrics = self.ports
@@ -142,6 +158,12 @@ class MLServer(Server):
 
     def argv(self) -> list[str]:
         return [str(self.programs / "mlserver"), "start", "."]
+
+
+class MLServerPixels(MLServer):
+    """The same with a model that takes pixels."""
+
+    takes: ClassVar[dict[str, Any]] = {"datatype": "UINT8", "shape": [-1, 3, 224, 224]}
 
 
 class MLflow(Server):
@@ -178,6 +200,8 @@ class Triton(Server):
     """Triton 2.51, out of the wheel of pytriton, with two instances of a Python model."""
 
     environment = "benchmarks/peers/triton"
+    takes: ClassVar[str] = "data_type: TYPE_STRING dims: [1]"
+    tells: ClassVar[str] = 'output [{ name: "error" data_type: TYPE_STRING dims: [1] }]'
 
     @property
     def _packages(self) -> Path:
@@ -197,9 +221,9 @@ class Triton(Server):
         (version.parent / "config.pbtxt").write_text(
             f"""backend: "python"
 max_batch_size: 128
-input [{{ name: "image" data_type: TYPE_STRING dims: [1] }}]
+input [{{ name: "image" {self.takes} }}]
 output [{{ name: "probabilities" data_type: TYPE_FP32 dims: [{len(self.labels)}] }}]
-output [{{ name: "error" data_type: TYPE_STRING dims: [1] }}]
+{self.tells}
 instance_group [{{ kind: KIND_CPU count: 2 }}]
 parameters: {{ key: "labels" value: {{ string_value: "{",".join(self.labels)}" }} }}
 """
@@ -207,7 +231,8 @@ parameters: {{ key: "labels" value: {{ string_value: "{",".join(self.labels)}" }
 
     def argv(self) -> list[str]:
         server = self._packages / "pytriton" / "tritonserver" / "bin" / "tritonserver"
-        addresses = ["--http-address=127.0.0.1", f"--http-port={self.ports[0]}", "--allow-grpc=false"]
+        addresses = ["--http-address=127.0.0.1", f"--http-port={self.ports[0]}"]
+        addresses += ["--grpc-address=127.0.0.1", f"--grpc-port={self.ports[1]}"]
         backends = f"--backend-directory={self.folder}/backends"
         return [str(server), "--model-repository=models", backends, *addresses, "--allow-metrics=false"]
 
@@ -217,3 +242,10 @@ parameters: {{ key: "labels" value: {{ string_value: "{",".join(self.labels)}" }
             "LD_LIBRARY_PATH": f"{self._packages}/nvidia_pytriton.libs:{library}",
             "PYTHONPATH": f"{SERVING}:{self._packages}",
         }
+
+
+class TritonPixels(Triton):
+    """The same with a model that takes pixels."""
+
+    takes = "data_type: TYPE_UINT8 dims: [3, 224, 224]"
+    tells = ""

@@ -10,6 +10,7 @@ from imagebatch.model_apis.base import ModelApi
 from imagebatch.model_apis.several import SeveralEndpoints
 from imagebatch.settings import ApiSettings
 from imagebatch.settings.backends import BUILT_IN, GROUP, added
+from imagebatch.settings.values import GRPC_SCHEMES
 
 
 def open_backend(kind: str, settings: ApiSettings, model: str, version: str) -> ModelApi:
@@ -22,10 +23,12 @@ def open_backend(kind: str, settings: ApiSettings, model: str, version: str) -> 
         version: Its version; empty for the server's default.
 
     Raises:
-        ConfigurationError: There is no such kind here, or its package cannot be loaded.
+        ConfigurationError: There is no such kind here, its package cannot be loaded, or it speaks no gRPC.
     """
     connect = importlib.import_module(BUILT_IN[kind]).connect if kind in BUILT_IN else _added(kind)
     urls = [settings.api_url] if kind == "local" else settings.api_url.split(",")
+    if kind in BUILT_IN.keys() - {"local", "oip"} and any(url.startswith(GRPC_SCHEMES) for url in urls):
+        raise ConfigurationError(f"--backend {kind} speaks HTTP: --api-url grpc:// is for --backend oip")
     opened: dict[str, ModelApi] = {
         url: connect(settings.model_copy(update={"api_url": url}), model, version) for url in urls
     }

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from imagebatch.contracts.records import HeadDeclaration, HeadKind, Quantity
 from imagebatch.errors import ConfigurationError, one_line
+from imagebatch.model_apis.pixels.declared import Pixels, of_description
 
 _THRESHOLD = 0.5
 
@@ -27,6 +28,8 @@ class ModelCard(BaseModel):
         quantity: Of a regression: what its score is.
         input: Name of the tensor that takes the images; empty: the only one.
         output: Name of the tensor with a number per class; empty: the only one of that shape.
+        pixels: How a file becomes the pixels that the model takes; none: it takes files.
+        whole: Whether the digest is of all that the pixels are made by, too.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -39,6 +42,8 @@ class ModelCard(BaseModel):
     quantity: Quantity | None = None
     input: str = ""
     output: str = ""
+    pixels: Pixels | None = None
+    whole: bool = Field(default=False, exclude=True)
 
     def declaration(self, labels: list[str]) -> HeadDeclaration:
         """Return what it says of the head of a model with these labels.
@@ -77,8 +82,8 @@ def read_card(path: str, model: str) -> ModelCard:
     """Read a model card.
 
     It is JSON: an object with the fields of `ModelCard`, the description that the handler gives of itself
-    (docs/reference/wire.md), an archive's `index_to_name.json`, or a list of labels. A file that ends in
-    `.txt` has a label on each line.
+    (docs/reference/wire.md), what lies beside an archive (`solar-cells.json`), its `index_to_name.json`, or a
+    list of labels. A file that ends in `.txt` has a label on each line.
 
     Args:
         path: The setting; `{model}` in it stands for the model's name; empty: nothing is known.
@@ -117,10 +122,19 @@ def _fields(content: Any) -> Any:
             msg = f"classes are numbered from 0 without a gap, and {missing[0]} is missing"
             raise ValueError(msg)
         return {"labels": [content[str(index)] for index in range(len(content))]}
-    unknown = content.keys() - ModelCard.model_fields.keys()
-    if "labels" in content and isinstance(content.get("model"), dict):  # the handler's description
-        return content | {"input": "", "digest": content["model"].get("digest", "")}
+    there = [name for name in ModelCard.model_fields if name != "whole"]
+    unknown = content.keys() - set(there)
+    described = content.get("input")
+    if "labels" in content and (isinstance(described, dict) or isinstance(content.get("model"), dict)):
+        return _described(content, described if isinstance(described, dict) else {})
     if unknown:
-        msg = f"unknown {', '.join(sorted(unknown))}; there are {', '.join(ModelCard.model_fields)}"
+        msg = f"unknown {', '.join(sorted(unknown))}; there are {', '.join(there)}"
         raise ValueError(msg)
     return content
+
+
+def _described(content: dict[str, Any], taken: dict[str, Any]) -> dict[str, Any]:
+    """Read the handler's description of itself, or the file that lies beside an archive."""
+    model = content["model"] if isinstance(content.get("model"), dict) else content
+    pixels = of_description(taken)
+    return {"labels": content["labels"], "digest": model.get("digest", ""), "pixels": pixels, "whole": True}

@@ -21,13 +21,17 @@ _SIDE = 64
 
 
 @functools.cache
-def pictures() -> tuple[ImagePayload, ...]:
-    """Return the images that a model is known by, RGB as most models expect: a gradient, a board, noise."""
+def pictures(page: int = 1) -> tuple[ImagePayload, ...]:
+    """Return the images that a model is known by, RGB as most models expect: a gradient, a board, noise.
+
+    Args:
+        page: The page of a file that the model sees; each is the same.
+    """
     rows, columns = np.indices((_SIDE, _SIDE))
     gradient = np.stack([rows * 4, columns * 4, 255 - rows * 4], axis=-1)
     board = np.repeat((((rows // 8) + (columns // 8)) % 2 * 255)[..., None], 3, axis=-1)
     noise = np.random.Generator(np.random.PCG64(7)).integers(0, 256, (_SIDE, _SIDE, 3))
-    drawn = [_png(pixels.astype(np.uint8)) for pixels in (gradient, board, noise)]
+    drawn = [_file(pixels.astype(np.uint8), page) for pixels in (gradient, board, noise)]
     return tuple(ImagePayload(f"pin-{number}", data) for number, data in enumerate(drawn))
 
 
@@ -58,7 +62,11 @@ def alike(
     )
 
 
-def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
+def _file(pixels: npt.NDArray[np.uint8], page: int) -> bytes:
     stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "PNG")
+    image = Image.fromarray(pixels)
+    if page == 1:
+        image.save(stream, "PNG")
+    else:
+        image.save(stream, "TIFF", save_all=True, append_images=[image] * (page - 1))
     return stream.getvalue()

@@ -23,13 +23,14 @@ from urllib3.exceptions import ReadTimeoutError
 
 from imagebatch.contracts.answers import Answer
 from imagebatch.contracts.records import HeadKind, ModelPin
-from imagebatch.deadline import BoundedSession
 from imagebatch.errors import ConfigurationError, UnknownModelError, one_line
 from imagebatch.heads import head_of
 from imagebatch.log import get_logger
 from imagebatch.model_apis.base import ApiFaultError, Fault, ImagePayload, ModelApi, Reply
 from imagebatch.model_apis.card import ModelCard, read_card
+from imagebatch.model_apis.credentials import authorities, not_trusted, session_for, token_of
 from imagebatch.model_apis.pinning import alike, digest_of, pictures
+from imagebatch.model_apis.pixels.declared import Pixels
 from imagebatch.model_apis.scores import NoProbabilitiesFaultError, Row, checked
 from imagebatch.settings import ApiSettings
 
@@ -56,12 +57,16 @@ _LONGEST_PAUSE = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a server says of its model; empty where it says nothing."""
+    """What a server says of its model; empty where it says nothing.
+
+    `pixels` is what the user says, where the server takes pixels and they are made here.
+    """
 
     version: str = ""
     labels: tuple[str, ...] = ()
     digest: str = ""
     engine: str = ""
+    pixels: Pixels | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,13 @@ class ServedModel(ModelApi):
         settings: Where the server is, how long to wait, and the model card.
         model: Name of the model.
         version: Its version; empty for the server's default.
+
+    Attributes:
+        token: What is sent with each request; None: nothing.
+        trusted: Path of the authorities that sign its certificate; empty: the public ones.
+
+    Raises:
+        ConfigurationError: The model card, the token or the authorities cannot be read.
     """
 
     def __init__(self, settings: ApiSettings, model: str, version: str) -> None:
@@ -87,14 +99,26 @@ class ServedModel(ModelApi):
         self._version = version
         self._timeout = settings.request_timeout
         self._card = read_card(settings.model_card, model)
+        self.token, self.trusted = token_of(settings), authorities(settings)
         self._local = threading.local()
         self._pin: ModelPin | None = None
         self._first: list[npt.NDArray[np.float32]] = []
+        self._made_here = False  # the pixels of images
 
     @property
     def card(self) -> ModelCard:
         """What the user says of the model."""
         return self._card
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the model has been described."""
+        return self._pin is not None
+
+    @property
+    def pictures(self) -> tuple[ImagePayload, ...]:
+        """The images that the model is known by, as it sees them."""
+        return pictures(self._card.pixels.view.page if self._card.pixels else 1)
 
     @abstractmethod
     def said(self) -> Said:
@@ -120,15 +144,20 @@ class ServedModel(ModelApi):
             digest="",
             labels=labels,
             engine=said.engine,
+            view=said.pixels.view.declared() if said.pixels else {},
             **dict(declared),
         )
-        self._pin = undigested.model_copy(update={"digest": self._digest(said, undigested)})
+        digest = self._digest(said, undigested)
+        if said.pixels:
+            digest = self._with_pixels(digest)
+        self._pin = undigested.model_copy(update={"digest": digest})
+        self._made_here = bool(said.pixels)
         return self._pin
 
     @override
     def ready(self) -> None:
         self.require_route_ready()
-        self._counted([pictures()[0]])  # routes stay well where predictions fail
+        self._counted([self.pictures[0]])  # routes stay well where predictions fail
 
     @override
     def predict(self, images: Sequence[ImagePayload], top_k: int) -> Reply:
@@ -137,7 +166,13 @@ class ServedModel(ModelApi):
         logits = self._card.scores == "logits"
         head = head_of(pin, min(top_k, len(pin.labels)))
         answers = tuple(checked(row, head, logits=logits) for row in found.rows)
-        return Reply(found.digest or pin.digest, answers)
+        told = self._with_pixels(found.digest) if found.digest and self._made_here else found.digest
+        return Reply(told or pin.digest, answers)
+
+    def _with_pixels(self, digest: str) -> str:
+        """Name a model together with its pixels; the archive's own digest does already."""
+        pixels, card = self._card.pixels, self._card
+        return digest if pixels is None or (card.whole and digest == card.digest) else pixels.pinned(digest)
 
     def _counted(self, images: Sequence[ImagePayload]) -> Rows:
         found = self.rows(images)
@@ -185,19 +220,19 @@ class ServedModel(ModelApi):
         """
         known: dict[str, npt.NDArray[np.float32]] = {}
         for tries in range(_TRIES):
-            for picture in pictures():
+            for picture in self.pictures:
                 if picture.key not in known:
                     try:
                         known[picture.key] = self._known_answer(picture, pin)
                     except ApiFaultError as fault:
                         if fault.fault not in OF_AN_IMAGE or (tries == _TRIES - 1 and not known):
                             raise
-        answered = [picture for picture in pictures() if len(known.get(picture.key, ()))]
+        answered = [picture for picture in self.pictures if len(known.get(picture.key, ()))]
         if not answered:
             raise ConfigurationError(f"{self._model} refuses each image that it would be known by")
-        if len(known) < len(pictures()):
+        if len(known) < len(self.pictures):
             self._known_answer(answered[0], pin)
-        return [known.get(picture.key, np.zeros(0, np.float32)) for picture in pictures()]
+        return [known.get(picture.key, np.zeros(0, np.float32)) for picture in self.pictures]
 
     def _known_answer(self, picture: ImagePayload, pin: ModelPin) -> npt.NDArray[np.float32]:
         (row,) = self._counted([picture]).rows
@@ -223,14 +258,26 @@ class ServedModel(ModelApi):
         return response
 
     def send(self, method: str, path: str, **body: Any) -> requests.Response:
-        """Send a request; return its answer, whatever it is."""
+        """Send a request; return its answer, whatever it is. A token that is refused is read once more."""
+        token = self.token
+        sent = token.header if token else {}
+        response = self._sent(method, path, sent, body)
+        if token and response.status_code in _REFUSED and token.replaced(sent):
+            response = self._sent(method, path, token.header, body)
+        return response
+
+    def _sent(
+        self, method: str, path: str, header: Mapping[str, str], body: Mapping[str, Any]
+    ) -> requests.Response:
+        how = {"timeout": self._timeout, "allow_redirects": False, **body}
+        how["headers"] = {**body.get("headers", {}), **header}
         try:
-            response = self._session().request(
-                method, self._url + path, timeout=self._timeout, allow_redirects=False, **body
-            )
+            response = self._session().request(method, self._url + path, **how)
         except requests.ConnectTimeout as error:
             raise ApiFaultError(Fault.UNREACHABLE, one_line(error, 200)) from error
         except requests.RequestException as error:
+            if refusal := not_trusted(str(error)):
+                raise refusal from error
             # A body that ends too late is no Timeout to requests, which is all about the headers.
             if isinstance(error, requests.Timeout) or isinstance(
                 next(iter(error.args), None), ReadTimeoutError
@@ -245,7 +292,8 @@ class ServedModel(ModelApi):
     def fault_of(self, response: requests.Response) -> Exception:
         """Return what an answer other than 200 means; its body is only quoted, for it may be anything."""
         status = response.status_code
-        detail = f"HTTP {status} {one_line(response.text, 160)}".strip()
+        text = self.token.hidden(response.text) if self.token else response.text
+        detail = f"HTTP {status} {one_line(text, 160)}".strip()
         asked = f"{self._model} {self._version}".strip()
         if status in _REFUSED:
             return ConfigurationError(f"the model server refuses this client: {detail}")
@@ -258,7 +306,7 @@ class ServedModel(ModelApi):
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
-            session = self._local.session = BoundedSession()
+            session = self._local.session = session_for(self.trusted)
         return session
 
 

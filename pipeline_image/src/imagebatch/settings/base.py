@@ -10,9 +10,9 @@ from typing_extensions import override
 
 from imagebatch.settings.file import SettingsFile
 from imagebatch.settings.values import (
+    ApiUrls,
     Count,
     HttpUrl,
-    HttpUrls,
     ModelName,
     OptionalHttpUrl,
     OptionalTime,
@@ -98,16 +98,31 @@ class RunSettings(CommonSettings):
 class ApiSettings(CommonSettings):
     """Where the model API is, and how to be let in."""
 
-    api_url: HttpUrls = Field(
+    api_url: ApiUrls = Field(
         "http://127.0.0.1:8080",
         description="Inference API of the model server; several with commas between them, if each serves the"
-        " same model.",
+        " same model. Of backend oip also grpc:// and grpcs://host:port, with imagebatch[grpc].",
     )
     management_url: HttpUrl = Field(
         "http://127.0.0.1:8081", description="Management API; also renews inference keys that have expired."
     )
     key_file: Path = Field(
         "", description="TorchServe's key_file.json, read again whenever a key is refused; empty: no keys."
+    )
+    api_token_file: Path = Field(
+        "",
+        description="File with a token for the model server, sent as Authorization: Bearer, or with a whole"
+        " header, as X-API-Key: and its value; read again whenever it is refused. Empty: what"
+        " IMAGEBATCH_API_TOKEN holds, if that is set.",
+    )
+    api_token_in_clear: bool = Field(
+        default=False,
+        description="Send the token unencrypted to another machine, too: whoever is between can read it.",
+    )
+    api_ca_file: Path = Field(
+        "",
+        description="PEM file of the authorities that sign the model server's certificate; empty: the public"
+        " ones.",
     )
     model_archive: Path = Field(
         "",
@@ -118,7 +133,8 @@ class ApiSettings(CommonSettings):
         0,
         ge=0,
         le=1024,
-        description="Backend local: worker processes of one thread and about 600 MB each; 0: one per core.",
+        description="Backend local: worker processes of one thread and about 600 MB each; backend oip:"
+        " processes that make pixels, where the model takes these; 0: one per core.",
     )
     model_card: Path = Field(
         "",
@@ -128,8 +144,8 @@ class ApiSettings(CommonSettings):
     )
     payload: Literal["auto", "raw", "base64"] = Field(
         "auto",
-        description="Backend oip: send files as raw bytes (binary tensors) or as base64 text; auto: the form"
-        " in which the server answers a first image.",
+        description="Backend oip: send files or pixels as raw bytes (binary tensors), or files as base64 and"
+        " pixels as numbers in JSON; auto: the form in which the server answers a first image.",
     )
     request_template: Path = Field(
         "",

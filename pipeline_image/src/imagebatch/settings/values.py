@@ -9,6 +9,7 @@ from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints
 
 from imagebatch.settings.backends import require_backend
 
+GRPC_SCHEMES = ("grpc://", "grpcs://")  # of --api-url, where --backend speaks it
 _NAME = StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
 
 
@@ -48,8 +49,10 @@ RunsUri = Annotated[
     str, Field(min_length=1, description="Where runs are kept: a folder or any fsspec URI."), ValueName("URI")
 ]
 HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s?#]+$"), ValueName("URL")]
-HttpUrls = Annotated[
-    str, StringConstraints(pattern=r"^https?://[^\s?#,]+(,https?://[^\s?#,]+)*$"), ValueName("URL,...")
+ApiUrls = Annotated[
+    str,
+    StringConstraints(pattern=r"^(https?|grpcs?)://[^\s?#,]+(,(https?|grpcs?)://[^\s?#,]+)*$"),
+    ValueName("URL,..."),
 ]
 OptionalHttpUrl = Annotated[str, StringConstraints(pattern=r"^(https?://[^\s?#]+)?$"), ValueName("URL")]
 Encoding = Annotated[str, AfterValidator(_known_encoding), ValueName("NAME")]

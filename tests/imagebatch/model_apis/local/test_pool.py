@@ -59,10 +59,10 @@ def test_a_worker_that_dies_is_replaced(model: LocalModel) -> None:
 
 def test_a_handler_that_raises_costs_the_request_only(model: LocalModel) -> None:
     """The fault carries the handler's own words, and its worker lives on."""
-    before = {worker.pid for worker in model._workers}  # noqa: SLF001 (a process is not visible from outside)
+    before = {worker.pid for worker in model._pool.all}  # noqa: SLF001 (a process is not visible from outside)
     fault = fault_of(model, ImagePayload("raises", GOOD[0].data + RAISES))
     assert (fault.fault, "the handler's own fault" in str(fault)) == (Fault.WORKER_DIED, True)
-    assert {worker.pid for worker in model._workers} == before  # noqa: SLF001 (a process is not visible from outside)
+    assert {worker.pid for worker in model._pool.all} == before  # noqa: SLF001 (a process is not visible from outside)
 
 
 def test_a_worker_that_hangs_is_ended_and_leaves_nothing(
@@ -72,7 +72,7 @@ def test_a_worker_that_hangs_is_ended_and_leaves_nothing(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     pool = LocalModel(archive, "solar-cells", "", workers=1, timeout=1.5)
     pool.predict(GOOD, 2)
-    (worker,) = pool._workers  # noqa: SLF001 (a process is not visible from outside)
+    (worker,) = pool._pool.all  # noqa: SLF001 (a process is not visible from outside)
     hung = worker.pid
     assert len(list(tmp_path.iterdir())) == 1
     assert fault_of(pool, ImagePayload("hangs", GOOD[0].data + HANGS)).fault is Fault.TIMED_OUT

@@ -1,4 +1,4 @@
-"""MLServer's custom runtime: V2 with base64; its metadata carries labels and digest with the output."""
+"""MLServer's custom runtime: V2 with base64 or pixels; its metadata carries labels with the output."""
 
 from __future__ import annotations
 
@@ -19,8 +19,12 @@ class Images(MLModel):  # type: ignore[misc]  # mlserver is not installed where 
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         """Score the images of a tensor; one that cannot be read fails the request."""
-        files = Base64Codec.decode_input(payload.inputs[0])
-        rows = np.stack([self.answering.probabilities(file) for file in files])
+        (images,) = payload.inputs
+        if images.datatype == "UINT8":
+            rows = self.answering.of_pixels(NumpyCodec.decode_input(images))
+        else:
+            files = Base64Codec.decode_input(images)
+            rows = np.stack([self.answering.probabilities(file) for file in files])
         output = NumpyCodec.encode_output("probabilities", rows)
         return InferenceResponse(
             id=payload.id, model_name=self.name, model_version=self.version, outputs=[output]

@@ -1,4 +1,4 @@
-"""Triton's Python backend: raw image files in, numbers per class and an error per image out."""
+"""Triton's Python backend: raw image files or pixels in, numbers per class and an error per image out."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ class TritonPythonModel:
         return [self._answer(request) for request in requests]
 
     def _answer(self, request: Any) -> Any:
-        files = backend.get_input_tensor_by_name(request, "image").as_numpy().ravel()
+        images = backend.get_input_tensor_by_name(request, "image").as_numpy()
+        if images.dtype == np.uint8:
+            rows = self.answering.of_pixels(images)
+            return backend.InferenceResponse([backend.Tensor("probabilities", rows)])
+        files = images.ravel()
         rows = np.zeros((len(files), len(self.answering.labels)), np.float32)
         errors = np.full((len(files), 1), "", object)
         for number, file in enumerate(files):

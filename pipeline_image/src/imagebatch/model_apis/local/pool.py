@@ -8,20 +8,22 @@ archives that you would serve. Needs the extra `local`; no other module of image
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import os
-import queue
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from imagebatch.contracts.records import ModelPin
 from imagebatch.errors import ConfigurationError, UnknownModelError
-from imagebatch.model_apis.base import PROBE, ApiFaultError, Fault, ImagePayload, ModelApi, Reply
-from imagebatch.model_apis.local.process import WorkerProcess
+from imagebatch.model_apis.base import PROBE, ImagePayload, ModelApi, Reply
+from imagebatch.model_apis.local.process import Program
+from imagebatch.model_apis.local.workers import WorkerPool
 from imagebatch.model_apis.reply import asking_headers, parse_description, parse_reply
 from imagebatch.settings import ApiSettings
 
 _NEEDED = ("imagebatch_archive", "openvino", "torch", "yaml")
+_SCRIPT = Path(__file__).with_name("worker.py")
 _CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -76,21 +78,18 @@ class LocalModel(ModelApi):
         self._archive = archive
         self._model = model
         self._version = version
-        self._timeout = timeout
-        self._workers = [WorkerProcess(archive, timeout) for _ in range(workers)]
-        # Last in, first out: a process that has loaded the model is preferred to one that has not.
-        self._idle: queue.LifoQueue[WorkerProcess] = queue.LifoQueue()
-        for worker in self._workers:
-            self._idle.put(worker)
+        self._pool = WorkerPool(
+            Program(_SCRIPT, str(archive), functools.partial(_refused, archive)), workers, timeout
+        )
 
     @property
     def workers(self) -> int:
         """Number of worker processes."""
-        return len(self._workers)
+        return len(self._pool.all)
 
     def describe(self) -> ModelPin:
         """Return the archive's name, version, digest and labels."""
-        with self._worker() as worker:
+        with self._pool.worker() as worker:
             pin = parse_description(worker.describe())
         if pin.name != self._model or self._version not in {"", pin.version}:
             raise UnknownModelError(
@@ -105,7 +104,7 @@ class LocalModel(ModelApi):
 
     def predict(self, images: Sequence[ImagePayload], top_k: int) -> Reply:
         """Answer for every image, in order, from one worker."""
-        with self._worker() as worker:
+        with self._pool.worker() as worker:
             body = worker.ask("predict", images, asking_headers(images, top_k))
         return parse_reply(body, images, top_k)
 
@@ -115,21 +114,13 @@ class LocalModel(ModelApi):
         Returns:
             JSON: `images` done, `seconds` that they took, `model_seconds` of these outside decoding.
         """
-        with self._worker() as worker:
+        with self._pool.worker() as worker:
             return worker.ask("timed", images, seconds)
 
     def close(self) -> None:
         """End all workers."""
-        for worker in self._workers:
-            worker.stop()
+        self._pool.close()
 
-    @contextlib.contextmanager
-    def _worker(self) -> Iterator[WorkerProcess]:
-        try:
-            worker = self._idle.get(timeout=self._timeout)
-        except queue.Empty as error:
-            raise ApiFaultError(Fault.OVERLOADED, f"all {self.workers} workers are busy") from error
-        try:
-            yield worker
-        finally:
-            self._idle.put(worker)
+
+def _refused(archive: Path, said: str) -> str:
+    return f"--model-archive {archive}: {said}; is it an archive of imagebatch-train?"

@@ -1,4 +1,4 @@
-"""A worker process of the local backend, seen from its parent: started when needed."""
+"""A worker process, seen from its parent: the local backend's, and those that make pixels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import subprocess
 import sys
 import tempfile
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
@@ -17,24 +18,38 @@ from typing import Any, Literal
 from imagebatch.errors import ConfigurationError, one_line
 from imagebatch.model_apis.base import ApiFaultError, Fault, ImagePayload
 
-Operation = Literal["predict", "timed"]
+Operation = Literal["predict", "timed", "pixels"]
 
-_SCRIPT = Path(__file__).with_name("worker.py")
 # Importing torch and compiling the model on a machine whose every core is busy.
 _LOADING_SECONDS = 300.0
 _ENDING_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What a worker runs.
+
+    Attributes:
+        script: A Python file; it is given a descriptor of its socket, `argument`, and an empty folder.
+        argument: What it works with.
+        refusal: Makes what a person is told when it cannot, out of the worker's own words.
+    """
+
+    script: Path
+    argument: str
+    refusal: Callable[[str], str]
 
 
 class WorkerProcess:
     """One worker. Not safe to use from two threads at once.
 
     Args:
-        archive: The `.mar` file.
+        program: What it runs.
         timeout: Seconds after which a request is given up and its worker replaced.
     """
 
-    def __init__(self, archive: Path, timeout: float) -> None:
-        self._archive = archive
+    def __init__(self, program: Program, timeout: float) -> None:
+        self._program = program
         self._timeout = timeout
         self._description = b""
         self._connection: Connection[Any, bytes] | None = None
@@ -47,15 +62,16 @@ class WorkerProcess:
         return self._process.pid if self._process else 0
 
     def start(self) -> None:
-        """Start the process, unless there is one; return while it is still loading the model."""
+        """Start the process, unless there is one; return while it is still loading."""
         if self._process is not None:
             return
         folder = tempfile.mkdtemp(prefix="imagebatch-local-")
         mine, its = socket.socketpair()
         with its:
             descriptor = its.fileno()
+            program = self._program
             self._process = subprocess.Popen(  # noqa: S603 (this package's own script)
-                [sys.executable, "-I", str(_SCRIPT), str(descriptor), str(self._archive), folder],
+                [sys.executable, "-I", str(program.script), str(descriptor), program.argument, folder],
                 pass_fds=[descriptor],
                 stdin=subprocess.DEVNULL,
             )
@@ -72,10 +88,10 @@ class WorkerProcess:
         return process.returncode
 
     def describe(self) -> bytes:
-        """Return the loaded model's description.
+        """Return what the worker said when it had loaded what it works with.
 
         Raises:
-            ConfigurationError: The archive cannot be loaded.
+            ConfigurationError: It cannot be loaded.
             ApiFaultError: The worker ended while loading.
         """
         self.start()
@@ -88,20 +104,19 @@ class WorkerProcess:
                 ) from error
             if body[:1] != b"+":
                 self.stop()
-                raise ConfigurationError(
-                    f"--model-archive {self._archive}: {one_line(body[1:].decode(), 300)};"
-                    " is it an archive of imagebatch-train?"
-                )
+                raise ConfigurationError(self._program.refusal(one_line(body[1:].decode(), 300)))
             self._description = body[1:]
         return self._description
 
     def ask(
-        self, operation: Operation, images: Sequence[ImagePayload], argument: dict[str, str] | int
+        self, operation: Operation, images: Sequence[ImagePayload], argument: dict[str, str] | int | str
     ) -> bytes:
-        """Return the worker's answer to one request: `predict` takes the request's headers, `timed` seconds.
+        """Return the worker's answer to one request.
+
+        `predict` takes the request's headers, `timed` seconds, `pixels` their form.
 
         Raises:
-            ConfigurationError: The archive cannot be loaded.
+            ConfigurationError: What the worker works with cannot be loaded.
             ApiFaultError: The worker died, took too long, or its code raised.
         """
         self.describe()

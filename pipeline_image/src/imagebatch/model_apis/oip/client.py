@@ -1,51 +1,97 @@
-"""The Open Inference Protocol over REST, for models that take images as files (docs/reference/model-apis.md).
+"""The Open Inference Protocol over REST, for models that take images as files or as pixels.
 
 Servers differ where the protocol is silent. Triton takes raw bytes behind the JSON; KServe's and MLServer's
-refuse them and take base64. Which one it is, the first image tells, unless --payload says it.
+refuse files in them and take base64. Which one it is, the first image tells, unless --payload says it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import itertools
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import requests
 from typing_extensions import override
 
 from imagebatch.errors import ConfigurationError, one_line
 from imagebatch.model_apis.base import Answer, ApiFaultError, Fault, ImagePayload
-from imagebatch.model_apis.oip.tensors import Inference, Request, raw_request, read_inference, text_request
-from imagebatch.model_apis.pinning import pictures
+from imagebatch.model_apis.oip.inputs import ImageInput, image_input, tensor_kind
+from imagebatch.model_apis.oip.tensors import Given, Inference, files_tensor, read_inference, request_of
+from imagebatch.model_apis.pixels.pool import Form, PixelMaker, maker_for
 from imagebatch.model_apis.scores import Row, refused
 from imagebatch.model_apis.served import Rows, Said, ServedModel, read_object
 from imagebatch.settings import ApiSettings
+from imagebatch.settings.values import GRPC_SCHEMES
 
-_FORMS = {"raw": raw_request, "base64": text_request}
+FORMS = ("raw", "base64")
+# Of the pixels in one request: what servers of gRPC take unless told otherwise, and enough images for speed.
+_MOST_BYTES = 4 * 2**20 - 2**16
 _NO_ROUTE = {requests.codes.not_found, requests.codes.method_not_allowed, requests.codes.not_implemented}
-_WITH_BATCH = 2
 
 
 def connect(settings: ApiSettings, model: str, version: str) -> OpenInference:
-    """Return a client for one model."""
-    return OpenInference(settings, model, version)
+    """Return a client for one model: over REST, or over gRPC where the URL says so.
+
+    Raises:
+        ConfigurationError: The extra for gRPC is not installed.
+    """
+    if not settings.api_url.startswith(GRPC_SCHEMES):
+        return OpenInference(settings, model, version)
+    missing = [name for name in ("grpc", "google.protobuf") if not _installed(name)]
+    if missing:
+        raise ConfigurationError(
+            f"--api-url {settings.api_url} needs {', '.join(missing)}: install the extra, imagebatch[grpc]"
+        )
+    module = importlib.import_module("imagebatch.model_apis.oip.over_grpc")
+    client: OpenInference = module.GrpcInference(settings, model, version)
+    return client
+
+
+def _installed(name: str) -> bool:
+    with contextlib.suppress(ModuleNotFoundError):
+        return importlib.util.find_spec(name) is not None
+    return False
 
 
 class OpenInference(ServedModel):
-    """A client for one model of one server that speaks the Open Inference Protocol."""
+    """A client for one model of one server that speaks the Open Inference Protocol.
+
+    Attributes:
+        forms: Values of --payload in which pixels can be sent.
+    """
+
+    forms: ClassVar[tuple[str, ...]] = FORMS
 
     def __init__(self, settings: ApiSettings, model: str, version: str) -> None:
         super().__init__(settings, model, version)
         self._path = f"/v2/models/{model}" + (f"/versions/{version}" if version else "")
         self._form: str = "" if settings.payload == "auto" else settings.payload
-        self._input = self.card.input
-        self._columns = False  # of a batch's elements, as Triton's [n, 1]
+        self._settings = settings
+        self._chosen: ImageInput | None = None
+        self._maker: PixelMaker | None = None
         self._served_version = ""
 
     @override
     def said(self) -> Said:
+        metadata = self.metadata()
+        configured, most = self.configured()
+        self._take_input(image_input(_tensors(metadata, "inputs"), self.card, self._model, most))
+        versions = metadata.get("versions") or []
+        self._served_version = self._version or (str(versions[-1]) if len(versions) == 1 else "")
+        parameters = _told(metadata) | configured
+        return Said(
+            version=self._served_version,
+            labels=_names(parameters.get("labels")),
+            digest=str(parameters.get("digest") or ""),
+            pixels=self.card.pixels if self._maker else None,
+        )
+
+    def metadata(self) -> Mapping[str, Any]:
+        """Ask for the model's metadata."""
         answer = self.send("GET", self._path)
         if answer.status_code == requests.codes.not_implemented:
             raise ConfigurationError(
@@ -56,16 +102,7 @@ class OpenInference(ServedModel):
             raise ApiFaultError(Fault.OVERLOADED, f"HTTP 400 {one_line(answer.text, 160)}")
         if answer.status_code != requests.codes.ok:
             raise self.fault_of(answer)
-        metadata = read_object(answer.content)
-        self._take_input(_tensors(metadata, "inputs"))
-        versions = metadata.get("versions") or []
-        self._served_version = self._version or (str(versions[-1]) if len(versions) == 1 else "")
-        parameters = _told(metadata) | self._configured()
-        return Said(
-            version=self._served_version,
-            labels=_names(parameters.get("labels")),
-            digest=str(parameters.get("digest") or ""),
-        )
+        return read_object(answer.content)
 
     @override
     def require_route_ready(self) -> None:
@@ -78,14 +115,20 @@ class OpenInference(ServedModel):
 
     @override
     def rows(self, images: Sequence[ImagePayload]) -> Rows:
-        return self._inferred(images, self._form or self._find_form())
+        if not self._chosen:
+            self.said()
+        return self._asked(images, self._form or self._find_form())
+
+    @override
+    def close(self) -> None:
+        self._maker = self._chosen = None  # its processes end when no endpoint holds it any more
 
     def _find_form(self) -> str:
         """Find out in which form the server takes an image."""
         faults = []
-        for form in _FORMS:
+        for form in self.forms if self._maker else FORMS:
             try:
-                found = self._inferred([pictures()[0]], form).rows
+                found = self._asked([self.pictures[0]], form).rows
             except ApiFaultError as fault:
                 if fault.fault not in {Fault.BAD_REPLY, Fault.WORKER_DIED}:
                     raise
@@ -99,20 +142,53 @@ class OpenInference(ServedModel):
             Fault.WORKER_DIED, f"the model answers in neither form of --payload: {'; '.join(faults)}"
         )
 
-    def _inferred(self, images: Sequence[ImagePayload], form: str) -> Rows:
-        if not self._input:
-            self.said()
+    def _asked(self, images: Sequence[ImagePayload], form: str) -> Rows:
+        chosen, maker = self._require_chosen(), self._maker
+        if maker:
+            return self._of_pixels(images, chosen, maker, "raw" if form == "raw" else "json")
+        shape = [len(images), 1] if chosen.columns else [len(images)]
+        files = [image.data for image in images]
+        return self._inferred(files_tensor(chosen.name, shape, files, raw=form == "raw"), len(images))
+
+    def _of_pixels(
+        self, images: Sequence[ImagePayload], chosen: ImageInput, maker: PixelMaker, form: Form
+    ) -> Rows:
+        """Send the pixels of the images, so many at once that a request stays small."""
+        most = min(chosen.most or len(images), max(1, _MOST_BYTES // maker.size(form)))
+        requests_ = -(-len(images) // most)
+        rows: list[Row] = []
+        digests: set[str] = set()
+        for number in range(requests_):
+            start, end = (len(images) * edge // requests_ for edge in (number, number + 1))
+            made = maker.make(images[start:end], form)
+            found: list[Row] = []
+            if made.count:
+                shape = [made.count, *maker.shape] if chosen.batched else maker.shape
+                given = Given(chosen.name, chosen.datatype, shape, form == "raw", content=made.contents)
+                answered = self._inferred(given, made.count)
+                digests.add(answered.digest)
+                found = list(answered.rows)
+            rest = iter(found)
+            rows += [next(rest) if refusal is None else refusal for refusal in made.refusals]
+        if len(digests) > 1:
+            raise ApiFaultError(Fault.BAD_REPLY, "two models answered at once")
+        return Rows(rows, digests.pop() if digests else "")
+
+    def _inferred(self, given: Given, count: int) -> Rows:
         identity = secrets.token_hex(8)  # KServe's server fails without one
-        shape = [len(images), 1] if self._columns else [len(images)]
-        request: Request = _FORMS[form](identity, self._input, shape, [image.data for image in images])
-        answer = self.send("POST", f"{self._path}/infer", data=request.body, headers=request.headers)
-        if answer.status_code != requests.codes.ok:
-            raise self._refusal(answer)
-        found = read_inference(answer.headers, answer.content)
+        found = self.inference(identity, given)
         if found.identity not in {"", identity}:
             raise ApiFaultError(Fault.BAD_REPLY, "the answer to another request")
         self._require_version(found)
-        return Rows(_rows(found, self.card.output, len(images)), str(found.parameters.get("digest") or ""))
+        return Rows(_rows(found, self.card.output, count), str(found.parameters.get("digest") or ""))
+
+    def inference(self, identity: str, given: Given) -> Inference:
+        """Send one request."""
+        request = request_of(identity, given)
+        answer = self.send("POST", f"{self._path}/infer", data=request.body, headers=request.headers)
+        if answer.status_code != requests.codes.ok:
+            raise self._refusal(answer)
+        return read_inference(answer.headers, answer.content)
 
     def _refusal(self, answer: requests.Response) -> Exception:
         if answer.status_code == requests.codes.bad_request:
@@ -128,37 +204,38 @@ class OpenInference(ServedModel):
                 Fault.BAD_REPLY, f"version {one_line(found.version, 40)} answered, not {self._served_version}"
             )
 
-    def _take_input(self, inputs: Sequence[Mapping[str, Any]]) -> None:
-        """Choose the tensor that takes the images."""
-        named = [tensor for tensor in inputs if self.card.input in {"", tensor.get("name")}]
-        if not inputs:
-            self._input = self._input or "image"  # KServe's, which need not say
+    def _take_input(self, chosen: ImageInput) -> None:
+        """Keep which tensor takes the images, and what makes its pixels if it takes these."""
+        if chosen == self._chosen:
             return
-        if len(named) != 1:
-            names = ", ".join(str(tensor.get("name")) for tensor in inputs)
-            raise ConfigurationError(
-                f"{self._model} takes the tensors {names}: say which takes the images in --model-card,"
-                ' "input"'
-            )
-        (tensor,) = named
-        if tensor.get("datatype") != "BYTES":
-            raise ConfigurationError(
-                f"{self._model} takes {tensor.get('datatype')} {tensor.get('shape')} and not images as files"
-                " (BYTES): serve it behind a step that decodes them"
-            )
-        self._input = str(tensor["name"])
-        self._columns = len(tensor.get("shape") or []) == _WITH_BATCH
+        pixels = self.card.pixels
+        wanted = chosen.datatype != "BYTES" and pixels
+        self._maker = maker_for(pixels, *tensor_kind(chosen), self._settings) if wanted and pixels else None
+        self._chosen = chosen
 
-    def _configured(self) -> dict[str, Any]:
-        """Return the parameters of Triton's model configuration; of another server, none."""
+    def _require_chosen(self) -> ImageInput:
+        if self._chosen is None:
+            raise ApiFaultError(Fault.UNREACHABLE, "the client is closed")
+        return self._chosen
+
+    def configured(self) -> tuple[dict[str, Any], int]:
+        """Return the parameters of Triton's model configuration, and its batch size; of others, none."""
         answer = self.send("GET", f"{self._path}/config")
         if answer.status_code != requests.codes.ok:
-            return {}
+            return {}, 0
         try:
-            found = read_object(answer.content).get("parameters") or {}
-            return {name: value["string_value"] for name, value in found.items() if "string_value" in value}
-        except (ApiFaultError, TypeError, AttributeError):
-            return {}
+            return _configuration(read_object(answer.content))
+        except ApiFaultError:
+            return {}, 0
+
+
+def _configuration(found: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+    try:
+        parameters = found.get("parameters") or {}
+        texts = {name: value["string_value"] for name, value in parameters.items() if "string_value" in value}
+        return texts, max(0, int(found.get("max_batch_size") or 0))
+    except (TypeError, AttributeError, ValueError):
+        return {}, 0
 
 
 def _tensors(metadata: Mapping[str, Any], side: str) -> list[Mapping[str, Any]]:

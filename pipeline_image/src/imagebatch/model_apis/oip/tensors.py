@@ -53,20 +53,62 @@ class Inference:
     outputs: Mapping[str, Tensor]
 
 
-def raw_request(identity: str, name: str, shape: Sequence[int], contents: Sequence[bytes]) -> Request:
-    """Make a request of one BYTES tensor whose elements follow the JSON as they are."""
-    data = b"".join(piece for content in contents for piece in (len(content).to_bytes(4, "little"), content))
-    tensor = _tensor(name, shape) | {"parameters": {"binary_data_size": len(data)}}
-    head = _json({"id": identity, "inputs": [tensor], "parameters": {"binary_data_output": True}})
-    headers = {"Content-Type": "application/octet-stream", JSON_LENGTH: str(len(head))}
-    return Request(headers, head + data)
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The tensor of a request: raw, or as text.
+
+    Attributes:
+        name: Of the tensor.
+        datatype: `BYTES`, `UINT8` or `FP32`.
+        shape: Of it, images first.
+        raw: Whether it is sent as binary data.
+        elements: Of BYTES: files, or their base64.
+        content: Of numbers: little-endian bytes, or their texts with commas between them.
+    """
+
+    name: str
+    datatype: str
+    shape: Sequence[int]
+    raw: bool
+    elements: Sequence[bytes] = ()
+    content: bytes = b""
+
+    @property
+    def binary(self) -> bytes:
+        """Its content as the binary extension has it: each element behind its length."""
+        pieces = (part for each in self.elements for part in (len(each).to_bytes(4, "little"), each))
+        return self.content or b"".join(pieces)
+
+    @property
+    def written(self) -> bytes:
+        """Its content as a list in JSON."""
+        texts = b'["' + b'","'.join(self.elements) + b'"]' if self.elements else b""
+        return texts or b"[" + self.content + b"]"
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """What it says of itself."""
+        return {"content_type": "base64"} if self.elements and not self.raw else {}
 
 
-def text_request(identity: str, name: str, shape: Sequence[int], contents: Sequence[bytes]) -> Request:
-    """Make a request of one BYTES tensor whose elements are base64 in the JSON."""
-    texts = [base64.b64encode(content).decode() for content in contents]
-    tensor = _tensor(name, shape) | {"parameters": {"content_type": "base64"}, "data": texts}
-    return Request({"Content-Type": "application/json"}, _json({"id": identity, "inputs": [tensor]}))
+def files_tensor(name: str, shape: Sequence[int], files: Sequence[bytes], *, raw: bool) -> Given:
+    """Make a BYTES tensor whose elements are files as they are, or their base64."""
+    return Given(name, "BYTES", shape, raw, files if raw else [base64.b64encode(file) for file in files])
+
+
+def request_of(identity: str, given: Given) -> Request:
+    """Make the request that holds a tensor: behind the JSON where it is raw, else in it."""
+    head = {"name": given.name, "shape": list(given.shape), "datatype": given.datatype}
+    if given.raw:
+        data = given.binary
+        tensor = head | {"parameters": {"binary_data_size": len(data)}}
+        said = _json({"id": identity, "inputs": [tensor], "parameters": {"binary_data_output": True}})
+        headers = {"Content-Type": "application/octet-stream", JSON_LENGTH: str(len(said))}
+        return Request(headers, said + data)
+    opened = _json(head | ({"parameters": given.parameters} if given.parameters else {}))[:-1]
+    start = _json({"id": identity})[:-1]
+    body = b"".join((start, b',"inputs":[', opened, b',"data":', given.written, b"}]}"))
+    return Request({"Content-Type": "application/json"}, body)
 
 
 def read_inference(headers: Mapping[str, str], body: bytes) -> Inference:
@@ -84,7 +126,7 @@ def read_inference(headers: Mapping[str, str], body: bytes) -> Inference:
             data, rest = (None, rest) if size is None else (rest[:size], rest[size:])
             if data is not None and len(data) != size:
                 raise ApiFaultError(Fault.BAD_REPLY, "a binary tensor that ends early")
-            outputs[output["name"]] = _read(output, data)
+            outputs[output["name"]] = read_tensor(output, data)
         return Inference(
             model=str(found.get("model_name") or ""),
             version=str(found.get("model_version") or ""),
@@ -94,10 +136,6 @@ def read_inference(headers: Mapping[str, str], body: bytes) -> Inference:
         )
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise ApiFaultError(Fault.BAD_REPLY, f"outputs that are none: {head[:80]!r}") from error
-
-
-def _tensor(name: str, shape: Sequence[int]) -> dict[str, Any]:
-    return {"name": name, "shape": list(shape), "datatype": "BYTES"}
 
 
 def _json(content: Any) -> bytes:
@@ -121,7 +159,16 @@ def _parameters(found: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _read(output: Mapping[str, Any], data: bytes | None) -> Tensor:
+def read_tensor(output: Mapping[str, Any], data: bytes | None) -> Tensor:
+    """Read one output.
+
+    Args:
+        output: Its datatype, shape and, where there are no bytes, data.
+        data: Its content as the binary extension has it; None: there is none.
+
+    Raises:
+        KeyError, TypeError, ValueError, OverflowError: It is none.
+    """
     datatype, shape = str(output["datatype"]), tuple(int(side) for side in output["shape"])
     if min(shape, default=0) < 0:
         msg = "a negative side"

@@ -12,9 +12,9 @@ import requests
 from urllib3.exceptions import ReadTimeoutError
 
 from imagebatch.contracts.records import ModelPin
-from imagebatch.deadline import BoundedSession
 from imagebatch.errors import ConfigurationError, UnknownModelError, one_line
 from imagebatch.model_apis.base import PROBE, ApiFaultError, Fault, ImagePayload, ModelApi, Reply
+from imagebatch.model_apis.credentials import Token, authorities, not_trusted, session_for, token_of
 from imagebatch.model_apis.reply import asking_headers, opens_memory, parse_description, parse_reply
 from imagebatch.model_apis.torchserve.keys import KeyFile
 from imagebatch.model_apis.torchserve.shared_memory import SharedMemory
@@ -33,6 +33,7 @@ class NotSharedError(ApiFaultError):
 def connect(settings: ApiSettings, model: str, version: str) -> TorchServe:
     """Return a client for one model."""
     keys = KeyFile(settings.key_file, settings.management_url) if settings.key_file else None
+    token = None if keys else token_of(settings)  # of what stands before a server that asks for no keys
     return TorchServe(
         settings.api_url,
         model,
@@ -40,6 +41,8 @@ def connect(settings: ApiSettings, model: str, version: str) -> TorchServe:
         keys=keys,
         timeout=settings.request_timeout,
         shared_memory=settings.shared_memory,
+        token=token,
+        trusted=authorities(settings),
     )
 
 
@@ -53,6 +56,8 @@ class TorchServe(ModelApi):
         keys: Where keys come from; None if the server asks for none.
         timeout: Seconds before a request is given up, whether or not some of its answer has come.
         shared_memory: Whether images may be handed over by memory where the server can open it.
+        token: What is sent where there are no keys; None: nothing.
+        trusted: Path of the authorities that sign its certificate; empty: the public ones.
     """
 
     def __init__(
@@ -64,10 +69,14 @@ class TorchServe(ModelApi):
         keys: KeyFile | None = None,
         timeout: float = 120.0,
         shared_memory: bool = True,
+        token: Token | None = None,
+        trusted: str = "",
     ) -> None:
         self._url = f"{url.rstrip('/')}/predictions/{model}" + (f"/{version}" if version else "")
         self._asked = f"{model} {version}".strip()
         self._keys = keys
+        self._token = token
+        self._trusted = trusted
         self._timeout = timeout
         self._may_share = shared_memory
         self._shares = False  # until the server has opened what it was offered
@@ -127,17 +136,21 @@ class TorchServe(ModelApi):
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
-            session = self._local.session = BoundedSession()
+            session = self._local.session = session_for(self._trusted)
         return session
 
     def _post(self, *, headers: Headers | None = None, **body: Any) -> requests.Response:
         """Post the request, and post again with another key if the first was refused."""
         for _ in range(_KEY_ATTEMPTS):
             key = self._keys.key("inference") if self._keys else ""
-            sent = {**(headers or {}), **({"Authorization": f"Bearer {key}"} if key else {})}
-            response = self._send(sent, body)
+            proof = {"Authorization": f"Bearer {key}"} if key else self._token.header if self._token else {}
+            response = self._send({**(headers or {}), **proof}, body)
             if not _key_refused(response):
                 return self._checked(response)
+            if self._token:
+                if self._token.replaced(proof):
+                    continue
+                raise ConfigurationError("the model server refused the token; see --api-token-file")
             if self._keys is None:
                 raise ConfigurationError("the model server wants a key: give its key_file.json by --key-file")
             self._keys.replace("inference", key)
@@ -151,6 +164,8 @@ class TorchServe(ModelApi):
         except requests.ConnectTimeout as error:
             raise ApiFaultError(Fault.UNREACHABLE, one_line(error, 200)) from error
         except requests.RequestException as error:
+            if refusal := not_trusted(str(error)):
+                raise refusal from error
             # A body that ends too late is no Timeout to requests, which is all about the headers.
             if isinstance(error, requests.Timeout) or isinstance(
                 next(iter(error.args), None), ReadTimeoutError

@@ -1,0 +1,131 @@
+"""One worker that makes pixels, a script that calls the handlers' own function.
+
+Nothing of imagebatch is imported: a worker holds torch and little else.
+
+    python -I worker.py DESCRIPTOR SETTINGS FOLDER
+
+`DESCRIPTOR` is one end of a socket pair, `SETTINGS` is JSON (`PixelMaker`), `FOLDER` is not needed. First
+comes one message that says whether torch was loaded; then every request, ("pixels", form, list of (key,
+bytes)), is answered by one message. A message is `+` and the content, or `-` and what went wrong. The content
+is a line of JSON, for each image null or why it cannot be read, and then the pixels of the others as one
+tensor: bytes for the form `raw`, JSON numbers with commas for `json`. The worker ends when the other end is
+closed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+Images = Sequence[tuple[str, bytes]]
+Refusals = list[list[str] | None]
+
+
+class Worker:
+    """Makes the pixels that the settings declare.
+
+    Args:
+        settings: Of `imagebatch_pixels.decode`, with `layout` and `datatype` of the tensor and, for floats,
+            `mean` and `std` of each channel.
+    """
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        os.environ["OMP_NUM_THREADS"] = "1"
+        import imagebatch_pixels  # type: ignore[import-untyped]  # noqa: PLC0415 (no type marker; a failed import must reach the parent as a message)
+        import numpy as np  # noqa: PLC0415 (a failed import must reach the parent as a message)
+        import torch  # noqa: PLC0415 (a failed import must reach the parent as a message)
+
+        torch.set_num_threads(1)  # one worker per core: more threads per worker only fight each other
+        self._np, self._refused = np, imagebatch_pixels.ImageError
+        view = imagebatch_pixels.View(**settings["view"])
+        known = {name: settings[name] for name in ("resize", "crop", "max_pixels")}
+        self._decode: Callable[[bytes], Any] = lambda data: imagebatch_pixels.decode(data, view=view, **known)
+        self._last = settings["layout"] == "NHWC"
+        # What each of the 256 values of a byte becomes: of red, green and blue.
+        self._values = [list(range(256))] * 3
+        self._table: Any = None
+        if settings["datatype"] == "FP32":
+            levels = np.arange(256) / 255
+            of_channel = [
+                (levels - mean) / std for mean, std in zip(settings["mean"], settings["std"], strict=True)
+            ]
+            self._table = np.array(of_channel, np.float32)
+            self._values = self._table.tolist()
+        self._texts: list[list[bytes]] = []
+
+    def pixels(self, images: Images, form: str) -> bytes:
+        """Return the refusals and the tensor of those that are none."""
+        refusals: Refusals = []
+        found: list[bytes] = []
+        make = self._text if form == "json" else self._raw
+        for _, data in images:
+            try:
+                found.append(make(self._decode(data).numpy()))
+            except self._refused as error:
+                refusals.append([error.reason, error.detail])
+            else:
+                refusals.append(None)
+        return json.dumps(refusals).encode() + b"\n" + (b"," if form == "json" else b"").join(found)
+
+    def _raw(self, pixels: Any) -> bytes:
+        """Return one image's uint8 (3, crop, crop) as the tensor's bytes."""
+        if self._table is not None:
+            pixels = self._np.stack([self._table[channel][pixels[channel]] for channel in range(3)])
+        return bytes((pixels.transpose(1, 2, 0) if self._last else pixels).tobytes())
+
+    def _text(self, pixels: Any) -> bytes:
+        """Return the same as JSON numbers; a float's is the shortest that is the float again."""
+        if not self._texts:
+            kind = self._np.float32 if self._table is not None else int
+            self._texts = [[str(kind(value)).encode() for value in row] for row in self._values]
+        planes = [
+            map(row.__getitem__, plane.tobytes()) for row, plane in zip(self._texts, pixels, strict=True)
+        ]
+        if not self._last:
+            return b",".join(b",".join(plane) for plane in planes)
+        return b",".join(value for colours in zip(*planes, strict=True) for value in colours)
+
+
+def main(descriptor: int, settings: str) -> None:
+    """Load torch and answer until the other end is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the parent's to handle
+    os.dup2(2, 1)  # standard output belongs to the protocol with the orchestrator
+    sys.dont_write_bytecode = True
+    connection: Connection[bytes, Any] = Connection(descriptor)
+    try:
+        _serve(Worker(json.loads(settings)), connection)
+    except (EOFError, ConnectionError):
+        pass  # the parent is done, or gone
+    except Exception as error:  # noqa: BLE001 (whatever cannot be loaded is told to the parent)
+        with contextlib.suppress(OSError):
+            connection.send_bytes(_failed(error))
+
+
+def _serve(worker: Worker, connection: Connection[bytes, Any]) -> None:
+    connection.send_bytes(b"+loaded")
+    while True:
+        _, form, images = connection.recv()
+        try:
+            answer = b"+" + worker.pixels(images, form)
+        except Exception as error:  # noqa: BLE001 (a decoder raises what it likes: this request fails, the next may not)
+            answer = _failed(error)
+        connection.send_bytes(answer)
+
+
+def _failed(error: Exception) -> bytes:
+    return f"-{type(error).__name__}: {error}".encode()
+
+
+if __name__ == "__main__":
+    try:
+        main(int(sys.argv[1]), sys.argv[2])
+    finally:
+        shutil.rmtree(sys.argv[3], ignore_errors=True)
+    os._exit(0)  # taking torch down in good order takes a second, and nothing is left to do
