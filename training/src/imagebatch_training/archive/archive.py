@@ -41,7 +41,7 @@ def ensure_archive(settings: Settings) -> dict[str, Any]:
     Raises:
         ConfigurationError: There is no trained model, or a file of the handler is missing.
         DataError: The model never names a class on the test images, an exported graph does not agree with it,
-            or the archive does not reach `release.agreement`: there is none then, also where an older one stood.
+            or the archive does not reach `release.agreement`: there is none then, nor an older one.
     """
     report, data = require_report(settings), require_data(settings)
     _require_every_class(report, settings.release)

@@ -30,6 +30,7 @@ from imagebatch.settings.values import GRPC_SCHEMES
 FORMS = ("raw", "base64")
 # Of the pixels in one request: what servers of gRPC take unless told otherwise, and enough images for speed.
 _MOST_BYTES = 4 * 2**20 - 2**16
+_WITH_BATCH = 2  # axes of a tensor that has one for the images
 _NO_ROUTE = {requests.codes.not_found, requests.codes.method_not_allowed, requests.codes.not_implemented}
 
 
