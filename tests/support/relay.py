@@ -2,6 +2,7 @@
 
 import http.client
 import itertools
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.message import Message
@@ -31,6 +32,17 @@ class Asked:
         """The images that it asks about; none for a description."""
         kind = self.headers.get("Content-Type", "")
         return parts(self.body, kind) if kind.startswith("multipart/") else []
+
+    @property
+    def scores(self) -> bool:
+        """Whether it asks about images of a run: by the Open Inference Protocol, more than one.
+
+        There a model is known by its answers to single ones.
+        """
+        if not self.path.endswith("/infer"):
+            return bool(self.images)
+        head = int(self.headers.get("Inference-Header-Content-Length", len(self.body)))
+        return bool(json.loads(self.body[:head])["inputs"][0]["shape"][0] > 1)
 
 
 Before = Callable[[Asked], Wrong | None]

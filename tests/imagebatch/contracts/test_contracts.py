@@ -133,4 +133,4 @@ def test_typed_rows_have_the_columns_of_their_tables() -> None:
     assert list(rows.ListedRow.__annotations__) == rows.LISTING_SCHEMA.names
     assert list(rows.ManifestRow.__annotations__) == rows.MANIFEST_SCHEMA.names
     assert list(rows.AskedRow.__annotations__) == [*rows.ASKED_COLUMNS, "embed"]
-    assert list(rows.ScoreRow.__annotations__) == rows.SCORES_SCHEMA.names
+    assert list(rows.ScoreRow.__annotations__) == [*rows.SCORES_SCHEMA.names, "endpoint"]

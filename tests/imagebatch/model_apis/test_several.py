@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from imagebatch.errors import ConfigurationError
 from imagebatch.model_apis import open_backend
@@ -145,6 +148,51 @@ def test_a_run_goes_on_with_the_endpoints_that_are_there(
     assert other.images  # it had its share while it lived
     found = [(runs / run / "output" / "predictions.csv").read_bytes() for run in ("reference", "several")]
     assert found[0] == found[1]
+
+
+def test_a_run_tells_which_endpoint_answered(
+    call: Call, images: Path, runs: Path, server: ModelServer, other: ModelServer
+) -> None:
+    """Each part counts its images by endpoint, the certificate adds them up; no address shows a password."""
+    scored(call, "reference", images)
+    server.faults = other.faults = slow
+    with_password = f"{server.url},{other.url.replace('http://', 'http://me:secret@')}/"
+    asked = ("--api-url", with_password, "--pack-size", "4")
+    assert scored(call, "several", images, "--shard-size", 25, asked=asked).code == 0
+    assert call("verify", "--run-id", "several").code == 0
+    parts = sorted((runs / "several" / "scores").rglob("*.parquet"))
+    told = [json.loads(pq.read_schema(part).metadata[b"imagebatch.endpoints"]) for part in parts]
+    assert [sum(counts.values()) for counts in told] == [25, 15]
+    certificate = json.loads((runs / "several/output/certificate.json").read_text())
+    assert certificate["endpoints"] == dict(sorted(sum(map(Counter, told), Counter()).items()))
+    assert certificate["endpoints"].keys() == {server.url, other.url}
+    assert call("report", "--run-id", "several").code == 0
+    page = (runs / "several/output/report.html").read_text()
+    assert f"<code>{server.url}</code>: {certificate['endpoints'][server.url]}" in page
+    written = [file.read_bytes() for file in (runs / "several").rglob("*") if file.is_file()]
+    assert not any(b"secret" in content for content in written)
+    single = json.loads((runs / "reference/output/certificate.json").read_text())
+    assert "endpoints" not in single
+    tables = [(runs / run / "output" / "predictions.csv").read_bytes() for run in ("reference", "several")]
+    assert tables[0] == tables[1]
+
+
+def test_an_interrupted_run_still_knows_who_answered(
+    call: Call, images: Path, runs: Path, server: ModelServer, other: ModelServer
+) -> None:
+    """What the journal has kept of an attempt that broke off counts for the endpoint that had answered it."""
+    both = ("--api-url", f"{server.url},{other.url}", "--pack-size", "4", "--in-flight", "1")
+    where = ("--run-id", "broken")
+    assert call("preprocess", "--input", images, *where).code == 0
+    server.faults = other.faults = lambda number, _images: Wrong(503) if number > 3 else None
+    assert call("score", *where, *both, "--retry-seconds", "0").code == 69
+    kept = server.images + other.images
+    assert 0 < len([image for image in kept if len(image) > 300]) < 40  # without the probes
+    server.faults = other.faults = lambda _number, _images: None
+    assert call("score", *where, *both).code == 0
+    done = json.loads((runs / "broken/scores/shard-00000/_DONE.json").read_text())
+    assert sum(done["endpoints"].values()) == 40
+    assert done["endpoints"].keys() == {server.url, other.url}
 
 
 def test_without_any_endpoint_the_run_waits_and_ends(call: Call, images: Path) -> None:

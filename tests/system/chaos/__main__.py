@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support import children
+from tests.system.chaos import oip
 from tests.system.chaos.ground import ALL, Ground
 from tests.system.chaos.page import write_page
 from tests.system.chaos.runs import Result
@@ -23,11 +24,11 @@ for family in FAMILIES:
 
 
 class Chaos(Suite[Scenario, Result]):
-    """Everything that can go wrong, done to runs on a real TorchServe."""
+    """Everything that can go wrong, done to runs on a real TorchServe; most of it on a real MLServer, too."""
 
     verb = "chaos"
     text = str(__doc__)
-    scenarios = ALL
+    scenarios = (*ALL, *oip.SCENARIOS)
     head = f"{'images':>7}{'lost':>6}{'doubled':>8}{'extra s':>9}"
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
@@ -39,32 +40,47 @@ class Chaos(Suite[Scenario, Result]):
 
     @contextmanager
     def system(self, asked: argparse.Namespace) -> Iterator[None]:
-        """Start the TorchServe, and run once undisturbed."""
+        """Make room; a server is started for the first scenario that wants it."""
         self.folder = Path(tempfile.mkdtemp(prefix="imagebatch-chaos-"))
         try:
-            self._images = asked.images
-            self._ground = Ground(self.folder, images=asked.images, storm_seconds=asked.storm_seconds)
-            self._ground.measure_calm()
-            say(f"undisturbed, {asked.images} images take {self._ground.calm_seconds:.1f} s")
+            self._asked = asked
+            self._grounds: dict[bool, Ground] = {}
             yield
         finally:
             children.end_all()
 
     def act(self, scenario: Scenario) -> Result:
         """Play one scenario; what a failed one left must not disturb the next."""
+        ground = self._ground_of(scenario)
         try:
-            return scenario.act(self._ground)
+            return scenario.act(ground)
         finally:
-            children.end_all(self._ground.logs)
+            children.end_all(ground.logs)
+
+    def _ground_of(self, scenario: Scenario) -> Ground:
+        """Start the server that a scenario wants, once, and run once undisturbed."""
+        other = scenario.part == oip.PART
+        if other not in self._grounds:
+            sizes = {"images": self._asked.images, "storm_seconds": self._asked.storm_seconds}
+            kind, folder = (oip.OipGround, self.folder / "oip") if other else (Ground, self.folder)
+            ground = kind(folder, **sizes)
+            ground.measure_calm()
+            self._grounds[other] = ground
+            say(f"undisturbed, {self._asked.images} images take {ground.calm_seconds:.1f} s")
+        return self._grounds[other]
 
     def after(self) -> None:
-        """See to it that the common server is there for the next one."""
-        self._ground.server.ensure()
+        """See to it that the common servers are there for the next one."""
+        for ground in self._grounds.values():
+            ground.server.ensure()
 
     def finish(self, verdicts: Sequence[Verdict[Result]], *, complete: bool) -> list[str]:
-        """Write docs/reference/reliability.md."""
-        if complete:
-            write_page(verdicts, self._images, self._ground.calm_seconds)
+        """Write the table of docs/reference/reliability.md whose scenarios were all played."""
+        del complete
+        for other, ground in self._grounds.items():
+            played = [one for one in verdicts if (one.scenario.part == oip.PART) == other]
+            if len(played) == len(oip.SCENARIOS if other else ALL):
+                write_page(played, self._asked.images, ground.calm_seconds, other=other)
         return []
 
 

@@ -9,11 +9,12 @@ from tests.system.kit.verdict import Verdict
 from tools.paths import ROOT
 
 PAGE = ROOT / "docs" / "reference" / "reliability.md"
+_BEGIN, _END = "<!-- begin oip -->\n", "<!-- end oip -->\n"
 COLUMNS = ("scenario", "what is done", "images", "lost", "doubled", "extra seconds", "result")
 
 
-def page(verdicts: Sequence[Verdict[Result]], images: int, calm_seconds: float) -> str:
-    """The page's text."""
+def page(verdicts: Sequence[Verdict[Result]], images: int, calm_seconds: float, oip: str = "") -> str:
+    """The page's text, with the passage on the other server as it is."""
     rows = "".join(_row(one) for one in verdicts)
     passed = sum(not one.error for one in verdicts)
     cores = len(os.sched_getaffinity(0))
@@ -34,14 +35,35 @@ wall time of scoring, with all its restarts and waits, beyond the {calm_seconds:
 (measured once: on a busy machine a few seconds mean nothing).
 
 {head_of(COLUMNS)}{rows}
+## On a server of another maker
+
+{_BEGIN}{oip}{_END}
 One scenario: `make chaos K=scorer-killed`; `python3.11 -m tests.system.chaos --list` names them all. They
 need `make demo` once, for the model and the photographs, and root for the two that mount a small disk.
 """
 
 
-def write_page(verdicts: Sequence[Verdict[Result]], images: int, calm_seconds: float) -> None:
-    """Writes docs/reference/reliability.md."""
-    PAGE.write_text(page(verdicts, images, calm_seconds))
+def write_page(verdicts: Sequence[Verdict[Result]], images: int, calm_seconds: float, *, other: bool) -> None:
+    """Writes docs/reference/reliability.md, or the passage of it that is about the other server."""
+    text = PAGE.read_text()
+    before, found, rest = text.partition(_BEGIN)
+    old, _, after = rest.partition(_END) if found else ("", "", "")
+    if other:
+        PAGE.write_text(f"{before}{_BEGIN}{passage(verdicts, images, calm_seconds)}{_END}{after}")
+    else:
+        PAGE.write_text(page(verdicts, images, calm_seconds, old))
+
+
+def passage(verdicts: Sequence[Verdict[Result]], images: int, calm_seconds: float) -> str:
+    """The passage on the server that speaks the Open Inference Protocol."""
+    passed = sum(not one.error for one in verdicts)
+    told = f"of {len(verdicts)} scenarios {passed} passed"
+    return f"""Most of it is done to runs of `--backend oip` as well, over {images} drawn images, with a
+real MLServer: {told}. The undisturbed run took {calm_seconds:.1f} s.
+Answers in another order are not among them: nothing in a reply of this protocol says which image an answer
+is of. `make chaos PART=oip` needs no demo.
+
+{head_of(COLUMNS)}{"".join(_row(one) for one in verdicts)}"""
 
 
 def _row(verdict: Verdict[Result]) -> str:

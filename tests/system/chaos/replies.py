@@ -35,13 +35,14 @@ class Sometimes:
 
     def __call__(self, asked: Asked, reply: Wrong) -> Wrong:
         with self._lock:
-            if reply.status != 200 or not asked.images or self._random.random() >= self._share:
+            if reply.status != 200 or not asked.scores or self._random.random() >= self._share:
                 return reply
             self.spoilt += 1
         return self._spoil(reply)
 
 
-def _endure(ground: Ground, name: str, spoil: Callable[[Wrong], Wrong]) -> Result:
+def endure(ground: Ground, name: str, spoil: Callable[[Wrong], Wrong]) -> Result:
+    """Score through a relay that spoils a third of the replies."""
     sometimes = Sometimes(1 / 3, spoil)
     with Relay(ground.server.inference, after=sometimes) as relay:
         run = ground.prepared(name, api_url=relay.url)
@@ -63,7 +64,7 @@ def _changed(change: Callable[[list[Any]], list[Any]]) -> Callable[[Wrong], Wron
 def wrong_count(ground: Ground) -> Result:
     """A third of the replies lack an answer, or have one twice."""
     turn = random.Random(1)
-    return _endure(
+    return endure(
         ground,
         "wrong-count",
         _changed(lambda images: images[:-1] if turn.random() < 0.5 else images + images[:1]),
@@ -73,7 +74,7 @@ def wrong_count(ground: Ground) -> Result:
 @scenario
 def shuffled_answers(ground: Ground) -> Result:
     """A third of the replies have their answers in another order."""
-    return _endure(ground, "shuffled-answers", _changed(lambda images: images[1:] + images[:1]))
+    return endure(ground, "shuffled-answers", _changed(lambda images: images[1:] + images[:1]))
 
 
 @scenario
@@ -85,7 +86,7 @@ def reply_for_others(ground: Ground) -> Result:
         earlier.append(reply)
         return earlier[0] if len(earlier) > 1 else _HTML
 
-    return _endure(ground, "reply-for-others", spoil)
+    return endure(ground, "reply-for-others", spoil)
 
 
 @scenario
@@ -98,7 +99,7 @@ def truncated_reply(ground: Ground) -> Result:
             return Wrong(200, reply.body, reply.headers, half=True)
         return Wrong(200, reply.body[: len(reply.body) // 2], reply.headers)
 
-    return _endure(ground, "truncated-reply", spoil)
+    return endure(ground, "truncated-reply", spoil)
 
 
 @scenario
@@ -110,7 +111,7 @@ def html_page(ground: Ground) -> Result:
 @scenario
 def html_page_for_predictions(ground: Ground) -> Result:
     """For 8 s every prediction is status 200 with an HTML page, while the model's description is right."""
-    return _page_for(ground, "html-page-for-predictions", 8.0, lambda asked: bool(asked.images))
+    return _page_for(ground, "html-page-for-predictions", 8.0, lambda asked: asked.scores)
 
 
 def _page_for(ground: Ground, name: str, seconds: float, meant: Callable[[Asked], bool]) -> Result:
@@ -135,6 +136,4 @@ def _page_for(ground: Ground, name: str, seconds: float, meant: Callable[[Asked]
 @scenario
 def connection_reset(ground: Ground) -> Result:
     """A third of the connections are reset in the middle of the reply, after the server has done its work."""
-    return _endure(
-        ground, "connection-reset", lambda reply: Wrong(200, reply.body, reply.headers, reset=True)
-    )
+    return endure(ground, "connection-reset", lambda reply: Wrong(200, reply.body, reply.headers, reset=True))

@@ -26,7 +26,7 @@ def torchserve_killed(ground: Ground) -> Result:
     with Relay(ground.server.inference) as relay:
         run = ground.prepared("torchserve-killed", api_url=relay.url)
         scoring = run.start_score()
-        _wait_for_requests(relay, 8, scoring)
+        wait_for_requests(relay, 8, scoring)
         ground.server.kill()
         time.sleep(3)
         ground.server.start()
@@ -42,7 +42,7 @@ def worker_killed(ground: Ground) -> Result:
         run = ground.prepared("worker-killed", api_url=relay.url)
         scoring = run.start_score()
         for worker in ground.server.workers():
-            _wait_for_requests(relay, relay.requests + 8, scoring)
+            wait_for_requests(relay, relay.requests + 8, scoring)
             os.kill(int(worker["pid"]), signal.SIGKILL)
         run.end(scoring)
     ground.server.wait_until_ready()
@@ -89,7 +89,7 @@ def model_replaced(ground: Ground) -> Result:
         run = ground.prepared("model-replaced", api_url=relay.url)
         # TorchServe never answers a request that a worker has in hand when its model is unregistered.
         scoring = run.start_score("--request-timeout", "15")
-        _wait_for_requests(relay, 9, scoring)
+        wait_for_requests(relay, 9, scoring)
         try:
             _replace(ground, "replacement.mar")
             held.set()
@@ -108,7 +108,7 @@ def version_added(ground: Ground) -> Result:
     with Relay(ground.server.inference) as relay:
         run = ground.prepared("version-added", api_url=relay.url)
         scoring = run.start_score("--in-flight", "1", "--pack-size", "1")
-        _wait_for_requests(relay, 8, scoring)
+        wait_for_requests(relay, 8, scoring)
         try:
             ground.server.register("poisonable.mar")
             ground.server.manage("PUT", f"/models/solar-cells/{POISONABLE}/set-default")
@@ -147,7 +147,8 @@ def keys_expire(ground: Ground) -> Result:
         return run.settle(f"{len(first_use)} keys used, {refused} requests refused")
 
 
-def _wait_for_requests(relay: Relay, count: int, scoring: Child) -> None:
+def wait_for_requests(relay: Relay, count: int, scoring: Child) -> None:
+    """Wait until a run has made so many requests, and require that it still goes on."""
     while relay.requests < count:
         require(scoring.running, f"the run was over after {relay.requests} requests")
         time.sleep(0.01)

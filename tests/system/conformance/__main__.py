@@ -16,15 +16,18 @@ from tests.support import children
 from tests.system.conformance.checks import CHECKS
 from tests.system.conformance.ground import Contestant, Ground
 from tests.system.conformance.servers import (
+    SERVING,
     KServe,
     KServePixels,
+    LitServe,
     MLflow,
     MLServer,
     MLServerPixels,
+    TorchServe,
     Triton,
     TritonPixels,
 )
-from tests.system.kit.scenario import Scenario, described
+from tests.system.kit.scenario import Scenario
 from tests.system.kit.suite import Suite, run
 from tests.system.kit.table import head_of, row_of
 from tests.system.kit.verdict import Seen, Verdict
@@ -35,6 +38,7 @@ PASSAGE = re.compile(r"(<!-- begin conformance -->\n).*?(<!-- end conformance --
 PIXELS = {"version": "1", "resize": 256, "crop": 224}
 UNSAID = {"datatype": "UINT8", "layout": "NCHW"}
 CONTESTANTS = (
+    Contestant("TorchServe 0.12, torchserve", TorchServe, "torchserve"),
     Contestant("Triton 2.51, oip", Triton, "oip"),
     Contestant("Triton, gRPC", Triton, "oip", grpc=True),
     Contestant("Triton, pixels", TritonPixels, "oip", (("pixels", PIXELS),)),
@@ -46,20 +50,20 @@ CONTESTANTS = (
     Contestant("MLServer, gRPC", MLServer, "oip", grpc=True),
     Contestant("MLServer, pixels, gRPC", MLServerPixels, "oip", (("pixels", PIXELS),), grpc=True),
     Contestant("MLflow 3.17.2, mlflow", MLflow, "mlflow"),
+    Contestant("LitServe 0.2.19, http", LitServe, "http", template=SERVING / "litserve.yaml"),
 )
 
 
 def _scenarios() -> Iterator[Scenario]:
     for contestant in CONTESTANTS:
         for check in CHECKS:
-            known = Scenario(act=check, **described(check))
             part = contestant.server.__name__.lower()
             act = functools.partial(_turned, check, contestant)
-            yield replace(known, act=act, part=part, name=f"{known.name}@{part}-{contestant.way}")
+            yield replace(check, act=act, part=part, name=f"{check.name}@{part}-{contestant.way}")
 
 
-def _turned(check: object, contestant: Contestant, ground: Ground) -> Seen:
-    seen: Seen = check(ground, contestant)  # type: ignore[operator]  # one of CHECKS
+def _turned(check: Scenario, contestant: Contestant, ground: Ground) -> Seen:
+    seen: Seen = check.act(ground, contestant)
     return seen
 
 
@@ -100,7 +104,7 @@ def _table(verdicts: Sequence[Verdict[Seen]]) -> str:
     told = [f"failed: {one.error[:80]}" if one.result is None else one.result.seen for one in verdicts]
     rows = ""
     for number, check in enumerate(CHECKS):
-        sentence = described(check)["text"]
+        sentence = check.text
         rows += row_of([sentence, *told[number :: len(CHECKS)]])
     return head_of(["check", *(one.name for one in CONTESTANTS)]) + rows
 

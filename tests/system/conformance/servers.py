@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import sysconfig
 import time
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tests.support.children import Child, last_line
+from tests.system.chaos.torchserve import TorchServe as Serving
 from tests.system.kit.verdict import RefutedError
 from tools.local.services import base_environment
 from tools.loopback import ask, free_ports
@@ -108,6 +110,58 @@ class Server:
             time.sleep(0.2)
         said = last_line(self._child.err) if self._child else ""
         raise RefutedError(f"{type(self).__name__} did not start: {said}; its log is in {self.folder}")
+
+
+class TorchServe(Server):
+    """TorchServe 0.12, as it is shipped, but for the keys: two servers of one model have none in common."""
+
+    _serving: Serving | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+        if self._serving is None:
+            raise RefutedError("TorchServe was not started")
+        return self._serving.inference
+
+    def start(self) -> None:
+        """Start it and wait until its workers are ready."""
+        if self._serving is None:
+            store = self.folder / "store"
+            store.mkdir(parents=True)
+            shutil.make_archive(str(store / MODEL), "zip", self.model)
+            (store / f"{MODEL}.zip").rename(store / f"{MODEL}.mar")
+            open_to_all = {"disable_token_authorization": "true"}
+            self._serving = Serving(self.folder / "server", store, **open_to_all)
+        else:
+            self._serving.start()
+        self._wait_for_workers(self._serving.management)
+
+    @staticmethod
+    def _wait_for_workers(management: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError, ValueError):
+                (model,) = json.loads(ask(f"{management}/models/{MODEL}", seconds=5))
+                if all(worker["status"] == "READY" for worker in model["workers"]):
+                    return
+            time.sleep(0.2)
+        raise RefutedError("TorchServe did not start")
+
+    def kill(self) -> None:
+        """Kill it with its workers."""
+        if self._serving:
+            self._serving.kill()
+
+
+class LitServe(Server):
+    """LitServe 0.2.19, through a template."""
+
+    environment = "benchmarks/peers/litserve"
+    ready = "/health"
+
+    def argv(self) -> list[str]:
+        return [str(self.programs / "python"), str(SERVING / "litserve_server.py")]
 
 
 class KServe(Server):

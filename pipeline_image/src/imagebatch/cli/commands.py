@@ -91,6 +91,13 @@ COMMANDS = {
     "tune": Command(
         _MACHINE, settings.TuneSettings, "imagebatch.commands.tune", "tune", lambda _, r: r.as_json()
     ),
+    "conformance": Command(
+        _MACHINE,
+        settings.ConformanceSettings,
+        "imagebatch.commands.conformance",
+        "conformance",
+        lambda _, r: r.as_json(),
+    ),
     "models": Command(
         _MACHINE, settings.ModelsSettings, "imagebatch.commands.models", "models", lambda _, r: {"answer": r}
     ),

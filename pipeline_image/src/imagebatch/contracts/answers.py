@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,7 @@ class Answer:
         detail: One line for a person.
         embedding: The model's features of the image, float32 little-endian; empty if not asked or not given.
         score: Of a regression, in the unit of its quantity.
+        endpoint: Which of several endpoints gave it, as it may be shown; no part of what is compared.
     """
 
     labels: tuple[str, ...] = ()
@@ -28,3 +29,4 @@ class Answer:
     detail: str = ""
     embedding: bytes = b""
     score: float | None = None
+    endpoint: str = field(default="", compare=False)

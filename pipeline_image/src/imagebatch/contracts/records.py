@@ -243,7 +243,8 @@ class LeftOutRecord(BaseModel):
 class ShardDone(BaseModel):
     """scores/shard-…/_DONE.json: a finished shard's parts, in the order of their rows.
 
-    `cached` of its predictions came out of the cache (--cache).
+    `cached` of its predictions came out of the cache (--cache). `endpoints` tells how many images each of
+    several endpoints has answered, where that is known.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -253,6 +254,7 @@ class ShardDone(BaseModel):
     predicted: int
     failed: int
     cached: int = 0
+    endpoints: dict[str, int] = Field(default={}, exclude_if=operator.not_)
 
 
 class RedriveDone(BaseModel):

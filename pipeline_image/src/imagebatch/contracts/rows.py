@@ -95,6 +95,7 @@ class ScoreRow(TypedDict):
     """A row of SCORES_SCHEMA: an answer, or a reason.
 
     What an answer is, its model's head says (`imagebatch.heads`): labels with probabilities, or a score.
+    `endpoint`, which of several has answered, is no column: a part's metadata count its images by it.
     """
 
     image_id: str
@@ -107,3 +108,4 @@ class ScoreRow(TypedDict):
     embedding: list[float] | None
     classes: list[int] | None
     score: float | None
+    endpoint: NotRequired[str]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from typing_extensions import override
 
 from imagebatch.contracts.records import ModelPin
 from imagebatch.errors import ConfigurationError, ImagebatchError
 from imagebatch.log import get_logger
+from imagebatch.model_apis.address import shown
 from imagebatch.model_apis.base import ApiFaultError, Fault, ImagePayload, ModelApi, Reply
 
 log = get_logger()
@@ -31,7 +32,7 @@ class _Endpoint:
     """One server.
 
     Attributes:
-        url: Where it is.
+        url: Where it is, as it may be shown.
         api: Its client.
         up: Whether it gets requests.
         under_way: Requests that it has not answered yet.
@@ -57,7 +58,7 @@ class SeveralEndpoints(ModelApi):
     """
 
     def __init__(self, apis: Mapping[str, ModelApi]) -> None:
-        self._endpoints = [_Endpoint(url, api) for url, api in apis.items()]
+        self._endpoints = [_Endpoint(shown(url), api) for url, api in apis.items()]
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._digest = ""
@@ -98,7 +99,7 @@ class SeveralEndpoints(ModelApi):
     @override
     def predict(self, images: Sequence[ImagePayload], top_k: int) -> Reply:
         fault = _nobody()
-        tried: set[str] = set()
+        tried: set[_Endpoint] = set()
         while endpoint := self._taken(tried):
             started = time.monotonic()
             try:
@@ -109,10 +110,12 @@ class SeveralEndpoints(ModelApi):
                 if error.fault not in _ELSEWHERE:
                     raise
                 fault = error
-                tried.add(endpoint.url)
+                tried.add(endpoint)
             else:
                 self._note(endpoint, (time.monotonic() - started) / len(images))
-                return reply
+                return Reply(
+                    reply.digest, tuple(replace(one, endpoint=endpoint.url) for one in reply.answers)
+                )
             finally:
                 with self._lock:
                     endpoint.under_way -= 1
@@ -124,10 +127,10 @@ class SeveralEndpoints(ModelApi):
         for endpoint in self._endpoints:
             endpoint.api.close()
 
-    def _taken(self, tried: set[str]) -> _Endpoint | None:
+    def _taken(self, tried: set[_Endpoint]) -> _Endpoint | None:
         """Choose the endpoint for a request, and count the request; None if there is none left."""
         with self._lock:
-            there = [one for one in self._endpoints if one.up and one.url not in tried]
+            there = [one for one in self._endpoints if one.up and one not in tried]
             known = min((one.each for one in there if one.each), default=1.0)
             if not there:
                 return None

@@ -9,10 +9,11 @@ any time.
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections import Counter
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from imagebatch.contracts.account import account
 from imagebatch.contracts.ids import sha256_hex
@@ -44,8 +45,9 @@ class Counts(BaseModel):
 class Certificate(BaseModel):
     """output/certificate.json.
 
-    `cached` of the predicted images were not asked about in this run. `left_out` counts the files of the
-    input that are not among the listed ones, by reason and suffix.
+    `cached` of the predicted images were not asked about in this run. `endpoints` counts the images that each
+    of several endpoints has answered, where that is known. `left_out` counts the files of the input that are
+    not among the listed ones, by reason and suffix.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,6 +61,7 @@ class Certificate(BaseModel):
     left_out: LeftOutCounts = {}
     input_digest: str
     cached: int = 0
+    endpoints: dict[str, int] = Field(default={}, exclude_if=operator.not_)
     redrives: list[RedriveDone]
     files: list[FileProof]
 
@@ -125,6 +128,7 @@ class Audit:
             left_out=self._left_out,
             input_digest=f"sha256:{self._digest.hexdigest()}",
             cached=self._finished.cached,
+            endpoints=self._finished.endpoints,
             redrives=self._finished.redrives,
             files=[files.proof(path) for path in self._finished.certified_paths()],
         )

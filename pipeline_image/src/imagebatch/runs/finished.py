@@ -7,6 +7,7 @@ open, records are kept, and a file that is read whole is proven by the way (`Pro
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -103,6 +104,14 @@ class FinishedRun:
     def cached(self) -> int:
         """Number of predictions that came out of the cache."""
         return sum(self.done_of(shard).cached for shard in range(self._listing.shards))
+
+    @property
+    def endpoints(self) -> dict[str, int]:
+        """Number of images that each of several endpoints has answered, by its address."""
+        found: Counter[str] = Counter()
+        for shard in range(self._listing.shards):
+            found.update(self.done_of(shard).endpoints)
+        return dict(sorted(found.items()))
 
     def certified_paths(self) -> list[str]:
         """Name every file that a certificate covers, in a fixed order."""

@@ -1,7 +1,8 @@
 """One request's worth of images, scored whatever happens to the request.
 
 A request that fails is sent again; one that keeps failing is halved until the image that causes it is
-alone. That image is quarantined, all others are scored.
+alone. That image is quarantined, all others are scored: if it fails more often than the server fails without
+reason.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import time
 from collections.abc import Iterator, Sequence
 
 from imagebatch.contracts.records import ModelPin, Reason
-from imagebatch.errors import ModelChangedError, one_line
+from imagebatch.errors import ModelApiUnavailableError, ModelChangedError, one_line
 from imagebatch.heads import head_of
 from imagebatch.log import get_logger
 from imagebatch.model_apis.base import Answer, ApiFaultError, Fault, ImagePayload, ModelApi, Reply
 from imagebatch.model_apis.retry import Patience
 from imagebatch.observe.metrics import Metric, Telemetry
 from imagebatch.scorer.pace import Pace
+from imagebatch.scorer.reliability import Reliability
 
 log = get_logger()
 
@@ -26,6 +28,10 @@ log = get_logger()
 TRIES = 3
 # A connection that breaks may be the images' doing too, but is far more often the network's or a restart's.
 CONNECTION_TRIES = 6
+# After so many failures of one image the server fails too much else for anybody to tell.
+MOST_TRIES = 100
+# Pauses between the last tries of an image alone do not grow: uniform in 0 to 0.2 s.
+_SHORT = 1
 
 
 class PackScorer:
@@ -57,6 +63,7 @@ class PackScorer:
         self._pace = pace
         self._patience = patience
         self._telemetry = telemetry
+        self._reliability = Reliability()
 
     def score(self, images: Sequence[ImagePayload]) -> Iterator[list[Answer]]:
         """Ask about images until every one has its answer.
@@ -94,6 +101,7 @@ class PackScorer:
                     return
                 self._patience.pause(fault, tries)
             else:
+                self._reliability.failed(len(history))
                 return
 
     def _asked(self, images: Sequence[ImagePayload]) -> Iterator[list[Answer]]:
@@ -105,6 +113,7 @@ class PackScorer:
             self._require_trusted(reply)
             yield list(reply.answers)
         self._patience.answered()
+        self._reliability.answered()
         self._pace.answered(len(images), seconds)
         self._telemetry.add(Metric.REQUESTS)
         self._telemetry.add(Metric.REQUEST_SECONDS, seconds)
@@ -134,22 +143,39 @@ class PackScorer:
             yield from self._judged(images, history)
 
     def _judged(self, images: Sequence[ImagePayload], history: list[str]) -> Iterator[list[Answer]]:
-        """Quarantine an image that fails once more right after the server has answered without it."""
+        """Quarantine an image that fails again and again right after the server has answered without it.
+
+        Raises:
+            ModelApiUnavailableError: The server fails so many good requests that nothing can be told of one.
+        """
         for tries in itertools.count():
             self._require_healthy()
             try:
                 yield from self._asked(images)
             except ApiFaultError as fault:
                 self._telemetry.fault(fault.fault)
-                if fault.fault is not Fault.OVERLOADED:
-                    history.append(str(fault))
+                if fault.fault is Fault.OVERLOADED:
+                    self._patience.pause(fault, tries)
+                    continue
+                history.append(str(fault))
+                if self._reliability.blames(len(history)):
                     break
-                self._patience.pause(fault, tries)
+                self._require_a_chance(len(history), fault)
+                self._telemetry.add(Metric.RETRIES)
+                self._patience.sleep(fault, _SHORT)
             else:
+                self._reliability.failed(len(history))
                 return
         self._telemetry.add(Metric.QUARANTINED)
         log.warning("image quarantined", key=images[0].key, fault=history[-1])
         yield [Answer(reason=Reason.QUARANTINED, detail=_told(history))]
+
+    def _require_a_chance(self, failures: int, fault: ApiFaultError) -> None:
+        if failures >= MOST_TRIES:
+            raise ModelApiUnavailableError(
+                f"the model server fails {self._reliability.share:.0%} of the requests that it can answer; an"
+                f" image failed {failures} times, and nobody can tell whether that is its own fault: {fault}"
+            ) from fault
 
     def _in_halves(self, images: Sequence[ImagePayload]) -> Iterator[list[Answer]]:
         self._telemetry.add(Metric.HALVINGS)
@@ -158,17 +184,24 @@ class PackScorer:
         yield from self.score(images[half:])
 
     def _require_healthy(self) -> None:
-        """Make sure that the image is at fault and not the server: the server must answer without it."""
+        """Make sure that the image is at fault and not the server: the server must answer without it.
+
+        The first time, it must do so until it is known how often it fails.
+        """
         waits = 0
         while True:
             try:
                 self._api.ready()
             except ApiFaultError as fault:
                 self._telemetry.fault(fault.fault)
+                if fault.fault is not Fault.OVERLOADED:
+                    self._reliability.failed()
                 self._patience.sleep(fault, waits)
                 waits += 1
             else:
-                return
+                self._reliability.answered()
+                if self._reliability.known:
+                    return
 
 
 def _told(history: list[str]) -> str:

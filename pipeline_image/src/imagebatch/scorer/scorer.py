@@ -265,7 +265,7 @@ def _score_row(row: AskedRow, answer: Answer, digest: str, head: Head) -> ScoreR
     if reason and reason not in _REASONS:
         detail = one_line(f"the model API gives the reason {reason!r}: {detail}", 200)
         reason = Reason.DECODE_FAILED
-    return {
+    scored: ScoreRow = {
         "image_id": row["image_id"],
         "sha256": row["sha256"],
         "model_digest": digest,
@@ -274,6 +274,9 @@ def _score_row(row: AskedRow, answer: Answer, digest: str, head: Head) -> ScoreR
         "embedding": project(np.frombuffer(answer.embedding, "<f4")) if answer.embedding else None,
         **(NO_ANSWER if reason else head.row(answer)),
     }
+    if answer.endpoint:
+        scored["endpoint"] = answer.endpoint
+    return scored
 
 
 def _bounded_map(call: Callable[[T], R], items: Iterable[T], *, threads: int) -> Iterator[R]:

@@ -7,6 +7,7 @@ in --help. The tables of docs/reference/protocol.md are generated from these cla
 from imagebatch.settings.base import ApiSettings, CommonSettings, RunSettings
 from imagebatch.settings.commands import (
     BenchSettings,
+    ConformanceSettings,
     DoctorSettings,
     ModelsSettings,
     PostprocessSettings,
@@ -48,6 +49,7 @@ __all__ = [
     "BenchSettings",
     "CheckSettings",
     "CommonSettings",
+    "ConformanceSettings",
     "DoctorSettings",
     "HistorySettings",
     "InputSettings",

@@ -10,15 +10,19 @@ from pydantic_settings import CliPositionalArg
 from imagebatch.settings.base import ApiSettings, CommonSettings, RunSettings
 from imagebatch.settings.reporting import ReportingSettings
 from imagebatch.settings.scoring import (
+    MOST_IN_FLIGHT,
     InputSettings,
     MeasuringSettings,
     ScoringSettings,
     WholeScoringSettings,
 )
 from imagebatch.settings.values import (
+    Backend,
+    Bytes,
     Count,
     Days,
     Gigabytes,
+    Line,
     ModelName,
     ModelVersion,
     Name,
@@ -26,6 +30,7 @@ from imagebatch.settings.values import (
     Path,
     Ports,
     RunsUri,
+    Uri,
     WholeSeconds,
 )
 
@@ -79,6 +84,45 @@ class TuneSettings(MeasuringSettings):
         default=True,
         description="Try numbers of TorchServe workers, and leave the best set, where the server is on this"
         " machine and its management API answers.",
+    )
+
+
+class ConformanceSettings(ApiSettings):
+    """Hold any model server to what a run relies on, and print a table for its maker."""
+
+    backend: Backend = Field(
+        "torchserve",
+        description="Model API under test: torchserve, local, oip, kserve_v1, mlflow, http, or one that"
+        " an installed package adds.",
+    )
+    model: ModelName = Field("solar-cells", description="Name of the model.")
+    model_version: ModelVersion = Field("", description="Version of the model; empty: the server's default.")
+    input: Uri = Field(
+        "",
+        description="Folder of images that the model can read; empty: some are drawn, JPEGs of 192x192.",
+    )
+    limit: Count = Field(24, ge=2, le=256, description="Images that are asked about, the first by id.")
+    top_k: Count = Field(4, ge=1, le=100, description="Labels per image, most probable first.")
+    most: Count = Field(
+        8,
+        ge=0,
+        le=MOST_IN_FLIGHT,
+        description="Requests at once, of four images each, in the check that loads the server; 0: no load.",
+    )
+    largest: Bytes = Field(
+        16 * 2**20,
+        ge=1,
+        le=2**30,
+        description="Bytes of the one large request; the default, 16 MiB, is the most that a run sends unless"
+        " one file is larger.",
+    )
+    restart_command: Line = Field(
+        "",
+        description="Command line, run without a shell, that restarts the server and ends when that is done;"
+        " empty: nothing is restarted, and that check is skipped.",
+    )
+    out: Path = Field(
+        "", description="File for the table: Markdown if it ends in .md, else JSON; replaced as a whole."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -34,6 +35,15 @@ def _known_encoding(name: str) -> str:
     return name
 
 
+def _command_line(text: str) -> str:
+    try:
+        shlex.split(text)
+    except ValueError as error:
+        msg = f"not a command line: {error}"
+        raise ValueError(msg) from error
+    return text
+
+
 RunId = Annotated[str, _NAME, ValueName("NAME")]
 ModelName = Annotated[str, _NAME, ValueName("NAME")]
 ModelVersion = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{0,64}$"), ValueName("VERSION")]
@@ -41,6 +51,7 @@ Name = Annotated[str, ValueName("NAME")]
 Backend = Annotated[str, AfterValidator(require_backend), ValueName("NAME")]
 Names = Annotated[str, ValueName("NAME,...")]
 
+Line = Annotated[str, AfterValidator(_command_line), ValueName("COMMAND")]
 Sql = Annotated[str, ValueName("SQL")]
 Path = Annotated[str, ValueName("PATH")]
 Uri = Annotated[str, ValueName("URI")]

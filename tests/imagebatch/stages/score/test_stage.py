@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import random
 import signal
 import subprocess
 import sys
@@ -217,6 +218,61 @@ def test_an_outage_of_predictions_alone_quarantines_nobody(
     server.faults = lambda _number, _images: Wrong(200, b"<html>") if time.monotonic() < over else None
     outcome = call("score", "--run-id", prepared, "--pack-size", 2, "--retry-seconds", 60)
     assert (outcome.code, outcome.last["predicted"]) == (0, 40)
+
+
+def half_dead(server: ModelServer, *, unlucky: bytes, times: int) -> None:
+    """Every other request fails for good, probes too; those with one image fail the first times in a row."""
+    asked = itertools.count(1)
+
+    def fault(number: int, pack: Images) -> Wrong | None:
+        if any(data == unlucky for _, data in pack):
+            return Wrong(500, b"the stub is dead") if next(asked) <= times else None
+        return Wrong(500, b"the stub is dead") if number % 2 else None
+
+    server.faults = fault
+
+
+def test_a_server_with_a_dead_process_quarantines_no_good_image(
+    call: Call, images: Path, prepared: str, runs: Path, server: ModelServer
+) -> None:
+    """An image that was unlucky twelve times is not blamed where every other request fails for nothing."""
+    call("preprocess", "--run-id", "calm", "--input", images)
+    call("score", "--run-id", "calm")
+    half_dead(server, unlucky=(images / "001.jpg").read_bytes(), times=12)
+    outcome = call("score", "--run-id", prepared, "--pack-size", 4, "--retry-seconds", 60)
+    assert (outcome.last["predicted"], outcome.last["failed"]) == (40, 0)
+    assert finish(call, runs, "calm") == finish(call, runs)
+
+
+def test_a_poison_image_is_told_from_a_server_with_a_dead_process(
+    call: Call, images: Path, prepared: str, runs: Path, server: ModelServer
+) -> None:
+    """It fails more often than chance would have it: it alone is quarantined, and says how often."""
+    half_dead(server, unlucky=(images / "001.jpg").read_bytes(), times=10_000)
+    outcome = call("score", "--run-id", prepared, "--pack-size", 4, "--retry-seconds", 60)
+    assert (outcome.last["predicted"], outcome.last["failed"]) == (39, 1)
+    finish(call, runs)
+    (row,) = (runs / "r/output/failures.csv").read_text().splitlines()[1:]
+    tries = int(row.partition("failed alone in ")[2].partition(" ")[0])
+    assert 12 < tries < 40
+
+
+def test_where_nobody_can_tell_the_run_stops(
+    call: Call, images: Path, server: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that fails nearly every request blames no image: code 69, with the share that fails."""
+    monkeypatch.setattr("imagebatch.model_apis.retry.LONGEST_PAUSE", 0.001)
+    call("preprocess", "--run-id", "few", "--input", images, "--limit", 2)
+    poison = (images / "001.jpg").read_bytes()
+    chance = random.Random(7)
+
+    def fault(_number: int, pack: Images) -> Wrong | None:
+        bad = any(data == poison for _, data in pack) or chance.random() < 0.97
+        return Wrong(500, b"the stub is dead") if bad else None
+
+    server.faults = fault
+    outcome = call("score", "--run-id", "few", "--in-flight", 1, "--retry-seconds", 60)
+    assert (outcome.code, "nobody can tell" in outcome.err) == (69, True), outcome.err[-300:]
 
 
 def test_a_pack_that_is_too_large_is_halved(call: Call, prepared: str, server: ModelServer) -> None:

@@ -138,6 +138,19 @@ def test_no_flipped_bit_of_a_journal_is_taken_over(tmp_path: Path) -> None:
         assert kept in ([], ROWS[:2], ROWS[2:]), at
 
 
+@pytest.mark.parametrize(
+    ("more", "taken"), [({"endpoint": "http://a"}, 3), ({"endpoint": 7}, 2), ({"score": 0.5}, 2)]
+)
+def test_a_kept_row_may_tell_its_endpoint_and_nothing_else(
+    tmp_path: Path, more: dict[str, Any], taken: int
+) -> None:
+    """Its address is a text; a key that no version writes was not written by one."""
+    local = open_run(str(tmp_path), "r")
+    local.write("scores/shard-00000/attempt-00001.json", b"{}")
+    Journal(local, 0, 1).keep(0, [row(**more), *ROWS[1:]])  # type: ignore[list-item]  # wrong on purpose
+    assert resumed(local) == taken
+
+
 @pytest.mark.parametrize("wrong", IMPOSSIBLE.values(), ids=IMPOSSIBLE)
 def test_a_row_that_cannot_be_is_not_taken_over(
     run: RunFolder, tmp_path: Path, wrong: dict[str, Any]

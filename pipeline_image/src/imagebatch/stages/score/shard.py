@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import Self
 
@@ -25,6 +27,8 @@ log = get_logger()
 PART_ROWS = 256
 # Under this key a part's file says how many of its rows came out of the cache.
 _CACHED = b"imagebatch.cached"
+# And under this one, as JSON, how many of them each of several endpoints has answered.
+_ENDPOINTS = b"imagebatch.endpoints"
 
 
 class ShardInProgress:
@@ -76,6 +80,7 @@ class ShardInProgress:
         self._written: dict[int, tuple[DonePart, int]] = {}
         self._rows: dict[int, dict[str, ScoreRow]] = {}
         self._from_cache: dict[int, int] = {}
+        self._answered_by: dict[int, Counter[str]] = {}
 
     @classmethod
     def begin(
@@ -149,11 +154,18 @@ class ShardInProgress:
         wanted = self._parts[part]["image_id"].to_pylist()
         if len(known) == len(wanted):
             table = pa.Table.from_pylist([known[image_id] for image_id in wanted], SCORES_SCHEMA)
-            table = table.replace_schema_metadata({_CACHED: str(self._from_cache.get(part, 0))})
+            self._answered_by[part] = Counter(row["endpoint"] for row in known.values() if "endpoint" in row)
+            table = table.replace_schema_metadata(self._metadata(part))
             self._written[part] = (self._files.write_part(part, table), _failures_in(table))
             self._journal.drop(part)
             del self._rows[part]
             self._threshold.add(table["reason"].to_pylist())
+
+    def _metadata(self, part: int) -> dict[bytes, str]:
+        about = {_CACHED: str(self._from_cache.get(part, 0))}
+        if self._answered_by[part]:
+            about[_ENDPOINTS] = json.dumps(self._answered_by[part], sort_keys=True)
+        return about
 
     def require_newest(self) -> None:
         """Raise RunHeldError if a newer attempt has taken the shard over."""
@@ -178,6 +190,7 @@ class ShardInProgress:
             predicted=self._images - failed,
             failed=failed,
             cached=sum(self._from_cache.values()),
+            endpoints=dict(sorted(sum(self._answered_by.values(), Counter()).items())),
         )
         self._files.finish(done)
         self._journal.clear()
@@ -195,7 +208,9 @@ class ShardInProgress:
                     part = DonePart(path=path, sha256=digest, rows=table.num_rows)
                     self._written[number] = (part, _failures_in(table))
                     tables[number] = table
-                    self._from_cache[number] = int((table.schema.metadata or {}).get(_CACHED, 0))
+                    about = table.schema.metadata or {}
+                    self._from_cache[number] = int(about.get(_CACHED, 0))
+                    self._answered_by[number] = Counter(json.loads(about.get(_ENDPOINTS, "{}")))
         self._adopt_journals()
         kept = [row["reason"] for rows in self._rows.values() for row in rows.values()]
         if not self._threshold.tolerates(itertools.chain(*map(_reasons, tables.values()), kept)):
@@ -209,7 +224,7 @@ class ShardInProgress:
         log.info("images that failed are scored again", shard=self.number, attempt=self.attempt)
         for number, table in tables.items():
             if self._written[number][1]:
-                del self._written[number], self._from_cache[number]
+                del self._written[number], self._from_cache[number], self._answered_by[number]
                 self._rows[number] = {row["image_id"]: row for row in table.to_pylist()}
         for number, rows in self._rows.items():
             self._rows[number] = {name: row for name, row in rows.items() if not row["reason"]}

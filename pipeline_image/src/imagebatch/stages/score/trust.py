@@ -40,7 +40,9 @@ class Trust:
             row: Anything.
             images: SHA-256 by image id.
         """
-        if not isinstance(row, dict) or row.keys() != set(SCORES_SCHEMA.names):
+        if not isinstance(row, dict) or row.keys() - {"endpoint"} != set(SCORES_SCHEMA.names):
+            return False
+        if not isinstance(row.get("endpoint", ""), str):
             return False
         image_id = row["image_id"]
         if not isinstance(image_id, str) or images.get(image_id) != row["sha256"]:
