@@ -5,25 +5,36 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+_SHARED: Final = (
+    "imagebatch_colour.py",
+    "imagebatch_deep.py",
+    "imagebatch_formats.py",
+    "imagebatch_gif.py",
+    "imagebatch_header.py",
+    "imagebatch_inside.py",
+    "imagebatch_jpeg.py",
+    "imagebatch_jxl.py",
+    "imagebatch_open.py",
+    "imagebatch_picture.py",
+    "imagebatch_tiff.py",
+)  # with the stages: they lie in ../pipeline_image/picture
+
 MODULES: Final = (
     "imagebatch_handler.py",
     "imagebatch_archive.py",
     "imagebatch_engines.py",
-    "imagebatch_header.py",
     "imagebatch_heads.py",
     "imagebatch_memory.py",
     "imagebatch_model.py",
-    "imagebatch_picture.py",
     "imagebatch_pixels.py",
-    "imagebatch_tiff.py",
     "imagebatch_wire.py",
+    *_SHARED,
 )
 """The source files that every archive carries; the first is the handler."""
 
 PARITY: Final = "parity.json"
 """The certificate of how far an archive's answers are from float32 torch; not every archive has one."""
 
-_SHARED: Final = ("imagebatch_header.py", "imagebatch_picture.py", "imagebatch_tiff.py")
 _CHUNK: Final = 1 << 20
 
 

@@ -45,7 +45,7 @@ class ImageBatchHandler:
     def inference(self, request: Request) -> list[dict[str, Any]]:
         """Score the images of one request: an entry per image, in order, with its answer or with an error."""
         return [
-            {"id": name} | self._score(content, request.top_k, embed=position in request.embeddings)
+            self._entry(name, content, request, position)
             for position, (name, content) in enumerate(request.images)
         ]
 
@@ -95,12 +95,17 @@ class ImageBatchHandler:
             return 400, dump({"error": f"X-Embeddings: this archive's graph for {engine} gives no features"})
         return self.postprocess(request, self.inference(request))
 
-    def _score(self, content: Content, top_k: int, *, embed: bool) -> dict[str, Any]:
+    def _entry(self, name: str, content: Content, request: Request, position: int) -> dict[str, Any]:
+        page = request.pages.get(position)
+        scored = self._score(content, request.top_k, page, embed=position in request.embeddings)
+        return {"id": name} | ({"page": page} if page else {}) | scored
+
+    def _score(self, content: Content, top_k: int, page: int | None, *, embed: bool) -> dict[str, Any]:
         # One image after the other, pixels and logits: memory stays flat however many a request holds.
         try:
             if isinstance(content, ImageError):
                 raise content
-            logits = self.model.infer(self.model.decode(content))
+            logits = self.model.infer(self.model.decode(content, page))
             entry = self.model.entry(self.model.predict(logits, top_k))
         except (ImageError, OutOfRangeError) as error:
             return {"error": {"reason": error.reason, "detail": error.detail}}

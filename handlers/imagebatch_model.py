@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self, get_origin
 
 import torch
 from imagebatch_archive import PARITY, content_digest, file_digest
 from imagebatch_engines import CascadeEngine, Engine, Features, Logits, load_engine
+from imagebatch_header import MOST_PIXELS, ImageError
 from imagebatch_heads import Declared, Predicted, SoftmaxHead, make_head
 from imagebatch_pixels import PIXELS_VERSION, View, decode
 
@@ -38,7 +39,7 @@ class Settings:
     crop: int = 224
     top_k: int = 4
     max_images: int = 1024
-    max_pixels: int = 100_000_000
+    max_pixels: int = MOST_PIXELS
     pixels: str = PIXELS_VERSION
     value_range: str = "full"
     background: str = "white"
@@ -143,18 +144,33 @@ class ImageModel:
         parity = {"parity": self.parity} if self.parity else {}
         embedding = {"embedding": self.embedding} if self.embedding else {}
         said = {"labels": self.labels} | self.head.describe() | {"input": size}
-        return said | self._engine.describe() | embedding | parity
+        return said | self._engine.describe() | embedding | parity | {"pages": True}
 
-    def decode(self, data: bytes | bytearray | memoryview) -> torch.Tensor:
-        """Turn an image file into uint8 pixels (3, crop, crop). Raises `imagebatch_pixels.ImageError`."""
+    def decode(self, data: bytes | bytearray | memoryview, page: int | None = None) -> torch.Tensor:
+        """Turn an image file, or one page of it, into uint8 pixels (3, crop, crop).
+
+        Args:
+            data: A whole image file.
+            page: Number of the page or frame, from 1; None: the one that the archive declares.
+
+        Raises:
+            ImageError: It cannot be decoded completely.
+        """
         settings = self.settings
-        return decode(
-            data,
-            resize=settings.resize,
-            crop=settings.crop,
-            max_pixels=settings.max_pixels,
-            view=self._view,
-        )
+        try:
+            return decode(
+                data,
+                resize=settings.resize,
+                crop=settings.crop,
+                max_pixels=settings.max_pixels,
+                view=replace(self._view, page=page) if page else self._view,
+            )
+        except ImageError as error:
+            if error.reason != "too_many_pixels":
+                raise
+            raise ImageError(
+                error.reason, f"{error.detail}; see max_pixels in the archive's model-config.yaml"
+            ) from error
 
     def infer(self, pixels: torch.Tensor) -> Logits:
         """Compute float32 logits (classes,) of uint8 pixels (3, crop, crop)."""

@@ -7,8 +7,8 @@ The shorter side becomes `resize` with torch's antialiased bilinear filter on ui
 """
 
 import torch
-from imagebatch_header import Data, ImageError, View
-from imagebatch_picture import MOST_PIXELS, PIXELS_VERSION, PLAIN, read
+from imagebatch_header import MOST_PIXELS, Data, ImageError, View
+from imagebatch_picture import PIXELS_VERSION, PLAIN, read
 
 __all__ = ["PIXELS_VERSION", "Data", "ImageError", "View", "decode"]
 

@@ -6,7 +6,7 @@ import itertools
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from email.message import Message
 from typing import Any
 
@@ -37,6 +37,7 @@ class Request:
         describe: The model's description is asked for, not a prediction.
         memory: A description only: whether memory that the client offers can be opened here.
         embeddings: Positions of the images whose embeddings are wanted too.
+        pages: Number of the page or frame to look at, from 1, by position; of others the archive's.
     """
 
     images: tuple[tuple[str, Content], ...]
@@ -45,6 +46,7 @@ class Request:
     describe: bool = False
     memory: bool = False
     embeddings: frozenset[int] = frozenset()
+    pages: Mapping[int, int] = field(default_factory=dict)
 
 
 def parse(row: Row, headers: Headers, settings: Settings) -> Request:
@@ -63,9 +65,12 @@ def parse(row: Row, headers: Headers, settings: Settings) -> Request:
         return Request((), settings.top_k, describe=True)
     top_k = _top_k(lower.get("x-top-k"), settings.top_k)
     request = _images(row, lower.get("content-type", ""), top_k, settings)
-    if "x-embeddings" in lower and not request.describe:
-        wanted = _embeddings(lower["x-embeddings"], len(request.images))
-        return replace(request, embeddings=wanted)
+    if request.describe:
+        return request
+    if "x-embeddings" in lower:
+        request = replace(request, embeddings=_embeddings(lower["x-embeddings"], len(request.images)))
+    if "x-pages" in lower:
+        request = replace(request, pages=_pages(lower["x-pages"], len(request.images)))
     return request
 
 
@@ -100,6 +105,13 @@ def _embeddings(header: str, images: int) -> frozenset[int]:
     if not _POSITIONS.fullmatch(header) or max(found := [int(text) for text in header.split(",")]) >= images:
         raise RequestError("X-Embeddings must be true, or positions of images in the request, from 0: 0,3,17")
     return frozenset(found)
+
+
+def _pages(header: str, images: int) -> dict[int, int]:
+    numbers = [int(text) for text in header.split(",")] if _POSITIONS.fullmatch(header) else []
+    if len(numbers) != images:
+        raise RequestError("X-Pages must be a number for each image of the request, 0: the model's own page")
+    return {position: page for position, page in enumerate(numbers) if page}
 
 
 def _content(value: Any) -> Content:

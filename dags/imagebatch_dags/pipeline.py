@@ -195,6 +195,23 @@ class Pipeline:
         least=1,
         most=2**31,
     )
+    pages: str | None = option(
+        None,
+        "Of a file with several pages or frames: model, the one that the model declares; all, each as an"
+        " image of its own.",
+        "preprocess",
+        title="Pages",
+        pattern=r"^(model|all)$(?!\n)",
+        shape="model or all",
+    )
+    max_pages: int | None = option(
+        None,
+        "Reject files with more pages, where each is an image; empty: 1,000.",
+        "preprocess",
+        title="Most pages of a file",
+        least=1,
+        most=10_000,
+    )
     pack_size: int = option(
         128, "Does not change the result.", "score", title="Images per request", least=1, most=1024
     )

@@ -27,10 +27,11 @@ class TiffPage(NamedTuple):
     position: int
 
 
-_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
-_SUBFILE, _FILL, _SAMPLES, _PLANAR, _EXTRA, _FORMAT = 254, 266, 277, 284, 338, 339
+PHOTOMETRIC, PLANAR, EXTRA_SAMPLES = 262, 284, 338
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION = 256, 257, 258, 259
+_SUBFILE, _FILL, _SAMPLES, _FORMAT = 254, 266, 277, 339
 _YCBCR_SAMPLING, _COUNTS = 530, 279
-_DECISIVE: Final = frozenset({_BITS, _EXTRA, _FORMAT})  # may have more values than fit beside them
+_DECISIVE: Final = frozenset({_BITS, EXTRA_SAMPLES, _FORMAT})  # may have more values than fit beside them
 _COMPRESSIONS: Final = {
     32766: "NeXT's run lengths",
     32895: "CCITT, IT8",
@@ -40,17 +41,17 @@ _COMPRESSIONS: Final = {
     33004: "JPEG 2000",
     33005: "JPEG 2000",
     34661: "JBIG",
-    34712: "JPEG 2000",
     34713: "Nikon's raw",
     34715: "JBIG2",
-    34887: "LERC",
     34892: "lossy JPEG of a DNG",
     34933: "PNG",
     34934: "JPEG XR",
     50001: "WebP",
-    50002: "JPEG XL",
     52546: "JPEG XL",
 }
+INSIDE: Final = {34712: "JPEG 2000", 34887: "LERC", 50002: "JPEG XL"}
+"""Codings that libtiff lacks, and imagecodecs has (`imagebatch_inside`)."""
+
 _READ_COMPRESSIONS: Final = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34925, 50000})
 _PHOTOMETRICS: Final = {
     4: "a transparency mask",
@@ -82,7 +83,7 @@ def tiff_page(data: Data, number: int) -> TiffPage:
     """
     directories = _Directories(data)
     positions = directories.positions()
-    position = _chosen(positions, number)
+    position = _chosen(positions, number, broken=directories.broken)
     tags = directories.tags(position)
     width, height = (tags.get(tag, (0,))[0] for tag in (_WIDTH, _HEIGHT))
     if width < 1 or height < 1:
@@ -94,9 +95,36 @@ def tiff_page(data: Data, number: int) -> TiffPage:
     return TiffPage(header, tags, position)
 
 
-def _chosen(positions: list[int], number: int) -> int:
+def tiff_pages(data: Data) -> int:
+    """Count the pages of a TIFF; one whose directory lies beyond the file's end counts, and cannot be read.
+
+    Raises:
+        ImageError: It has none.
+    """
+    directories = _Directories(data)
+    positions = directories.positions()
     if not positions:
         raise ImageError("truncated", "the file ends before its first directory")
+    return len(positions) + directories.broken
+
+
+def page_values(data: Data, page: TiffPage, tag: int, count: int) -> tuple[int, ...]:
+    """Read a tag of a page that may have more values than `TiffPage.tags` keeps.
+
+    Raises:
+        ImageError: The page has it not, or not so many times.
+    """
+    found = _Directories(data).values(page.position, tag, count)
+    if len(found) != count:
+        raise ImageError("decode_failed", f"tag {tag} of the page has not {count} values")
+    return found
+
+
+def _chosen(positions: list[int], number: int, *, broken: bool) -> int:
+    if not positions:
+        raise ImageError("truncated", "the file ends before its first directory")
+    if broken and number == len(positions) + 1:
+        raise ImageError("truncated", f"the file ends before the directory of page {number}")
     require_page(len(positions), number)
     return positions[number - 1]
 
@@ -106,10 +134,14 @@ class _Directories:
 
     Args:
         data: The whole file.
+
+    Attributes:
+        broken: Whether the last of `positions` names a next one that lies beyond the file's end.
     """
 
     def __init__(self, data: Data) -> None:
         self._data = data
+        self.broken = False
         self._order = "<" if bytes(data[:2]) == b"II" else ">"
         self._big = 43 in (data[2], data[3])  # noqa: PLR2004 - the number of BigTIFF
         if self._big and self._order == ">":
@@ -119,6 +151,7 @@ class _Directories:
     def positions(self) -> list[int]:
         """Return where each directory begins, in order; a chain that breaks ends there."""
         found: dict[int, None] = {}
+        self.broken = False
         try:
             at = self._number(self._offset, 8 if self._big else 4)
             while at and at not in found and len(found) < _MOST_PAGES:
@@ -127,7 +160,7 @@ class _Directories:
                 found[at] = None
                 at = after
         except struct.error:  # the file ends here: whether that matters, the decoder finds out
-            pass
+            self.broken = bool(found)
         return list(found)
 
     def tags(self, position: int) -> Tags:
@@ -159,6 +192,28 @@ class _Directories:
                     ) from error
         return found
 
+    def values(self, position: int, tag: int, most: int) -> tuple[int, ...]:
+        """Return the integers of one tag, at most so many; none where it has none.
+
+        Raises:
+            ImageError: The file ends before all of them.
+        """
+        first = self._first(position)
+        try:
+            for at in range(first, first + self._number(self._count, position) * self._entry, self._entry):
+                found, kind = struct.unpack_from(f"{self._order}HH", self._data, at)
+                code = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}.get(kind)
+                if found != tag or code is None:
+                    continue
+                count = min(most, self._number(self._offset, at + 4))
+                place = at + (12 if self._big else 8)
+                if struct.calcsize(f"{self._order}{count}{code}") > (8 if self._big else 4):
+                    place = self._number(self._offset, place)
+                return struct.unpack_from(f"{self._order}{count}{code}", self._data, place)
+        except struct.error as error:
+            raise ImageError("truncated", "the file ends before what its directory points to") from error
+        return ()
+
     def _first(self, position: int) -> int:
         return position + (8 if self._big else 2)
 
@@ -185,10 +240,10 @@ def _require_read(tags: Tags, bits: tuple[int, ...], planes: int) -> None:
         ImageError: It is not read.
     """
     compression = tags.get(_COMPRESSION, (1,))[0]
-    if compression not in _READ_COMPRESSIONS:
+    if compression not in _READ_COMPRESSIONS and compression not in INSIDE:
         name = _COMPRESSIONS.get(compression, "an unknown compression")
         raise not_read(f"a TIFF with {name} inside (compression {compression})")
-    photometric = tags.get(_PHOTOMETRIC, (0,))[0]
+    photometric = tags.get(PHOTOMETRIC, (0,))[0]
     if photometric in _PHOTOMETRICS or photometric not in (0, 1, 2, 3, 5, 6, 8):
         name = _PHOTOMETRICS.get(photometric, "colours of an unknown kind")
         raise not_read(f"a TIFF of {name} (photometric interpretation {photometric})")
@@ -206,8 +261,8 @@ def _require_read(tags: Tags, bits: tuple[int, ...], planes: int) -> None:
 
 def _layout(tags: Tags, photometric: int, bits: int, planes: int, compression: int) -> str:
     """Say what of a page's layout is not read; nothing where all is."""
-    separate = planes > 1 and tags.get(_PLANAR, (1,))[0] == 2  # noqa: PLR2004 - TIFF's number for it
-    kinds = tags.get(_EXTRA, ())
+    separate = planes > 1 and tags.get(PLANAR, (1,))[0] == 2 and compression not in INSIDE  # noqa: PLR2004 - TIFF's number for it
+    kinds = tags.get(EXTRA_SAMPLES, ())
     extra = len(kinds)
     rules: tuple[tuple[bool, Callable[[], str]], ...] = (
         (

@@ -23,7 +23,7 @@ ASKING = Pipeline(
 )
 FULL = Pipeline(dag_id="batch", manifest="/data/{date}.csv", max_suspect_images="5%", model_version="2.0")
 COMMANDS = {"preprocess": [], "score": [], "check_images": ["--suite=images"], "report": []}
-TEXTS = {"backend": "local", "list_encoding": "cp1252"}  # where not every text is one
+TEXTS = {"backend": "local", "list_encoding": "cp1252", "pages": "all"}  # where not every text is one
 NEAR = [f"{name[:-1]}x" for name in OPTIONS] + ["inptu", "topk", "Input", "allow-empty", "", "x" * 300]
 VALUES = (
     st.none()
@@ -251,6 +251,7 @@ def test_every_limit_of_a_gate_is_in_the_form() -> None:
         "max_suspect_images",
         "max_image_bytes",
         "max_image_pixels",
+        "max_pages",
     }
     assert limits | {"allow_empty", "date"} <= params_of(FULL).keys()
 

@@ -68,6 +68,8 @@ max_suspect_images: 2%
 max_consecutive_failures: 50
 max_image_bytes: 1000000
 max_image_pixels: 5000000
+pages: all
+max_pages: 50
 allow_empty: true
 drift_alpha: 0.05
 golden: /data/{model}.golden.json
@@ -105,6 +107,8 @@ query: |
         ("input: x\nMax-Failures: 3", "Max-Failures", "did you mean 'max_failures'?"),
         ("input: x\nqqq: 3", "qqq", "the keys are dag_id, description, input"),
         ("input: x\n1: 3", "1", "unknown key"),
+        ("input: x\npages: 3", "pages", "in quotes"),
+        ("input: x\npages: every", "pages", "model or all"),
         ("input: x\nshard_size: many", "shard_size", "a whole number from 1 to 100,000, not 'many'"),
         ("input: x\nshard_size: true", "shard_size", "not true"),
         ("input: x\nshard_size: 0", "shard_size", "from 1 to 100,000, not 0"),

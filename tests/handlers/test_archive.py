@@ -1,6 +1,7 @@
 """The digest that names an archive's content."""
 
 import hashlib
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,26 @@ def test_the_list_of_modules_is_complete() -> None:
     found = {path.name for folder in folders for path in folder.glob("imagebatch_*.py")}
     assert set(MODULES) == found - beside_the_server
     assert MODULES[0] == "imagebatch_handler.py"
+
+
+def test_no_list_of_the_shared_modules_forgets_one() -> None:
+    """Wheels and the linter of each part name every module that stages and handler have in common."""
+    root = Path(__file__).parents[2]
+    shared = {path.stem for path in (root / "pipeline_image/picture").glob("imagebatch_*.py")}
+    read = {
+        part: tomllib.loads((root / part / "pyproject.toml").read_text())["tool"]
+        for part in ("pipeline_image/picture", "pipeline_image", "handlers", "training")
+    }
+    wheel = read["pipeline_image/picture"]["hatch"]["build"]["targets"]["wheel"]["only-include"]
+    assert {Path(name).stem for name in wheel} == shared
+    for part in ("pipeline_image", "handlers", "training"):
+        assert set(read[part]["deptry"]["package_module_name_map"]["imagebatch-picture"]) == shared, part
+    own = {Path(name).stem for name in read["handlers"]["hatch"]["build"]["targets"]["wheel"]["only-include"]}
+    assert own | shared == {Path(name).stem for name in MODULES}
+
+
+def test_the_shared_modules_are_small() -> None:
+    """Each has one job, and is read in one sitting."""
+    folder = Path(__file__).parents[2] / "pipeline_image/picture"
+    lengths = {path.name: len(path.read_text().splitlines()) for path in folder.glob("imagebatch_*.py")}
+    assert max(lengths.values()) <= 300, lengths

@@ -53,6 +53,7 @@ def test_a_model_describes_itself(model: ImageModel, archive_folder: Path) -> No
         "engine": "openvino",
         "precision": "f32",
         "embedding": 16,
+        "pages": True,
     }
     assert model.digest == content_digest(archive_folder)
 
@@ -173,6 +174,6 @@ def test_settings_reach_the_decoder(
 ) -> None:
     """The limit on pixels and the sizes are those of model-config.yaml."""
     small = ImageModel(archive_folder, Settings(max_pixels=70_000, resize=240))
-    with pytest.raises(ImageError, match="too_many_pixels"):
+    with pytest.raises(ImageError, match=r"too_many_pixels: .* see max_pixels in the archive's model-config"):
         small.decode(encode(photograph, "PNG"))
     assert small.decode(encode(photograph.resize((240, 240)), "PNG")).shape == (3, 224, 224)

@@ -2,6 +2,7 @@
 
 import base64
 import fcntl
+import io
 import json
 import os
 import shutil
@@ -162,6 +163,21 @@ def test_embeddings_come_for_the_images_asked(
     assert len(base64.b64decode(alone["embedding"])) == 4 * len(features)
     refused = server.predict(data=jpeg, headers=kind | {"X-Embeddings": "7"})
     assert (refused.status_code, "X-Embeddings must be true" in refused.json()["error"]) == (400, True)
+
+
+def test_the_page_asked_for_is_seen(server: Any, jpeg: bytes, expected: dict[str, Any]) -> None:
+    """Each entry is about its page and says so; a page that is not there is that image's error."""
+    stream = io.BytesIO()
+    first = Image.new("RGB", (64, 48), "navy")
+    first.save(stream, "TIFF", save_all=True, append_images=[Image.open(io.BytesIO(jpeg))])
+    parts = {"a": stream.getvalue(), "b": stream.getvalue(), "c": stream.getvalue(), "d": jpeg}
+    plain, second, third, alone = entries(server.predict(files=parts, headers={"X-Pages": "0,2,3,1"}))
+    assert "page" not in plain
+    assert plain["probabilities"] != expected["probabilities"]
+    assert second == {"id": "b", "page": 2} | expected
+    assert third["page"] == 3
+    assert third["error"]["reason"] == "decode_failed"
+    assert alone == {"id": "d", "page": 1} | expected
 
 
 def test_an_engine_without_embeddings_says_so(plain_folder: Path, jpeg: bytes) -> None:

@@ -115,6 +115,23 @@ def test_embeddings_are_asked_for_by_position(header: str | None, wanted: set[in
         assert parse(row, headers | asked, SETTINGS).embeddings == wanted
 
 
+def test_pages_are_asked_for_image_by_image() -> None:
+    """A number for each image, 0 for the model's own page; without the header, that of every image."""
+    three = mixed(("a", b"1"), ("b", b"2"), ("c", b"3"))
+    assert parse(three, MIXED | {"X-Pages": "0,12,1"}, SETTINGS).pages == {1: 12, 2: 1}
+    assert parse(three, MIXED, SETTINGS).pages == {}
+    both = MIXED | {"X-Pages": "3,3,3", "X-Embeddings": "2"}
+    assert parse(three, both, SETTINGS).embeddings == {2}
+    assert parse({"body": b"1"}, {"content-type": "image/tiff", "x-pages": "7"}, SETTINGS).pages == {0: 7}
+
+
+@pytest.mark.parametrize("header", ["", "1,2", "all", "-1", "1.5", "1,", "9" * 5000, "\u0661"])
+def test_pages_of_other_images_are_refused(header: str) -> None:
+    """What is not one number for each image of the request is told, and nothing is scored."""
+    with pytest.raises(RequestError, match="X-Pages must be a number for each image"):
+        parse({"body": b"1"}, {"content-type": "image/tiff", "x-pages": header}, SETTINGS)
+
+
 @pytest.mark.parametrize("header", ["", "yes", "false", "1", "0,1", "-1", "0,", "0 ,0", "9" * 5000, "\u0660"])
 def test_embeddings_of_no_image_are_refused(header: str) -> None:
     """What is neither true nor a position of this request's one image is told, and nothing is scored."""

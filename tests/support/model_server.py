@@ -64,6 +64,7 @@ class ModelServer:
         self.embedding = 0
         self.head: dict[str, Any] = {}  # what it declares beside its labels; `tamper` makes answers that fit
         self.opens_memory = False
+        self.looks_at_pages = False
         self.input: dict[str, Any] = {"crop": 224}
         self.by_memory = 0
         self.embedded: list[bytes] = []
@@ -132,6 +133,7 @@ class ModelServer:
     def description(self) -> dict[str, Any]:
         model = {"name": "solar-cells", "version": "1.0", "digest": self.digest}
         gives = {"embedding": self.embedding} if self.embedding else {}
+        gives |= {"pages": True} if self.looks_at_pages else {}
         return (
             {"model": model, "labels": self.labels, "input": self.input, "engine": "fixed"}
             | self.head
@@ -144,7 +146,15 @@ class ModelServer:
         with self._lock:
             self.images += [data for _, data in images]
             self.embedded += [images[at][1] for at in wanted]
-        entries = [{"id": name, **answer_to(data, top_k, self.labels)} for name, data in images]
+        pages = [int(text) for text in headers.get("X-Pages", "").split(",") if text] or [0] * len(images)
+        entries = [
+            {
+                "id": name,
+                **({"page": page} if page else {}),
+                **answer_to(data + bytes(page), top_k, self.labels),
+            }
+            for (name, data), page in zip(images, pages, strict=True)
+        ]
         if not self.tells_classes:
             entries = [{key: value for key, value in one.items() if key != "classes"} for one in entries]
         for at in wanted if self.embedding else []:

@@ -130,7 +130,10 @@ def test_public_surface_is_pinned() -> None:
 
 def test_typed_rows_have_the_columns_of_their_tables() -> None:
     """A column that is added or renamed on one side only would be a typo that no tool finds."""
-    assert list(rows.ListedRow.__annotations__) == rows.LISTING_SCHEMA.names
-    assert list(rows.ManifestRow.__annotations__) == rows.MANIFEST_SCHEMA.names
-    assert list(rows.AskedRow.__annotations__) == [*rows.ASKED_COLUMNS, "embed"]
+    paged = [field.name for field in rows.PAGE_FIELDS]
+    assert rows.listing_schema([]).names == rows.LISTING_SCHEMA.names
+    assert list(rows.ListedRow.__annotations__) == rows.listing_schema([], paged=True).names
+    assert rows.ManifestRow.__annotations__.keys() == set(rows.manifest_schema(paged=True).names)
+    assert rows.manifest_schema(paged=False).names == rows.manifest_schema(paged=True).names[: -len(paged)]
+    assert rows.AskedRow.__annotations__.keys() == {*rows.ASKED_COLUMNS, *paged, "embed"}
     assert list(rows.ScoreRow.__annotations__) == [*rows.SCORES_SCHEMA.names, "endpoint"]

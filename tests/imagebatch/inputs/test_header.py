@@ -9,6 +9,8 @@ import pytest
 from imagebatch.contracts.records import Reason
 from imagebatch.inputs.header import read_header
 from imagebatch.inputs.unavailable import ImageUnavailableError
+from imagebatch.settings import PreprocessSettings
+from imagebatch_header import MOST_PIXELS
 from PIL import Image
 
 from tests.support.images import png_bomb
@@ -42,6 +44,22 @@ def test_refusals(data: bytes, reason: Reason) -> None:
     with pytest.raises(ImageUnavailableError) as caught:
         read_header(data, 100_000_000)
     assert caught.value.reason is reason
+
+
+@pytest.mark.parametrize(
+    ("camera", "taken"), [((9248, 6936), True), ((9504, 6336), True), ((11648, 8736), False)]
+)
+def test_what_cameras_make_is_taken(camera: tuple[int, int], taken: bool) -> None:  # noqa: FBT001 (a parameter of the test)
+    """The default of settings and archives alike lets 64 megapixels in; more is told the setting."""
+    default = PreprocessSettings.model_fields["max_image_pixels"].default
+    assert default == MOST_PIXELS
+    stream = io.BytesIO()
+    Image.new("1", camera).save(stream, "PNG")
+    if taken:
+        assert read_header(stream.getvalue(), default)[1:3] == camera
+        return
+    with pytest.raises(ImageUnavailableError, match=r"at most 67108864 are accepted; see --max-image-pixels"):
+        read_header(stream.getvalue(), default)
 
 
 def test_a_bomb_costs_no_memory() -> None:

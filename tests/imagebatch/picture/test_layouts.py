@@ -39,6 +39,7 @@ def test_the_page_shows_these_cells(judged: list[tuple[Cell, Verdict]]) -> None:
     assert found[1] == table(judged)
 
 
+@pytest.mark.timeout(300)  # each of 900 files is decoded four times
 def test_model_check_and_thumbnail_see_the_same_bytes(
     judged: list[tuple[Cell, Verdict]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from imagebatch.contracts.records import RunDescription
-from imagebatch.contracts.rows import ASKED_COLUMNS, AskedRow
+from imagebatch.contracts.rows import AskedRow, asked_rows
 from imagebatch.errors import NothingToDoError
 from imagebatch.runs.description import read_description
 from imagebatch.runs.folder import open_run
@@ -68,7 +68,7 @@ def prepared_run(settings: MeasuringSettings) -> Iterator[PreparedRun]:
             for shard in range(listing.shards):
                 manifest = listing.manifest(shard)
                 accepted = manifest.filter(pc.is_null(manifest["reason"]))
-                rows += accepted.select(ASKED_COLUMNS).to_pylist()
+                rows += asked_rows(accepted).to_pylist()
         if not rows:
             raise NothingToDoError("preprocess rejects every image of the input: nothing can be measured")
         yield PreparedRun(Path(folder), read_description(run), rows)

@@ -14,16 +14,16 @@ from imagebatch.contracts.ids import sha256_hex
 from imagebatch.contracts.layout import CERTIFICATE, redrive_done_path, redrive_folder
 from imagebatch.contracts.records import DonePart, RedriveDone, RunDescription
 from imagebatch.contracts.rows import (
-    MANIFEST_SCHEMA,
     SCORES_SCHEMA,
     AskedRow,
     ListedRow,
     ManifestRow,
     ScoreRow,
+    manifest_schema,
 )
 from imagebatch.errors import NothingToDoError, RunHeldError
-from imagebatch.inputs.header import inspect
-from imagebatch.inputs.source import image_source
+from imagebatch.inputs.header import Inspection, inspect
+from imagebatch.inputs.source import ReadOnce, image_source
 from imagebatch.log import get_logger
 from imagebatch.observe.progress import Progress
 from imagebatch.observe.stage import observed
@@ -70,7 +70,8 @@ def _redriven(run: RunFolder, description: RunDescription, settings: RedriveSett
         raise NothingToDoError(f"run {settings.run_id} has no image to redrive; see {run.uri}/{CERTIFICATE}")
     manifest = _inspected(targets, description)
     scores = _scored(manifest, description, settings)
-    _record(run, len(certificate.redrives) + 1, manifest, scores)
+    columns = manifest_schema(paged=description.paged)
+    _record(run, len(certificate.redrives) + 1, pa.Table.from_pylist(manifest, columns), scores)
     certificate = postprocess(outputs)
     report_if_possible(settings.part(ReportSettings))
     return certificate
@@ -88,11 +89,13 @@ def _without_prediction(run: RunFolder, reasons: set[str]) -> list[ListedRow]:
     found: list[ListedRow] = []
     with open_finished(run) as finished:
         for ledger in finished.ledgers():
-            columns = (ledger.manifest[name].to_pylist() for name in ("image_id", "uri"))
-            uris = dict(zip(*columns, strict=True))
+            listed = ledger.manifest.select(
+                [name for name in ListedRow.__annotations__ if name in ledger.manifest.column_names]
+            )
+            images: dict[str, ListedRow] = {row["image_id"]: row for row in listed.to_pylist()}
             for table in (ledger.rejected, ledger.failed):
                 found += [
-                    {"image_id": row["image_id"], "uri": uris[row["image_id"]]}
+                    images[row["image_id"]]
                     for row in table.select(["image_id", "reason"]).to_pylist()
                     if not reasons or row["reason"] in reasons
                 ]
@@ -100,25 +103,14 @@ def _without_prediction(run: RunFolder, reasons: set[str]) -> list[ListedRow]:
 
 
 def _inspected(targets: list[ListedRow], description: RunDescription) -> list[ManifestRow]:
-    source = image_source(description)
-    return [inspect(row, source, description.max_image_pixels, description.model.seen) for row in targets]
+    read, asked = ReadOnce(image_source(description)), Inspection.of(description)
+    return [inspect(row, read, asked) for row in targets]
 
 
 def _scored(
     manifest: list[ManifestRow], description: RunDescription, settings: RedriveSettings
 ) -> list[ScoreRow]:
-    accepted = [
-        AskedRow(
-            image_id=row["image_id"],
-            uri=row["uri"],
-            size=row["size"],
-            sha256=row["sha256"],
-            width=row["width"],
-            height=row["height"],
-        )
-        for row in manifest
-        if "reason" not in row
-    ]
+    accepted = [_asked(row) for row in manifest if "reason" not in row]
     rows: list[ScoreRow] = []
     if accepted:
         scorer = Scorer.connect(description, settings)
@@ -129,16 +121,28 @@ def _scored(
     return rows
 
 
-def _record(run: RunFolder, number: int, manifest: list[ManifestRow], scores: list[ScoreRow]) -> None:
+def _asked(row: ManifestRow) -> AskedRow:
+    asked = AskedRow(
+        image_id=row["image_id"],
+        uri=row["uri"],
+        size=row["size"],
+        sha256=row["sha256"],
+        width=row["width"],
+        height=row["height"],
+    )
+    return {**asked, "page": row["page"]} if "page" in row else asked
+
+
+def _record(run: RunFolder, number: int, manifest: pa.Table, scores: list[ScoreRow]) -> None:
     attempt = uuid.uuid4().hex[:8]
     previous = run.read(CERTIFICATE)
     run.write(f"{redrive_folder(number)}/previous-certificate.json", previous)
     done = RedriveDone(
         number=number,
         previous_certificate=sha256_hex(previous),
-        redriven=len(manifest),
+        redriven=manifest.num_rows,
         recovered=sum(row["reason"] is None for row in scores),
-        manifest=_part(run, number, f"manifest-{attempt}", pa.Table.from_pylist(manifest, MANIFEST_SCHEMA)),
+        manifest=_part(run, number, f"manifest-{attempt}", manifest),
         scores=_part(run, number, f"scores-{attempt}", pa.Table.from_pylist(scores, SCORES_SCHEMA)),
     )
     if not run.create(redrive_done_path(number), (done.model_dump_json(indent=1) + "\n").encode()):

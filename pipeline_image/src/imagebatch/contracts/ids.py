@@ -10,6 +10,7 @@ from urllib.parse import unquote_to_bytes
 FORMULA_START = frozenset("=+-@")
 _UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Zl", "Zp", "Co", "Cn"})
 _PLAIN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9 _./,;()\[\]+=@-]*")
+_PAGE = re.compile(r"#(page=[0-9]+)\Z")
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d+)*|[.,]\d+)([eE][+-]?\d+)?%?")
 
 
@@ -37,6 +38,16 @@ def encode_id(name: bytes) -> str:
         else char
         for index, char in enumerate(text)
     )
+
+
+def page_id(image_id: str, page: int) -> str:
+    """Name one page of a file: `scan.tif#page=3`, as RFC 8118 names a page of a PDF."""
+    return f"{image_id}#page={page}"
+
+
+def without_page(image_id: str) -> str:
+    """Write the id of a whole file so that it is no page's of another: a `#` that would name one is `%23`."""
+    return _PAGE.sub(r"%23\1", image_id)
 
 
 def decode_id(image_id: str) -> bytes:

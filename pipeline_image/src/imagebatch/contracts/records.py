@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import operator
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from imagebatch_header import View
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
@@ -24,6 +24,7 @@ class Reason(StrEnum):
     UNSUPPORTED_FORMAT = "unsupported_format"
     TOO_MANY_BYTES = "too_many_bytes"
     TOO_MANY_PIXELS = "too_many_pixels"
+    TOO_MANY_PAGES = "too_many_pages"
     NOT_A_FILE = "not_a_file"
     NOT_FOUND = "not_found"
     UNREADABLE = "unreadable"
@@ -132,6 +133,7 @@ class ModelPin(HeadDeclaration):
         labels: Class names by class index.
         engine: What computes it, where the server says so. Not written to run.json: the digest holds it.
         embedding: Numbers in an image's embedding, where the server gives any. Not written either.
+        pages: Whether it can be asked about a page of a file that it names. Not written either.
         view: What the model declares about files that can be seen in more than one way; left out where it
             declares nothing.
         head: What its numbers mean, with `thresholds` and `quantity`; left out for a softmax.
@@ -143,6 +145,7 @@ class ModelPin(HeadDeclaration):
     labels: list[str]
     engine: str = Field(default="", exclude=True)
     embedding: int = Field(default=0, exclude=True)
+    pages: bool = Field(default=False, exclude=True)
     view: dict[str, str | int] = Field(default_factory=dict, exclude_if=lambda declared: not declared)
 
     @model_validator(mode="after")
@@ -200,8 +203,15 @@ class RunDescription(BaseModel):
     max_image_pixels: int
     # Left out where it is off, so that run.json stays what it was.
     class_index: bool = Field(default=False, exclude_if=operator.not_)
+    pages: Literal["model", "all"] = Field(default="model", exclude_if=lambda pages: pages == "model")
+    max_pages: int = Field(default=0, exclude_if=operator.not_)  # where pages are images of their own
     model: ModelPin
     left_out: LeftOutCounts = {}
+
+    @property
+    def paged(self) -> bool:
+        """Whether each page of a file is an image of its own."""
+        return self.pages == "all"
 
 
 class Plan(BaseModel):

@@ -25,8 +25,10 @@ MANIFEST_SCHEMA = pa.schema(
         ("detail", pa.string()),
     ]
 )
-# What the scorer reads of the manifest.
-ASKED_COLUMNS = ["image_id", "uri", "size", "sha256", "width", "height"]
+# Of a run that looks at every page (--pages all): the page of the file, from 1, and how many it had when it
+# was listed; 0 where that could not be told.
+PAGE_FIELDS = [pa.field("page", pa.int32()), pa.field("pages", pa.int32())]
+PAGED_MANIFEST_SCHEMA = pa.schema([*MANIFEST_SCHEMA, *PAGE_FIELDS])
 REJECTS_SCHEMA = pa.schema([(name, pa.string()) for name in ("image_id", "uri", "stage", "reason", "detail")])
 SCORES_SCHEMA = pa.schema(
     [
@@ -48,9 +50,29 @@ SCORES_SCHEMA = pa.schema(
 EMBEDDINGS_SCHEMA = pa.schema([SCORES_SCHEMA.field(name) for name in ("image_id", "embedding")])
 
 
-def listing_schema(carried: list[str]) -> pa.Schema:
-    """Return the columns of a listing that carries these columns of the list it was made from."""
-    return pa.schema([*LISTING_SCHEMA, *((f"{_CARRIED}{name}", pa.string()) for name in carried)])
+def listing_schema(carried: list[str], *, paged: bool = False) -> pa.Schema:
+    """Return the columns of a listing.
+
+    Args:
+        carried: Columns of the list it was made from that it carries.
+        paged: Whether each row is a page of a file.
+    """
+    pages = PAGE_FIELDS if paged else []
+    return pa.schema([*LISTING_SCHEMA, *((f"{_CARRIED}{name}", pa.string()) for name in carried), *pages])
+
+
+def manifest_schema(*, paged: bool) -> pa.Schema:
+    """Return the columns of a manifest, whose rows are files, or pages of files."""
+    return PAGED_MANIFEST_SCHEMA if paged else MANIFEST_SCHEMA
+
+
+def asked_rows(accepted: pa.Table) -> pa.Table:
+    """Return what the scorer reads of the manifest: its ASKED_COLUMNS, and the page where rows are pages."""
+    page = [name for name in ("page",) if name in accepted.column_names]
+    return accepted.select([*ASKED_COLUMNS, *page])
+
+
+ASKED_COLUMNS = ["image_id", "uri", "size", "sha256", "width", "height"]
 
 
 def carried_columns(listing: pa.Schema) -> dict[str, str]:
@@ -59,10 +81,12 @@ def carried_columns(listing: pa.Schema) -> dict[str, str]:
 
 
 class ListedRow(TypedDict):
-    """A row of LISTING_SCHEMA: an image, by its id and where it lies."""
+    """A row of a listing: an image, by its id and where it lies; of a run over pages, which of how many."""
 
     image_id: str
     uri: str
+    page: NotRequired[int]
+    pages: NotRequired[int]
 
 
 class ManifestRow(ListedRow):

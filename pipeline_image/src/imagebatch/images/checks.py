@@ -152,4 +152,6 @@ def _close(others: npt.NDArray[np.uint8], bits: npt.NDArray[np.uint8]) -> list[i
 
 
 def _same(rows: list[Row], one: int, other: int) -> bool:
-    return bool(rows[one]["sha256"] == rows[other]["sha256"])
+    # Two pages of a file are two images, however alike.
+    same_file = rows[one]["sha256"] == rows[other]["sha256"]
+    return bool(same_file and rows[one].get("page") == rows[other].get("page"))

@@ -6,6 +6,7 @@ Made once per run and kept as `quality/images.parquet`.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -28,6 +29,7 @@ log = get_logger()
 Row = dict[str, Any]
 
 STATISTICS = ("brightness", "contrast", "sharpness", "saturation")
+PAGE = pa.field("page", pa.int32())  # of a run that looks at every page
 _MANIFEST_COLUMNS = ("image_id", "uri", "sha256", "format", "width", "height", "size")
 SAMPLE_SCHEMA = pa.schema(
     [
@@ -56,7 +58,7 @@ def image_sample(run: RunFolder, description: RunDescription, images: int, decod
         decoders: What looks at them.
 
     Returns:
-        SAMPLE_SCHEMA, sorted by image_id; rejected images are never in it.
+        SAMPLE_SCHEMA, and `page` where rows are pages; sorted by image_id; rejected images are never in it.
 
     Raises:
         ConfigurationError: The run is not planned.
@@ -80,7 +82,8 @@ def measured_sample(run: RunFolder, description: RunDescription, images: int, de
     source, view = image_source(description), description.model.seen
     looked_at = list(decoders.map(lambda row: row | _look(row, source, decoders, view), rows))
     log.info("images looked at", images=len(rows))
-    return pa.Table.from_pylist(looked_at, SAMPLE_SCHEMA)
+    schema = SAMPLE_SCHEMA.append(PAGE) if description.paged else SAMPLE_SCHEMA
+    return pa.Table.from_pylist(looked_at, schema)
 
 
 def chosen_rows(run: RunFolder, seed: str, images: int) -> list[Row]:
@@ -103,13 +106,20 @@ def _rows_at(listing: Listing, positions: Iterable[int]) -> Iterable[Row]:
         while inside < len(waiting) and waiting[inside] < end:
             inside += 1
         if inside > at:
-            table = listing.manifest(shard).select([*_MANIFEST_COLUMNS, "reason"])
+            manifest = listing.manifest(shard)
+            page = [PAGE.name] if PAGE.name in manifest.column_names else []
+            table = manifest.select([*_MANIFEST_COLUMNS, "reason", *page])
             yield from table.take([position - start for position in waiting[at:inside]]).to_pylist()
         start, at = end, inside
 
 
+def at_page(view: View, page: int | None) -> View:
+    """Return how the model sees a page; the one that it declares where none is given."""
+    return replace(view, page=page) if page else view
+
+
 def _look(row: Row, source: ImageSource, decoders: Decoders, view: View) -> Row:
     try:
-        return decoders.measure(source.read(row["uri"]), view)
+        return decoders.measure(source.read(row["uri"]), at_page(view, row.get("page")))
     except ImageUnavailableError as gone:
         return {"problem": f"{gone.reason}: {gone.detail}"}

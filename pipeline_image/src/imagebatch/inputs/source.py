@@ -12,6 +12,7 @@ from typing import IO, Protocol
 import fsspec
 
 from imagebatch.contracts.addresses import is_web, without_permission
+from imagebatch.contracts.ids import sha256_hex
 from imagebatch.contracts.records import Reason
 from imagebatch.errors import (
     StorageError,
@@ -247,6 +248,32 @@ class ImageSource:
                 Reason.TOO_MANY_BYTES, f"more than the {self._max_bytes} bytes that are taken"
             )
         return data
+
+
+class ReadOnce:
+    """Reads images, and one that is asked for again and again only once. For one thread.
+
+    Args:
+        source: What reads them.
+    """
+
+    def __init__(self, source: ImageSource) -> None:
+        self._source = source
+        self._uri = ""
+        self._found: tuple[bytes, str] = (b"", "")
+
+    def __call__(self, uri: str) -> tuple[bytes, str]:
+        """Return an image's bytes and their SHA-256 (hex).
+
+        Raises:
+            ImageUnavailableError: This image cannot be had; others may.
+            StorageError: The storage itself failed; trying again may help.
+        """
+        if uri != self._uri:
+            self._uri = ""
+            data = self._source.read(uri)
+            self._uri, self._found = uri, (data, sha256_hex(data))
+        return self._found
 
 
 def _about_the_key(error: Exception) -> bool:

@@ -22,11 +22,14 @@ class ImagePayload:
         key: Unique in the request; the answer must repeat it.
         data: The file's bytes.
         embed: Whether its embedding is wanted too. Ask only an API whose description says that it gives any.
+        page: The page or frame of the file that is meant, from 1; 0: the one that the model declares. Name
+            one only to an API whose description says that it looks at `pages`.
     """
 
     key: str
     data: bytes
     embed: bool = False
+    page: int = 0
 
 
 # A grey PNG of 8x8: whatever the model makes of it, an answer shows that the server can answer.
@@ -75,7 +78,8 @@ class ModelApi(Protocol):
     """A served model. Safe to call from several threads. An implementation derives from it.
 
     Embeddings are a capability that an API may lack: it then describes its model without `embedding`, ignores
-    `ImagePayload.embed`, and answers without them.
+    `ImagePayload.embed`, and answers without them. Pages are another: without `pages` in its description it
+    is asked about whole files only.
 
     Attributes:
         has_server: Whether a server answers, whose own rate can be measured.

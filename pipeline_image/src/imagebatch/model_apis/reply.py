@@ -32,6 +32,7 @@ class _Description(BaseModel):
     engine: str = ""
     embedding: int = 0
     memory: bool = False
+    pages: bool = False
     input: dict[str, Any] = Field(default_factory=dict)
     head: str = HeadKind.SOFTMAX
     thresholds: list[float] = []
@@ -50,6 +51,7 @@ class _Image(BaseModel):
     classes: tuple[int, ...] = ()
     embedding: str = ""
     score: float | None = None
+    page: int = 0
     error: _Error | None = None
 
 
@@ -78,6 +80,7 @@ def parse_description(body: bytes) -> ModelPin:
             labels=found.labels,
             engine=found.engine,
             embedding=found.embedding,
+            pages=found.pages,
             view=_view(found.input),
             head=HeadKind(found.head),
             thresholds=found.thresholds,
@@ -118,7 +121,10 @@ def opens_memory(description: bytes) -> bool:
 def asking_headers(images: Sequence[ImagePayload], top_k: int) -> dict[str, str]:
     """Return the request headers that say what is wanted of each image."""
     wanted = [str(position) for position, image in enumerate(images) if image.embed]
-    return {"X-Top-K": str(top_k)} | ({"X-Embeddings": ",".join(wanted)} if wanted else {})
+    headers = {"X-Top-K": str(top_k)} | ({"X-Embeddings": ",".join(wanted)} if wanted else {})
+    if any(image.page for image in images):
+        headers["X-Pages"] = ",".join(str(image.page) for image in images)
+    return headers
 
 
 def parse_reply(body: bytes, images: Sequence[ImagePayload], top_k: int) -> Reply:
@@ -135,6 +141,8 @@ def parse_reply(body: bytes, images: Sequence[ImagePayload], top_k: int) -> Repl
         raise ApiFaultError(
             Fault.BAD_REPLY, f"{len(reply.images)} answers that do not match {len(images)} images"
         )
+    if [image.page for image in reply.images] != [image.page for image in images]:
+        raise ApiFaultError(Fault.BAD_REPLY, "answers about other pages than those that were asked about")
     pairs = zip(reply.images, images, strict=True)
     return Reply(
         reply.model.digest,

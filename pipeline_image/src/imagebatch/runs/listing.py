@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from imagebatch.contracts.layout import LISTING, manifest_path
 from imagebatch.contracts.records import LeftOutRecord
-from imagebatch.contracts.rows import LISTING_SCHEMA, MANIFEST_SCHEMA, carried_columns
+from imagebatch.contracts.rows import LISTING_SCHEMA, PAGE_FIELDS, carried_columns, manifest_schema
 from imagebatch.errors import ConfigurationError, NotProvenError
 from imagebatch.runs.folder import DAMAGED, RunFolder
 from imagebatch.runs.parts import Files, parquet_table
@@ -38,6 +38,7 @@ class Listing:
         self.shards = int(file.num_row_groups)
         self.images = int(file.metadata.num_rows)
         self._carried = carried_columns(file.schema_arrow)
+        self._paged = all(field.name in file.schema_arrow.names for field in PAGE_FIELDS)
         self.left_out = left_out_record(file)
 
     def images_in(self, shards: Iterable[int]) -> int:
@@ -63,7 +64,7 @@ class Listing:
                 f"shard {shard} has no manifest: finish imagebatch preprocess first"
             ) from error
         manifest = parquet_table(data, path)
-        require_columns(manifest.schema, MANIFEST_SCHEMA, path)
+        require_columns(manifest.schema, manifest_schema(paged=self._paged), path)
         if not manifest["image_id"].equals(self._ids(shard)):
             raise NotProvenError(f"{path} does not hold exactly the images that were listed")
         return manifest

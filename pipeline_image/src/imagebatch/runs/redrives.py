@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from imagebatch.contracts.layout import redrive_done_path
 from imagebatch.contracts.records import RedriveDone
-from imagebatch.contracts.rows import MANIFEST_SCHEMA, SCORES_SCHEMA, ManifestRow, ScoreRow
+from imagebatch.contracts.rows import SCORES_SCHEMA, ManifestRow, ScoreRow
 from imagebatch.errors import NotProvenError
 from imagebatch.runs.parts import Files, read_part
 
@@ -46,7 +46,7 @@ class Overlay:
         answers = old | {name: row for name, row in self._scores.items() if name in redriven}
         merged = [answers[row["image_id"]] for row in rows if row["image_id"] in answers]
         return (
-            pa.Table.from_pylist(rows, MANIFEST_SCHEMA),
+            pa.Table.from_pylist(rows, manifest.schema),
             pa.Table.from_pylist(merged, SCORES_SCHEMA),
         )
 

@@ -11,13 +11,12 @@ from typing import Self, TypeVar
 
 import numpy as np
 
-from imagebatch.contracts.ids import sha256_hex
 from imagebatch.contracts.records import Reason, RunDescription
 from imagebatch.contracts.rows import AskedRow, ScoreRow
 from imagebatch.errors import ConfigurationError, ModelChangedError, one_line
 from imagebatch.heads import head_of
 from imagebatch.heads.base import NO_ANSWER, Head
-from imagebatch.inputs.source import image_source
+from imagebatch.inputs.source import ReadOnce, image_source
 from imagebatch.inputs.unavailable import ImageUnavailableError
 from imagebatch.model_apis import open_backend
 from imagebatch.model_apis.base import Answer, Fault, ImagePayload, ModelApi
@@ -188,15 +187,17 @@ class Scorer:
         answered: dict[int, ScoreRow] = {}
         images: list[ImagePayload] = []
         positions: list[int] = []
+        read = ReadOnce(self._source)  # of a file's pages that follow each other
         for position, row in enumerate(rows):
             try:
-                data = self._read(row)
+                data = self._read(row, read)
             except ImageUnavailableError as refused:
                 answer = Answer(reason=refused.reason, detail=refused.detail)
                 answered[position] = _score_row(row, answer, digest, self._head)
             else:
                 key = f"{position}-{row['sha256'][:16]}"
-                images.append(ImagePayload(key, data, embed=row.get("embed", False)))
+                page = self._named_page(row)
+                images.append(ImagePayload(key, data, embed=row.get("embed", False), page=page))
                 positions.append(position)
         asked = iter(positions)
         for answers in self._packs.score(images):
@@ -218,9 +219,15 @@ class Scorer:
                 " does not tell which it means; make the archive again with the handler of this version"
             )
 
-    def _read(self, row: AskedRow) -> bytes:
-        data = self._source.read(row["uri"])
-        if sha256_hex(data) != row["sha256"]:
+    def _named_page(self, row: AskedRow) -> int:
+        """Return the page to ask about; 0 where it is the model's own, of which nothing need be said."""
+        page = row.get("page") or 0
+        return 0 if page == self._description.model.seen.page else page
+
+    @staticmethod
+    def _read(row: AskedRow, read: ReadOnce) -> bytes:
+        data, digest = read(row["uri"])
+        if digest != row["sha256"]:
             raise ImageUnavailableError(Reason.CONTENT_CHANGED, "the file is not the one that preprocess saw")
         return data
 
@@ -246,7 +253,10 @@ def _knowing_what_follows(
 def _within_limits(rows: Sequence[AskedRow]) -> Sequence[AskedRow]:
     """Take as many of the rows as the largest pack holds in bytes and in pixels, at least one."""
     sizes = itertools.accumulate(row["size"] for row in rows)
-    pixels = itertools.accumulate(row.get("width", 0) * row.get("height", 0) for row in rows)
+    # To see a frame of an animation, all before it are decoded.
+    pixels = itertools.accumulate(
+        row.get("width", 0) * row.get("height", 0) * max(1, row.get("page") or 1) for row in rows
+    )
     fit = (size <= LARGEST_PACK and seen <= MOST_PIXELS for size, seen in zip(sizes, pixels, strict=True))
     return rows[: max(1, sum(fit))]
 

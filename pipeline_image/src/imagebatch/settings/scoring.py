@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
+from imagebatch_header import MOST_PIXELS
 from pydantic import Field, model_validator
 
 from imagebatch.settings.base import ApiSettings, CommonSettings, RunSettings
@@ -32,6 +33,7 @@ IMAGES = "images"  # in --include: every suffix of the formats that are read
 DEFAULT_INCLUDE = IMAGES
 # Defaults of earlier versions: a run that was begun with one is continued.
 EARLIER_INCLUDES = ("*.jpg,*.jpeg,*.png,*.webp,*.bmp,*.tif,*.tiff,*.gif",)
+EARLIER_PIXELS = (100_000_000,)
 MOST_PER_PACK = 1024
 MOST_IN_FLIGHT = 256
 
@@ -99,10 +101,11 @@ class SourceSettings(CommonSettings):
         64 * 2**20, ge=1, le=2**31, description="Reject larger files; the default is 64 MiB."
     )
     max_image_pixels: Pixels = Field(
-        100_000_000,
+        MOST_PIXELS,
         ge=1,
         le=2**31,
-        description="Reject larger images, width times height; the handler has a max_pixels of its own, too.",
+        description="Reject larger images, width times height; the default is 8192 x 8192. The handler has a"
+        " max_pixels of its own, too.",
     )
 
     @model_validator(mode="after")
@@ -127,6 +130,17 @@ class InputSettings(RunSettings, SourceSettings):
         default=False,
         description="Write the numbers of the classes, too, as class_index_1 and so on, after the other"
         " columns of predictions.csv and .parquet: two classes of one name differ in them.",
+    )
+    pages: Literal["model", "all"] = Field(
+        "model",
+        description="Of a file with several pages or frames: model, the one that the model declares; all,"
+        " each as an image of its own, scan.tif#page=3.",
+    )
+    max_pages: Count = Field(
+        1000,
+        ge=1,
+        le=10_000,
+        description="With --pages all: reject files with more pages or frames.",
     )
     allow_empty: bool = Field(
         default=False,

@@ -21,6 +21,7 @@ _REMEDIES: dict[str, str] = {
     Reason.UNREADABLE: "give this user read access",
     Reason.TOO_MANY_BYTES: "raise --max-image-bytes if they are meant",
     Reason.TOO_MANY_PIXELS: "raise --max-image-pixels if they are meant",
+    Reason.TOO_MANY_PAGES: "raise --max-pages if they are meant",
 }
 
 

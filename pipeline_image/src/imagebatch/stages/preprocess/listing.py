@@ -13,7 +13,8 @@ import pyarrow as pa
 from imagebatch.errors import DataRefusedError
 from imagebatch.stages.preprocess.sorter import CHUNK_ROWS, Sorter
 
-Entry = tuple[str, ...]  # image_id, uri, then the values that are carried into the result
+# image_id, uri, then the values that are carried into the result, and in a run over pages: page, pages
+Entry = tuple[str, ...]
 
 
 def sorted_rows(rows: Iterable[Entry], chunk_rows: int = CHUNK_ROWS) -> Iterator[Entry]:
@@ -41,7 +42,10 @@ def shards_of(rows: Iterable[Entry], shard_size: int, schema: pa.Schema) -> Iter
     """Cut sorted rows into shards: record batches of `listing_schema` with at most `shard_size` rows."""
     source = iter(rows)
     while shard := list(itertools.islice(source, shard_size)):
-        columns = [pa.array(column, pa.string()) for column in zip(*shard, strict=True)]
+        columns = [
+            pa.array(column, pa.string()).cast(field.type)
+            for column, field in zip(zip(*shard, strict=True), schema, strict=True)
+        ]
         yield pa.RecordBatch.from_arrays(columns, schema=schema)
 
 

@@ -10,6 +10,7 @@ from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from imagebatch_header import MOST_PIXELS
 
 from imagebatch import __version__
 from imagebatch.contracts.account import account, in_words
@@ -35,6 +36,7 @@ from imagebatch.errors import (
     one_line,
 )
 from imagebatch.heads import head_of
+from imagebatch.inputs.header import Inspection
 from imagebatch.inputs.names import absolute, to_uri
 from imagebatch.inputs.source import ImageSource, image_source
 from imagebatch.log import get_logger
@@ -48,9 +50,10 @@ from imagebatch.runs.left_out import Tally, suffix_of, write_left_out
 from imagebatch.runs.listing import left_out_metadata, left_out_record, require_columns
 from imagebatch.runs.output_csv import prediction_schema
 from imagebatch.settings import PreprocessSettings
-from imagebatch.settings.scoring import DEFAULT_INCLUDE, EARLIER_INCLUDES
+from imagebatch.settings.scoring import DEFAULT_INCLUDE, EARLIER_INCLUDES, EARLIER_PIXELS
 from imagebatch.stages.preprocess.listing import limited, shards_of, sorted_rows
 from imagebatch.stages.preprocess.manifests import write_manifests
+from imagebatch.stages.preprocess.pages import pages_of_all
 from imagebatch.stages.preprocess.sorter import LeftOutFiles
 from imagebatch.stages.preprocess.sources import RequestedImages
 
@@ -83,7 +86,7 @@ def preprocess(settings: PreprocessSettings) -> Plan:
         _claim(run, description)
     else:
         with LeftOutFiles() as left_out:
-            _list_input(run, description, RequestedImages(settings, source, left_out), left_out)
+            _list_input(run, description, RequestedImages(settings, source, left_out), left_out, source)
     return _inspect_all(run, description, source)
 
 
@@ -134,7 +137,29 @@ def _description(settings: PreprocessSettings) -> RunDescription:
     asked["top_k"] = head.top_k if head.chooses_labels else 1  # it says nothing about the others
     if settings.class_index and not head.chooses_labels:
         raise ConfigurationError(f"--class-index is for a softmax; the head of {pin.name} is a {pin.head}")
+    if settings.pages == "all":
+        _require_pages(pin, settings.backend)
+    else:
+        asked["max_pages"] = 0
     return _anywhere(RunDescription(**asked, code_version=__version__, model=pin))
+
+
+def _require_pages(pin: ModelPin, backend: str) -> None:
+    """Refuse to look at every page with a model API that looks at whole files only.
+
+    Raises:
+        ConfigurationError: It does.
+    """
+    if pin.pages:
+        return
+    if backend in {"torchserve", "local"}:
+        remedy = "make the archive again with the handler of this version"
+    else:
+        remedy = "use --backend torchserve or local, or save each page as a file"
+    raise ConfigurationError(
+        f"--pages all: {pin.name} {pin.version} behind --backend {backend} takes whole files and cannot be"
+        f" told which page is meant; {remedy}"
+    )
 
 
 def _anywhere(description: RunDescription) -> RunDescription:
@@ -172,6 +197,8 @@ def _claim(run: RunFolder, description: RunDescription) -> None:
     found = read_description(run)
     if found.include in EARLIER_INCLUDES and description.include == DEFAULT_INCLUDE:
         description = description.model_copy(update={"include": found.include})
+    if found.max_image_pixels in EARLIER_PIXELS and description.max_image_pixels == MOST_PIXELS:
+        description = description.model_copy(update={"max_image_pixels": found.max_image_pixels})
     # What run.json leaves out, such as the engine and options that are off, says nothing about the run.
     before, now = (
         d.model_dump(exclude={"code_version", "left_out"}) for d in (_anywhere(found), description)
@@ -204,10 +231,15 @@ def _listing_writer(stream: IO[bytes], schema: pa.Schema) -> pq.ParquetWriter:
 
 
 def _list_input(
-    run: RunFolder, description: RunDescription, requested: RequestedImages, left_out: LeftOutFiles
+    run: RunFolder,
+    description: RunDescription,
+    requested: RequestedImages,
+    left_out: LeftOutFiles,
+    source: ImageSource,
 ) -> None:
-    rows = sorted_rows(requested)
-    schema = listing_schema(_other_names(requested.carried(), description))
+    entries = pages_of_all(requested, source, description.max_pages) if description.paged else requested
+    rows = sorted_rows(entries)
+    schema = listing_schema(_other_names(requested.carried(), description), paged=description.paged)
     listed = 0
     record = LeftOutRecord(counts={}, names=None)
     try:
@@ -248,8 +280,7 @@ def _inspect_all(run: RunFolder, description: RunDescription, source: ImageSourc
         _correct(run, left_out)
         listed, shards = listing.metadata.num_rows, listing.num_row_groups
         with Progress("preprocess", listed) as progress:
-            limit, view = description.max_image_pixels, description.model.seen
-            for images, rejects in write_manifests(run, listing, source, limit, view):
+            for images, rejects in write_manifests(run, listing, source, Inspection.of(description)):
                 rejected += rejects
                 progress.advance(images, failed=rejects)
     plan = Plan(

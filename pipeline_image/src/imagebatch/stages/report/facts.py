@@ -107,15 +107,20 @@ class Facts:
 
     @cached_property
     def several(self) -> Row | None:
-        """Files with several pages: `files`, their `pages`, which `page` is seen; None: there are none."""
+        """Files with several pages: `files`, their `pages`, the `page` seen, 0 for all; None: no such."""
         files = pages = 0
         with open_listing(self.run) as listing:
             for manifest in listing.manifests():
                 if "frames" not in manifest.column_names:  # a run begun before there was the column
                     continue
+                if self.description.paged:
+                    counted = manifest.filter(pc.greater(manifest["pages"], 1))
+                    pages += counted.num_rows
+                    files += counted.filter(pc.equal(counted["page"], 1)).num_rows
+                    continue
                 many = manifest.filter(pc.greater(manifest["frames"], 1))["frames"]
                 files, pages = files + len(many), pages + (pc.sum(many).as_py() or 0)
-        page = self.description.model.seen.page
+        page = 0 if self.description.paged else self.description.model.seen.page
         return {"files": files, "pages": pages, "page": page} if files else None
 
     @cached_property

@@ -1,10 +1,10 @@
 """Predictions kept from run to run, so that an unchanged image costs a look-up: `--cache`, off by default.
 
 One SQLite file for each model digest, number of labels and declared head. The digest covers every file of the
-archive, the pixel function among them, and images are found by the SHA-256 of their files, so that a hit is
-what the model would answer. A file may be deleted at any time. An entry that is not whole or cannot be an
-answer counts as missing; a file that is damaged is put aside and begun again, and one that cannot be used
-costs the cache, never the run.
+archive, the pixel function among them, and images are found by the SHA-256 of their files, and by the page
+where it is not the model's own, so that a hit is what the model would answer. A file may be deleted at any
+time. An entry that is not whole or cannot be an answer counts as missing; a file that is damaged is put aside
+and begun again, and one that cannot be used costs the cache, never the run.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -27,6 +27,7 @@ from imagebatch.log import get_logger
 log = get_logger()
 
 _VERSION = 1
+_NO_PAGES: Mapping[str, int] = {}
 _LOCKED_SECONDS = 10.0
 
 
@@ -72,24 +73,33 @@ class PredictionCache:
         """
         if self._database is None or not rows:
             return []
-        digests = [row["sha256"] for row in rows]
-        marks = ",".join("?" * len(digests))
+        keys = [self._key(row["sha256"], row.get("page")) for row in rows]
+        marks = ",".join("?" * len(keys))
         query = f"SELECT sha256, answer, checksum FROM predictions WHERE sha256 IN ({marks})"  # noqa: S608 (marks)
         try:
-            found = self._database.execute(query, digests).fetchall()
+            found = self._database.execute(query, keys).fetchall()
         except (sqlite3.Error, UnicodeDecodeError) as error:
             self._replace(error)
             return []
-        entries = {digest: entry for digest, *kept in found if (entry := self._entry(digest, *kept))}
-        known = [(row, entry) for row in rows if (entry := entries.get(row["sha256"]))]
+        entries = {key: entry for key, *kept in found if (entry := self._entry(key, *kept))}
+        known = [(row, entry) for row, key in zip(rows, keys, strict=True) if (entry := entries.get(key))]
         return [self._row(row, entry) for row, entry in known if entry.embedding or not row.get("embed")]
 
-    def add(self, rows: Sequence[ScoreRow]) -> None:
-        """Keep the predictions among score rows; what failed may not fail the next time."""
+    def add(self, rows: Sequence[ScoreRow], pages: Mapping[str, int] = _NO_PAGES) -> None:
+        """Keep the predictions among score rows; what failed may not fail the next time.
+
+        Args:
+            rows: Of a part.
+            pages: The page that each is of, by image id; of others the model's own.
+        """
         if self._database is None:
             return
-        answers = [(row["sha256"], _answer_of(row)) for row in rows if not row["reason"]]
-        kept = [(digest, answer, _checksum(digest, answer)) for digest, answer in answers]
+        answers = [
+            (self._key(row["sha256"], pages.get(row["image_id"])), _answer_of(row))
+            for row in rows
+            if not row["reason"]
+        ]
+        kept = [(key, answer, _checksum(key, answer)) for key, answer in answers]
         try:
             self._database.execute("BEGIN IMMEDIATE")
             self._database.executemany("INSERT OR REPLACE INTO predictions VALUES (?, ?, ?)", kept)
@@ -102,6 +112,10 @@ class PredictionCache:
         if self._database is not None:
             self._database.close()
             self._database = None
+
+    def _key(self, digest: str, page: int | None) -> str:
+        """Return what an image's prediction is kept under."""
+        return digest if page in {None, self._model.seen.page} else f"{digest}#page={page}"
 
     def _entry(self, digest: object, answer: object, checksum: object) -> _Entry | None:
         """Return an entry that this module wrote for this image and the model can have given, or None."""

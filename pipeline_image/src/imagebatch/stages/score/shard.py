@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imagebatch.contracts.records import DonePart, ShardDone
-from imagebatch.contracts.rows import ASKED_COLUMNS, SCORES_SCHEMA, AskedRow, ScoreRow
+from imagebatch.contracts.rows import SCORES_SCHEMA, AskedRow, ScoreRow, asked_rows
 from imagebatch.log import get_logger
 from imagebatch.runs.folder import RunFolder
 from imagebatch.stages.score.attempts import Attempt
@@ -73,7 +73,7 @@ class ShardInProgress:
         self._files = attempt
         self.number, self.attempt = attempt.shard, attempt.number
         self._journal = journal
-        accepted = manifest.filter(pc.is_null(manifest["reason"])).select(ASKED_COLUMNS)
+        accepted = asked_rows(manifest.filter(pc.is_null(manifest["reason"])))
         self._images = accepted.num_rows
         self.rejected = manifest.num_rows - self._images
         self._parts = [accepted.slice(start, PART_ROWS) for start in range(0, self._images, PART_ROWS)]
@@ -150,7 +150,7 @@ class ShardInProgress:
         known = self._rows[part]
         known |= {row["image_id"]: row for row in rows}
         if self._cache and rows:
-            self._cache.add(rows)
+            self._cache.add(rows, self._pages_of(part))
         wanted = self._parts[part]["image_id"].to_pylist()
         if len(known) == len(wanted):
             table = pa.Table.from_pylist([known[image_id] for image_id in wanted], SCORES_SCHEMA)
@@ -166,6 +166,13 @@ class ShardInProgress:
         if self._answered_by[part]:
             about[_ENDPOINTS] = json.dumps(self._answered_by[part], sort_keys=True)
         return about
+
+    def _pages_of(self, part: int) -> dict[str, int]:
+        """Return the page of each image of a part by its id; nothing where images are files."""
+        table = self._parts[part]
+        if "page" not in table.column_names:
+            return {}
+        return dict(zip(table["image_id"].to_pylist(), table["page"].to_pylist(), strict=True))
 
     def require_newest(self) -> None:
         """Raise RunHeldError if a newer attempt has taken the shard over."""
