@@ -11,7 +11,7 @@ from imagebatch_archive import PARITY, content_digest, file_digest
 from imagebatch_engines import CascadeEngine, Engine, Features, Logits, load_engine
 from imagebatch_header import MOST_PIXELS, ImageError
 from imagebatch_heads import Declared, Predicted, SoftmaxHead, make_head
-from imagebatch_pixels import PIXELS_VERSION, View, decode
+from imagebatch_pixels import PIXELS_VERSION, Fit, View, decode
 
 _PAIR = 2
 
@@ -32,6 +32,7 @@ class Settings:
             one way: `imagebatch_header.View`.
         head: What the model's numbers mean: a head of `imagebatch_heads`.
         threshold, thresholds, quantity: What there is to say about it: `imagebatch_heads.Declared`.
+        fit, interpolation, padding: How a picture becomes a square: `imagebatch_pixels.Fit`.
     """
 
     engine: str = "openvino"
@@ -49,11 +50,23 @@ class Settings:
     threshold: float = 0.5
     thresholds: dict[str, Any] = field(default_factory=dict)
     quantity: dict[str, Any] = field(default_factory=dict)
+    fit: str = "crop"
+    interpolation: str = "bilinear"
+    padding: str = "black"
 
     @property
     def declared(self) -> Declared:
         """What is said about the head."""
         return Declared(threshold=self.threshold, thresholds=self.thresholds, quantity=self.quantity)
+
+    @property
+    def square(self) -> Fit:
+        """What the model declares of how a picture becomes a square.
+
+        Raises:
+            ValueError: A value is none of those that there are.
+        """
+        return Fit(fit=self.fit, interpolation=self.interpolation, padding=self.padding)
 
     @property
     def view(self) -> View:
@@ -87,7 +100,7 @@ class Settings:
                 raise ValueError(f"model-config.yaml: imagebatch.{key} must be at least 1: got {value}")
         settings = cls(**section)
         try:
-            _ = settings.view
+            _ = settings.view, settings.square
         except ValueError as error:
             raise ValueError(f"model-config.yaml: imagebatch.{error}") from error
         if settings.crop > settings.resize:
@@ -121,7 +134,7 @@ class ImageModel:
 
     def __init__(self, folder: str | Path, settings: Settings) -> None:
         self.settings = settings
-        self._view = settings.view
+        self._view, self._fit = settings.view, settings.square
         names = Path(folder) / "index_to_name.json"
         self.labels = [] if settings.head == "regression" and not names.is_file() else _read_labels(names)
         self.head = make_head(settings.head, self.labels, settings.declared)
@@ -139,7 +152,7 @@ class ImageModel:
         """Say what this model is: labels, head, input, engine, parity (docs/reference/wire.md)."""
         settings = self.settings
         size = {"resize": settings.resize, "crop": settings.crop, "channels": 3, "pixels": PIXELS_VERSION}
-        size |= self._view.declared()
+        size |= self._view.declared() | self._fit.declared()
         # Left out, not null: TorchServe's management API drops nulls, and both must tell the same.
         parity = {"parity": self.parity} if self.parity else {}
         embedding = {"embedding": self.embedding} if self.embedding else {}
@@ -164,6 +177,7 @@ class ImageModel:
                 crop=settings.crop,
                 max_pixels=settings.max_pixels,
                 view=replace(self._view, page=page) if page else self._view,
+                fit=self._fit,
             )
         except ImageError as error:
             if error.reason != "too_many_pixels":

@@ -3,14 +3,75 @@
 Training, the TorchServe handler and the local backend all call `decode`, so a model is asked about exactly
 the pixels that it was trained on. Whatever changes a single output byte must change `PIXELS_VERSION`.
 
-The shorter side becomes `resize` with torch's antialiased bilinear filter on uint8, and the centre is kept.
+Unless the model declares another `Fit`, the shorter side becomes `resize` with torch's antialiased bilinear
+filter on uint8, and the centre is kept.
 """
+
+from dataclasses import dataclass, fields
+from typing import Final
 
 import torch
 from imagebatch_header import MOST_PIXELS, Data, ImageError, View
 from imagebatch_picture import PIXELS_VERSION, PLAIN, read
 
-__all__ = ["PIXELS_VERSION", "Data", "ImageError", "View", "decode"]
+__all__ = ["PIXELS_VERSION", "Data", "Fit", "ImageError", "View", "decode"]
+
+FITS: Final = ("crop", "squash", "pad")
+FILTERS: Final = ("bilinear", "bicubic")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """What a model declares about how a picture becomes a square.
+
+    Attributes:
+        fit: `crop`: the shorter side becomes `resize` pixels; `squash`: both sides do, whatever the picture's
+            shape; `pad`: the longer side does, and the rest of the square is filled on both sides. The centre
+            of `crop` pixels is kept then.
+        interpolation: `bilinear` or `bicubic`, both antialiased.
+        padding: The colour that `pad` fills with: `white`, `black`, `grey` or `#rrggbb`.
+    """
+
+    fit: str = "crop"
+    interpolation: str = "bilinear"
+    padding: str = "black"
+
+    def __post_init__(self) -> None:
+        """Check every value.
+
+        Raises:
+            ValueError: One is none of those above; the text begins with the attribute's name.
+        """
+        if self.fit not in FITS:
+            raise ValueError(f"fit must be {', '.join(FITS[:-1])} or {FITS[-1]}: got {self.fit!r}")
+        if self.interpolation not in FILTERS:
+            raise ValueError(f"interpolation must be {' or '.join(FILTERS)}: got {self.interpolation!r}")
+        try:
+            _ = self.rgb
+        except ValueError as error:
+            message = f"padding must be white, black, grey or #rrggbb: got {self.padding!r}"
+            raise ValueError(message) from error
+
+    @property
+    def rgb(self) -> tuple[int, int, int]:
+        """The padding's red, green and blue, 0 to 255."""
+        return View(background=self.padding).rgb
+
+    def declared(self) -> dict[str, str | int]:
+        """Return what is not the default, by attribute."""
+        values = {field.name: (getattr(self, field.name), field.default) for field in fields(self)}
+        return {name: value for name, (value, default) in values.items() if value != default}
+
+    def size(self, height: int, width: int, resize: int) -> tuple[int, int]:
+        """Return the height and width that a picture is resized to, at least 1 pixel each."""
+        if self.fit == "squash":
+            return resize, resize
+        side = max(height, width) if self.fit == "pad" else min(height, width)
+        # The other side is rounded down, as torchvision does.
+        return max(1, (resize * height) // side), max(1, (resize * width) // side)
+
+
+CENTRE: Final = Fit()
 
 
 def decode(
@@ -20,15 +81,17 @@ def decode(
     crop: int = 224,
     max_pixels: int = MOST_PIXELS,
     view: View = PLAIN,
+    fit: Fit = CENTRE,
 ) -> torch.Tensor:
     """Decode one image file to the pixels that a model is given.
 
     Args:
         data: A whole image file.
-        resize: Length of the shorter side before cropping, in pixels.
+        resize: Length of the shorter side before cropping, in pixels; of what `fit` says, where it does.
         crop: Side of the square that is kept, in pixels, at most `resize`.
         max_pixels: Largest width x height that is accepted, of the file and of the resized image.
         view: What the model declares about files that can be seen in more than one way.
+        fit: What the model declares about how a picture becomes a square.
 
     Returns:
         uint8 tensor of shape (3, crop, crop), contiguous, RGB, 0..255.
@@ -40,21 +103,31 @@ def decode(
     if not 0 < crop <= resize:
         raise ValueError(f"crop must be between 1 and resize: got crop={crop}, resize={resize}")
     pixels = torch.from_numpy(read(data, view=view, max_pixels=max_pixels).pixels)
-    return _resize_and_crop(pixels.permute(2, 0, 1), resize, crop, max_pixels)
+    resized = _resize(pixels.permute(2, 0, 1), resize, max_pixels, fit)
+    if fit.fit == "pad":
+        resized = _pad(resized, resize, fit.rgb)
+    high, wide = resized.shape[1:]
+    # The corner is rounded half to even, as torchvision does.
+    top, left = round((high - crop) / 2), round((wide - crop) / 2)
+    return resized[:, top : top + crop, left : left + crop].expand(3, crop, crop).contiguous()
 
 
-def _resize_and_crop(pixels: torch.Tensor, resize: int, crop: int, max_pixels: int) -> torch.Tensor:
-    """Resize uint8 (1 or 3, height, width) so that its shorter side is `resize`, and keep the centre."""
+def _resize(pixels: torch.Tensor, resize: int, max_pixels: int, fit: Fit) -> torch.Tensor:
+    """Resize uint8 (1 or 3, height, width) as `fit` says."""
     height, width = pixels.shape[1:]
-    short = min(height, width)
-    # The longer side is rounded down, and the crop's corner rounded half to even, as torchvision does.
-    high, wide = (resize * height) // short, (resize * width) // short
+    high, wide = fit.size(height, width, resize)
     if high * wide > max_pixels:
         size = f"{width} x {height} would become {wide} x {high} pixels, at most {max_pixels} are accepted"
         raise ImageError("too_many_pixels", size)
-    resized = torch.nn.functional.interpolate(
-        pixels[None], (high, wide), mode="bilinear", align_corners=False, antialias=True
+    return torch.nn.functional.interpolate(
+        pixels[None], (high, wide), mode=fit.interpolation, align_corners=False, antialias=True
     )[0]
-    top, left = round((high - crop) / 2), round((wide - crop) / 2)
-    cropped = resized[:, top : top + crop, left : left + crop]
-    return cropped.expand(3, crop, crop).contiguous()
+
+
+def _pad(pixels: torch.Tensor, side: int, rgb: tuple[int, int, int]) -> torch.Tensor:
+    """Lay uint8 (1 or 3, height, width) on the middle of a square of one colour: (3, side, side)."""
+    high, wide = pixels.shape[1:]
+    square = torch.tensor(rgb, dtype=torch.uint8).view(3, 1, 1).repeat(1, side, side)
+    top, left = (side - high) // 2, (side - wide) // 2
+    square[:, top : top + high, left : left + wide] = pixels
+    return square

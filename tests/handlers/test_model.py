@@ -37,6 +37,9 @@ def test_the_shipped_configuration_states_the_defaults(archive_folder: Path) -> 
         ({"max_images": 0}, "imagebatch.max_images must be at least 1"),
         ({"resize": 200}, "imagebatch.crop must not be larger than imagebatch.resize"),
         ({"pixels": "0"}, "trained on pixels 0, this code makes"),
+        ({"fit": "stretch"}, "imagebatch.fit must be crop, squash or pad: got 'stretch'"),
+        ({"interpolation": "lanczos"}, "imagebatch.interpolation must be bilinear or bicubic"),
+        ({"padding": "pink"}, "imagebatch.padding must be white, black, grey or #rrggbb: got 'pink'"),
     ],
 )
 def test_a_wrong_setting_is_refused(section: dict[str, Any], message: str) -> None:
@@ -56,6 +59,14 @@ def test_a_model_describes_itself(model: ImageModel, archive_folder: Path) -> No
         "pages": True,
     }
     assert model.digest == content_digest(archive_folder)
+
+
+def test_a_model_tells_how_a_picture_becomes_its_square(archive_folder: Path) -> None:
+    """What is not the default stands in the description."""
+    section = {"fit": "pad", "interpolation": "bicubic", "padding": "grey"}
+    settings = Settings.from_config({"imagebatch": section})
+    described = ImageModel(archive_folder, settings).describe()["input"]
+    assert described == {"resize": 256, "crop": 224, "channels": 3, "pixels": PIXELS_VERSION} | section
 
 
 def test_a_model_without_features_says_nothing_of_embeddings(plain_folder: Path) -> None:

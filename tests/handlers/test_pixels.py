@@ -15,7 +15,7 @@ import pytest
 import torch
 from imagebatch_header import ImageError
 from imagebatch_picture import probe
-from imagebatch_pixels import decode
+from imagebatch_pixels import Fit, decode
 from PIL import Image, ImageOps
 
 Encode = Callable[..., bytes]
@@ -395,3 +395,54 @@ def test_details_are_one_bounded_printable_line() -> None:
     assert error.detail.startswith("a b [31m c")
     assert len(error.detail) == 200
     assert str(error).startswith("decode_failed: ")
+
+
+def fitted(image: Image.Image, fit: Fit, resize: int, crop: int) -> npt.NDArray[np.int64]:
+    """Do what the options say with Pillow alone."""
+    kind = Image.Resampling.BICUBIC if fit.interpolation == "bicubic" else Image.Resampling.BILINEAR
+    if fit.fit == "squash":
+        square = image.resize((resize, resize), kind)
+    elif fit.fit == "pad":
+        # Its own rounding of the shorter side is another one.
+        size = tuple((resize * side) // max(image.size) for side in image.size)
+        small = image.resize(size, kind)
+        square = Image.new("RGB", (resize, resize), fit.rgb)
+        square.paste(small, tuple((resize - side) // 2 for side in small.size))
+    else:
+        square = image.resize(tuple((resize * side) // min(image.size) for side in image.size), kind)
+    corner = [round((side - crop) / 2) for side in square.size]
+    cut = square.crop((*corner, corner[0] + crop, corner[1] + crop))
+    return np.asarray(cut).transpose(2, 0, 1).astype(np.int64)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("fit", ["crop", "squash", "pad"])
+@pytest.mark.parametrize("size", [(320, 280), (280, 321), (90, 300)])
+def test_a_picture_becomes_a_square_as_the_model_declares(
+    fit: str, interpolation: str, size: tuple[int, int], photograph: Image.Image, encode: Encode
+) -> None:
+    """Each way is what Pillow makes but for rounding, and the colour that fills is the declared one."""
+    declared = Fit(fit=fit, interpolation=interpolation, padding="#10c020")
+    picture = photograph.resize(size)
+    pixels = decode(encode(picture, "PNG"), resize=72, crop=64, fit=declared)
+    assert pixels.shape == (3, 64, 64)
+    difference = np.abs(pixels.numpy().astype(np.int64) - fitted(picture, declared, 72, 64))
+    assert difference.max() <= 2
+    assert (difference > 1).mean() < 0.001
+    if fit == "pad" and size == (90, 300):
+        assert pixels[:, 30, 0].tolist() == [0x10, 0xC0, 0x20]
+
+
+def test_a_grey_picture_is_filled_with_a_colour(encode: Encode) -> None:
+    """One channel in the file, three in what surrounds it."""
+    data = encode(Image.new("L", (10, 40), 200), "PNG")
+    pixels = decode(data, resize=16, crop=16, fit=Fit(fit="pad", padding="#ff0000"))
+    assert pixels[:, 8, 0].tolist() == [255, 0, 0]
+    assert pixels[:, 8, 8].tolist() == [200, 200, 200]
+
+
+def test_what_is_not_declared_changes_no_byte(photograph: Image.Image, encode: Encode) -> None:
+    """The default `Fit` is the pixels of before."""
+    data = encode(photograph, "JPEG")
+    assert torch.equal(decode(data), decode(data, fit=Fit()))
+    assert Fit().declared() == {}

@@ -18,7 +18,8 @@ READY = (".", "airflow", "pipeline_image", "handlers", "training", "monitoring")
 """What the demo needs."""
 PARTS = (*READY, "deploy/kserve/predictor", "deploy/kserve")
 # `local`: scoring without a server; its torch is linked out of uv's cache, where handlers/ has put it.
-EXTRAS: dict[str, Argv] = {"pipeline_image": ["--extra", "local"]}
+# `import`: timm's architectures; with what it needs 26 MB.
+EXTRAS: dict[str, Argv] = {"pipeline_image": ["--extra", "local"], "training": ["--extra", "import"]}
 WANTED_BYTES = 12 * 10**9  # torch's CUDA build is 5.7 GB, unpacked once and linked; the rest is below 3 GB
 
 

@@ -22,8 +22,7 @@ from imagebatch_training.errors import ConfigurationError, DataError
 from imagebatch_training.export.graphs import check_export, load_served_model
 from imagebatch_training.files import read_json, sha256_file
 from imagebatch_training.fit.report import require_report
-from imagebatch_training.fit.train import model_path
-from imagebatch_training.settings import Model, Paths, Settings
+from imagebatch_training.settings import Model, Paths, Settings, model_path
 
 
 @pytest.fixture(scope="module")

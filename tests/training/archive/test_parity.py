@@ -21,8 +21,7 @@ from imagebatch_training.errors import DataError
 from imagebatch_training.export import refit
 from imagebatch_training.export.graphs import load_served_model
 from imagebatch_training.files import read_json, sha256_file
-from imagebatch_training.fit.train import model_path
-from imagebatch_training.settings import Model, Paths, Release, Settings
+from imagebatch_training.settings import Model, Paths, Release, Settings, model_path
 
 
 def engine(settings: Settings, folder: Path, name: str, **release: Any) -> Settings:

@@ -16,10 +16,10 @@ from imagebatch_training.fit.activations import load_activations, view
 from imagebatch_training.fit.finetune import start_head
 from imagebatch_training.fit.probe import fit_probe
 from imagebatch_training.fit.report import render_report, require_report
-from imagebatch_training.fit.train import ensure_trained, find_report, model_path
+from imagebatch_training.fit.train import ensure_trained, find_report
 from imagebatch_training.images.data import require_data
 from imagebatch_training.images.pixels import load_pixels, pixels_key
-from imagebatch_training.settings import Paths, Settings, tracking_uri
+from imagebatch_training.settings import Paths, Settings, model_path, tracking_uri
 
 
 def elsewhere(settings: Settings, folder: Path) -> Settings:

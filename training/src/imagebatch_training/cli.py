@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from imagebatch_training.errors import TrainingError
+from imagebatch_training.imports.request import Request, add_arguments
 from imagebatch_training.settings import Settings, load_settings
 
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "conf"
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0, or the error's exit code (see `errors`).
     """
-    arguments = _parser().parse_args(argv)
+    arguments = _parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr, force=True)
     for noisy in ("mlflow", "alembic", "openvino", "matplotlib", "onnxscript", "onnx_ir", "torch.onnx"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -45,6 +46,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return TrainingError.exit_code
     sys.stdout.write((json.dumps(value) if arguments.json else text.rstrip()) + "\n")
     return 0
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse arguments; overrides may also stand behind flags, where argparse does not look for them."""
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if any(word.startswith("-") or "=" not in word for word in rest):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    arguments.overrides += rest
+    return arguments
 
 
 def _unforeseen(error: Exception) -> str:
@@ -74,6 +85,8 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument(
                 "--folder", type=Path, default=Path("var/kserve"), help="where to (default: var/kserve)"
             )
+        if name == "import":
+            add_arguments(sub)
         sub.add_argument("--config-dir", type=Path, default=CONFIG_DIR, help="folder with config.yaml")
         sub.add_argument("--json", action="store_true", help="print one JSON object")
         sub.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides, such as seed=1")
@@ -149,6 +162,16 @@ def _evaluate(settings: Settings, arguments: argparse.Namespace) -> Output:
     return render(result), result
 
 
+def _import(settings: Settings, arguments: argparse.Namespace) -> Output:
+    request = Request.from_arguments(arguments)  # before what takes seconds
+    from imagebatch_training.imports.report import render  # noqa: PLC0415 - `--help` shall be quick
+    from imagebatch_training.imports.run import import_model  # noqa: PLC0415 - `--help` shall be quick
+
+    imported = import_model(settings, request, arguments.config_dir / "preprocessing")
+    value = {"path": str(imported.path)} | dict(imported.record) | {"certificate": imported.certificate}
+    return render(imported), value
+
+
 _VERBS: tuple[tuple[str, Callable[[Settings, argparse.Namespace], Output], str], ...] = (
     ("weights", _weights, "fetch the ImageNet weights"),
     ("data", _data, "list the images and write labels.csv with both splits"),
@@ -157,5 +180,6 @@ _VERBS: tuple[tuple[str, Callable[[Settings, argparse.Namespace], Output], str],
     ("archive", _archive, "export the served model and pack it for TorchServe"),
     ("parity", _parity, "certify how far an archive's answers are from float32 torch"),
     ("layout", _layout, "lay an archive out as KServe's storage, for TorchServe and OpenVINO"),
+    ("import", _import, "make a served archive of a model that you have, and prove it"),
     ("evaluate", _evaluate, "compare a run's predictions with the known labels"),
 )

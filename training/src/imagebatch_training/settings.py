@@ -239,6 +239,11 @@ class Settings:
     release: Release = field(default_factory=Release)
 
 
+def model_path(settings: Settings) -> Path:
+    """Return the path of the served weights: safetensors like the ImageNet file, with the classifier."""
+    return Path(settings.paths.training) / f"{settings.model.name}.safetensors"
+
+
 def tracking_uri(tracking: Tracking) -> str:
     """Return the MLflow URI that is used: `MLFLOW_TRACKING_URI` where it is set, else the configured one."""
     return os.environ.get("MLFLOW_TRACKING_URI") or tracking.uri

@@ -7,7 +7,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Self, TypeVar
+from typing import Self, TypedDict, TypeVar
 
 import numpy as np
 
@@ -55,6 +55,10 @@ LARGEST_PACK = 16 << 20
 
 # Pixels beyond which it takes no more: small files may be large pictures, and there is a time to answer in.
 MOST_PIXELS = 400_000_000
+
+
+class _Endpoint(TypedDict, total=False):
+    endpoint: str
 
 
 class Scorer:
@@ -275,7 +279,8 @@ def _score_row(row: AskedRow, answer: Answer, digest: str, head: Head) -> ScoreR
     if reason and reason not in _REASONS:
         detail = one_line(f"the model API gives the reason {reason!r}: {detail}", 200)
         reason = Reason.DECODE_FAILED
-    scored: ScoreRow = {
+    endpoint: _Endpoint = {"endpoint": answer.endpoint} if answer.endpoint else {}
+    return {
         "image_id": row["image_id"],
         "sha256": row["sha256"],
         "model_digest": digest,
@@ -283,10 +288,8 @@ def _score_row(row: AskedRow, answer: Answer, digest: str, head: Head) -> ScoreR
         "detail": detail if reason else None,
         "embedding": project(np.frombuffer(answer.embedding, "<f4")) if answer.embedding else None,
         **(NO_ANSWER if reason else head.row(answer)),
+        **endpoint,
     }
-    if answer.endpoint:
-        scored["endpoint"] = answer.endpoint
-    return scored
 
 
 def _bounded_map(call: Callable[[T], R], items: Iterable[T], *, threads: int) -> Iterator[R]:

@@ -106,6 +106,31 @@ def test_the_pixels_are_the_handlers_own(
     assert len(made.contents) <= made.count * maker.size(form)
 
 
+@pytest.mark.parametrize(
+    "fit", [{"fit": "squash"}, {"fit": "pad", "padding": "#102030"}, {"interpolation": "bicubic"}]
+)
+def test_a_square_is_made_as_declared(images: list[ImagePayload], fit: dict[str, str]) -> None:
+    """What the archive declares of it reaches the workers, and names another model."""
+    declared = Pixels.model_validate(DECLARED | fit)
+    made = PixelMaker(declared, "UINT8", "NCHW", workers=1, timeout=120)
+    try:
+        (large,) = [image for image in images if image.key == "large"]
+        contents = made.make([large], "raw").contents
+    finally:
+        made.close()
+    known = {"resize": 72, "crop": 64, "max_pixels": 200_000, "view": View(**VIEW)}
+    expected = imagebatch_pixels.decode(large.data, **known, fit=imagebatch_pixels.Fit(**fit))
+    assert contents == expected.numpy().tobytes()
+    assert contents != imagebatch_pixels.decode(large.data, **known).numpy().tobytes()
+    assert declared.pinned("sha256:x") != Pixels.model_validate(DECLARED).pinned("sha256:x")
+
+
+def test_a_padding_that_is_no_colour_is_refused() -> None:
+    """In words, before a worker is started."""
+    with pytest.raises(ValueError, match="padding must be white, black, grey or #rrggbb, not 'blue-ish'"):
+        Pixels.model_validate(DECLARED | {"fit": "pad", "padding": "blue-ish"})
+
+
 def test_whoever_makes_the_same_pixels_shares_the_workers() -> None:
     """Two endpoints of one model have one pool; its processes end with the last that holds it."""
     pixels = Pixels.model_validate(DECLARED)

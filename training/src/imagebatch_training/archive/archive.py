@@ -26,9 +26,8 @@ from imagebatch_training.errors import DataError
 from imagebatch_training.export.graphs import EXACT, check_export, load_served_model
 from imagebatch_training.files import publish, read_json, sha256_file, sha256_json, write_json
 from imagebatch_training.fit.report import require_report, served_test
-from imagebatch_training.fit.train import model_path
 from imagebatch_training.images.data import DataSet, require_data
-from imagebatch_training.settings import Model, Release, Settings
+from imagebatch_training.settings import Model, Release, Settings, model_path
 
 log = logging.getLogger(__name__)
 

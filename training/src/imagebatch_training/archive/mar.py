@@ -1,6 +1,7 @@
 """The `.mar` itself: the files that it holds, packed so that the same files give the same bytes."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -20,8 +21,7 @@ from imagebatch_pixels import PIXELS_VERSION  # type: ignore[import-untyped]  # 
 from imagebatch_training.errors import ConfigurationError, TrainingError
 from imagebatch_training.export.graphs import export_model, export_onnx, load_served_model
 from imagebatch_training.files import write_json, write_text
-from imagebatch_training.fit.train import model_path
-from imagebatch_training.settings import Model, Settings
+from imagebatch_training.settings import Model, Settings, model_path
 
 DEFAULT = "openvino"
 """The engine of the archive that carries the model's own name."""
@@ -35,14 +35,14 @@ def archive_name(model: Model) -> str:
     return model.name if model.engine == DEFAULT else f"{model.name}-{short}"
 
 
-def render_model_config(handlers: Path, model: Model, head: Mapping[str, Any] | None = None) -> str:
+def render_model_config(handlers: Path, model: Model, more: Mapping[str, Any] | None = None) -> str:
     """Return the text of `model-config.yaml`, with this model's engine, input size, pixels and head in it.
 
     Args:
         handlers: Folder with the `model-config.yaml` that is the template.
         model: `engine`, `resize` and `crop`.
-        head: What the model's numbers mean, as in docs/reference/heads.md: `head`, and what belongs to it of
-            `threshold`, `thresholds` and `quantity`. None: a softmax.
+        more: Further keys of the section `imagebatch`, with their values: how a picture becomes a square,
+            what the model's numbers mean (docs/reference/heads.md).
 
     Raises:
         ConfigurationError: The template is missing.
@@ -54,7 +54,7 @@ def render_model_config(handlers: Path, model: Model, head: Mapping[str, Any] | 
     config = yaml.safe_load(text)
     own = {"engine": model.engine, "resize": model.resize, "crop": model.crop, "pixels": PIXELS_VERSION}
     own |= {name: getattr(model, name) for name in ("value_range", "background", "page", "end_marker")}
-    wanted = config["imagebatch"] | own | dict(head or {})
+    wanted = config["imagebatch"] | own | dict(more or {})
     if wanted == config["imagebatch"]:
         return text  # with its comments
     return yaml.safe_dump(config | {"imagebatch": wanted}, sort_keys=False)
@@ -72,12 +72,7 @@ def collect_files(settings: Settings, labels: list[str], config: str, folder: Pa
     Raises:
         ConfigurationError: A file of the handler is missing.
     """
-    for name in MODULES:
-        try:
-            source = module_path(name, settings.paths.handlers)
-        except FileNotFoundError as error:
-            raise ConfigurationError(f"{error}: correct paths.handlers") from error
-        shutil.copyfile(source, folder / name)
+    copy_modules(Path(settings.paths.handlers), folder)
     write_text(folder / "model-config.yaml", config)
     write_json(folder / "index_to_name.json", {str(index): name for index, name in enumerate(labels)})
     served, crop = load_served_model(model_path(settings)), settings.model.crop
@@ -86,24 +81,39 @@ def collect_files(settings: Settings, labels: list[str], config: str, folder: Pa
         export_onnx(served, crop, folder / "model.onnx")
 
 
+def copy_modules(handlers: Path, folder: Path) -> None:
+    """Copy the handler's modules into a folder.
+
+    Raises:
+        ConfigurationError: One is missing.
+    """
+    for name in MODULES:
+        try:
+            source = module_path(name, handlers)
+        except FileNotFoundError as error:
+            raise ConfigurationError(f"{error}: correct paths.handlers") from error
+        shutil.copyfile(source, folder / name)
+
+
 def pack(folder: Path, model: Model, target: Path) -> None:
     """Make a `.mar` with torch-model-archiver and rewrite it so that the same files give the same bytes.
 
     Args:
-        folder: From `collect_files`.
+        folder: From `collect_files`, or with a graph for OpenVINO alone.
         model: Name and version.
         target: Path of the archive.
 
     Raises:
         TrainingError: torch-model-archiver failed.
     """
-    special = {MODULES[0], "model.pt2", "model-config.yaml"}
+    graph = next(file for file in ("model.pt2", "model.xml") if (folder / file).is_file())
+    special = {MODULES[0], graph, "model-config.yaml"}
     extra = sorted(str(file) for file in folder.iterdir() if file.name not in special)
     with tempfile.TemporaryDirectory() as temporary:
         arguments = {
             "--model-name": archive_name(model),
             "--version": model.version,
-            "--serialized-file": str(folder / "model.pt2"),
+            "--serialized-file": str(folder / graph),
             "--handler": str(folder / MODULES[0]),
             "--config-file": str(folder / "model-config.yaml"),
             "--extra-files": ",".join(extra),
@@ -111,7 +121,9 @@ def pack(folder: Path, model: Model, target: Path) -> None:
         }
         command = [str(Path(sys.executable).parent / "torch-model-archiver")]
         command += [part for pair in arguments.items() for part in pair]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - no shell, our own arguments
+        # It works in a folder of the model's name in TMPDIR, where another's of the same name may be at work.
+        environment = os.environ | {"TMPDIR": temporary}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603 - no shell, our own arguments
         made = Path(temporary) / f"{archive_name(model)}.mar"
         if done.returncode != 0 or not made.is_file():
             reason = (done.stderr.strip().splitlines() or ["no output"])[-1][:200]

@@ -16,6 +16,7 @@ import torch
 import yaml
 from imagebatch_archive import (  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
     MODULES,
+    PARITY,
     module_path,
 )
 from imagebatch_model import ImageModel  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
@@ -24,11 +25,10 @@ from imagebatch_model import Settings as HandlerSettings
 from imagebatch_training import metrics
 from imagebatch_training.archive.reference import reference_logits
 from imagebatch_training.errors import ConfigurationError, DataError
-from imagebatch_training.files import sha256_file, write_json
-from imagebatch_training.fit.train import model_path
+from imagebatch_training.files import read_json, sha256_file, write_json
 from imagebatch_training.images.data import DataSet, require_data
 from imagebatch_training.progress import progress
-from imagebatch_training.settings import Settings
+from imagebatch_training.settings import Settings, model_path
 
 
 def check_parity(settings: Settings, mar: Path) -> dict[str, Any]:
@@ -55,6 +55,8 @@ def check_parity(settings: Settings, mar: Path) -> dict[str, Any]:
         other = [name for name in MODULES if not _same(folder / name, handlers)]
         if other:
             raise ConfigurationError(f"{mar} holds another {other[0]} than {handlers}: make it again")
+        if "source" in ((read_json(folder / PARITY) or {}).get("reference") or {}):
+            raise ConfigurationError(f"{mar} is of an imported model: imagebatch-train import proves it")
         certificate = certify(settings, require_data(settings), folder, mar.stem)
     write_json(mar.with_suffix(".parity.json"), certificate)
     return certificate
@@ -98,7 +100,7 @@ def certify(settings: Settings, data: DataSet, folder: Path, name: str) -> dict[
         "certificate": "imagebatch parity 1",
         "name": name,
         "engine": {key: described[key] for key in ("engine", "precision", "cascade") if key in described},
-        "graphs": {file.name: sha256_file(file) for file in sorted(folder.iterdir()) if _is_graph(file)},
+        "graphs": graph_digests(folder),
         "input": described["input"],
         "reference": {
             "weights_sha256": sha256_file(model_path(settings)),
@@ -212,6 +214,11 @@ def _load(folder: Path) -> Any:
         return ImageModel(folder, HandlerSettings.from_config(config))
     finally:
         torch.set_num_threads(threads)  # the torch engine takes it down to one
+
+
+def graph_digests(folder: Path) -> dict[str, str]:
+    """Return the hex SHA-256 of every file of a graph in an unpacked archive."""
+    return {file.name: sha256_file(file) for file in sorted(folder.iterdir()) if _is_graph(file)}
 
 
 def _is_graph(file: Path) -> bool:

@@ -12,9 +12,8 @@ from PIL import Image
 from imagebatch_training import metrics
 from imagebatch_training.export.graphs import load_served_model
 from imagebatch_training.files import publish, sha256_file, sha256_json
-from imagebatch_training.fit.train import model_path
 from imagebatch_training.progress import progress
-from imagebatch_training.settings import Settings
+from imagebatch_training.settings import Settings, model_path
 
 _BATCH = 16
 

@@ -13,7 +13,7 @@ from imagebatch_training.backbone.weights import WeightsFile, require_weights, w
 from imagebatch_training.files import read_json, sha256_file, sha256_json, write_json
 from imagebatch_training.images.data import DataSet, require_data, split_sizes
 from imagebatch_training.images.pixels import pixels_key
-from imagebatch_training.settings import Settings, tracking_uri
+from imagebatch_training.settings import Settings, model_path, tracking_uri
 
 if TYPE_CHECKING:
     from imagebatch_training.fit.experiment import Experiment
@@ -21,11 +21,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SQLITE = "sqlite:///"
-
-
-def model_path(settings: Settings) -> Path:
-    """Return the path of the served weights: safetensors like the ImageNet file, with the classifier."""
-    return Path(settings.paths.training) / f"{settings.model.name}.safetensors"
 
 
 def report_path(settings: Settings) -> Path:

@@ -6,12 +6,13 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal, Self
 
-from imagebatch_header import View
-from imagebatch_picture import MOST_PIXELS, PIXELS_VERSION
+from imagebatch_header import MOST_PIXELS, View
+from imagebatch_picture import PIXELS_VERSION
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 _Channels = Annotated[list[float], Field(min_length=3, max_length=3)]
 _LARGEST_SIDE = 4096
+_OF_FIT = {"fit", "interpolation", "padding"}
 
 
 class Pixels(BaseModel):
@@ -23,6 +24,9 @@ class Pixels(BaseModel):
         crop: Side of the square that the model sees, pixels.
         max_pixels: Largest width x height of an image.
         view: What the model sees of files that can be seen in more than one way.
+        fit: How a picture becomes a square: `crop`, `squash` or `pad` (`imagebatch_pixels.Fit`).
+        interpolation: Likewise: `bilinear` or `bicubic`.
+        padding: Likewise: what `pad` fills with, `white`, `black`, `grey` or `#rrggbb`.
         mean: Of each of red, green and blue, in 0..1, taken away before `std` divides; for FP32 alone.
         std: Likewise.
         datatype: Of the tensor, where the server does not say it.
@@ -36,6 +40,9 @@ class Pixels(BaseModel):
     crop: int = Field(ge=1, le=_LARGEST_SIDE)
     max_pixels: int = Field(MOST_PIXELS, ge=1)
     view: View = View()
+    fit: Literal["crop", "squash", "pad"] = "crop"
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    padding: str = "black"
     mean: _Channels | None = None
     std: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)] | None = None
     datatype: Literal["", "UINT8", "FP32"] = ""
@@ -55,6 +62,11 @@ class Pixels(BaseModel):
         if self.crop > self.resize:
             msg = f"crop, {self.crop}, must not be larger than resize, {self.resize}"
             raise ValueError(msg)
+        try:
+            _ = View(background=self.padding).rgb
+        except ValueError as error:
+            msg = f"padding must be white, black, grey or #rrggbb, not {self.padding!r}"
+            raise ValueError(msg) from error
         if self.version != PIXELS_VERSION:
             msg = f"the model takes pixels of version {self.version}, this imagebatch makes {PIXELS_VERSION}"
             raise ValueError(msg)
@@ -69,7 +81,8 @@ class Pixels(BaseModel):
         Args:
             digest: Of the model that the server has, which knows nothing of how its pixels are made.
         """
-        told = self.model_dump(exclude={"datatype", "layout", "view"}) | self.view.declared()
+        told = self.model_dump(exclude={"datatype", "layout", "view", *_OF_FIT}) | self.view.declared()
+        told |= self.model_dump(include=_OF_FIT, exclude_defaults=True)
         text = json.dumps([digest, told], sort_keys=True)
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
@@ -78,7 +91,7 @@ def of_description(described: dict[str, Any]) -> dict[str, Any] | None:
     """Return the pixels that a handler's description of itself declares in `input`; None if it does not."""
     if not {"resize", "crop", "pixels"} <= described.keys():
         return None
-    kept = {"resize", "crop", *View.__dataclass_fields__}
+    kept = {"resize", "crop", *View.__dataclass_fields__, *_OF_FIT}
     return {name: value for name, value in described.items() if name in kept} | {
         "version": described["pixels"]
     }

@@ -45,8 +45,12 @@ class Worker:
         torch.set_num_threads(1)  # one worker per core: more threads per worker only fight each other
         self._np, self._refused = np, imagebatch_pixels.ImageError
         view = imagebatch_pixels.View(**settings["view"])
-        known = {name: settings[name] for name in ("resize", "crop", "max_pixels")}
-        self._decode: Callable[[bytes], Any] = lambda data: imagebatch_pixels.decode(data, view=view, **known)
+        fit = imagebatch_pixels.Fit(**{name: settings[name] for name in ("fit", "interpolation", "padding")})
+        known = {name: settings[name] for name in ("resize", "crop", "max_pixels")} | {
+            "view": view,
+            "fit": fit,
+        }
+        self._decode: Callable[[bytes], Any] = lambda data: imagebatch_pixels.decode(data, **known)
         self._last = settings["layout"] == "NHWC"
         # What each of the 256 values of a byte becomes: of red, green and blue.
         self._values = [list(range(256))] * 3

@@ -1,0 +1,1 @@
+"""A model's way in: from what people have to a served archive that is proved against its own library."""
