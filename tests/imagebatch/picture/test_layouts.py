@@ -52,13 +52,13 @@ def test_model_check_and_thumbnail_see_the_same_bytes(
     pixels, torch = pytest.importorskip("imagebatch_pixels"), pytest.importorskip("torch")
     torch.set_num_threads(1)  # pictures this small gain nothing from more
     given: list[np.ndarray] = []
-    resize = pixels._resize_and_crop  # noqa: SLF001 (what the model's pixels come through)
+    resize = pixels._resize  # noqa: SLF001 (what the model's pixels come through)
 
-    def resized(picture: Any, *sizes: int) -> Any:
+    def resized(picture: Any, *how: Any) -> Any:
         given.append(picture.permute(1, 2, 0).numpy())
-        return resize(picture, *sizes)
+        return resize(picture, *how)
 
-    monkeypatch.setattr(pixels, "_resize_and_crop", resized)
+    monkeypatch.setattr(pixels, "_resize", resized)
     for cell, verdict in judged:
         if not verdict.read:
             continue

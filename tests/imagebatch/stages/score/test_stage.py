@@ -235,10 +235,10 @@ def half_dead(server: ModelServer, *, unlucky: bytes, times: int) -> None:
 def test_a_server_with_a_dead_process_quarantines_no_good_image(
     call: Call, images: Path, prepared: str, runs: Path, server: ModelServer
 ) -> None:
-    """An image that was unlucky twelve times is not blamed where every other request fails for nothing."""
+    """An image that was unlucky six times is not blamed where every other request fails for nothing."""
     call("preprocess", "--run-id", "calm", "--input", images)
     call("score", "--run-id", "calm")
-    half_dead(server, unlucky=(images / "001.jpg").read_bytes(), times=12)
+    half_dead(server, unlucky=(images / "001.jpg").read_bytes(), times=6)
     outcome = call("score", "--run-id", prepared, "--pack-size", 4, "--retry-seconds", 60)
     assert (outcome.last["predicted"], outcome.last["failed"]) == (40, 0)
     assert finish(call, runs, "calm") == finish(call, runs)
@@ -254,7 +254,7 @@ def test_a_poison_image_is_told_from_a_server_with_a_dead_process(
     finish(call, runs)
     (row,) = (runs / "r/output/failures.csv").read_text().splitlines()[1:]
     tries = int(row.partition("failed alone in ")[2].partition(" ")[0])
-    assert 12 < tries < 40
+    assert 6 < tries < 60  # on a sound server four
 
 
 def test_where_nobody_can_tell_the_run_stops(
