@@ -1,6 +1,7 @@
 """Manifests as `kubectl kustomize` builds them."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -29,24 +30,22 @@ def built(folder: Path) -> str:
 
 @pytest.fixture
 def build(tmp_path: Path) -> Build:
-    """Build an overlay, with components on top where they are named."""
+    """Build an overlay, with components where they are named: in its own list, as the page says."""
 
     def make(overlay: str, *components: str) -> list[Manifest]:
         folder = KSERVE / "overlays" / overlay
         if components:
-            made = tmp_path / f"{overlay}-{'-'.join(components)}"
-            made.mkdir()
-            up = "/".join([".."] * len(made.parts[1:]))
-            parts = [f"{up}{KSERVE}/components/{name}" for name in components]
-            whole = {
-                "apiVersion": "kustomize.config.k8s.io/v1beta1",
-                "kind": "Kustomization",
-                "namespace": "imagebatch",
-                "resources": [f"{up}{folder}"],
-                "components": parts,
-            }
-            (made / "kustomization.yaml").write_text(json.dumps(whole))
-            folder = made
+            whole = tmp_path / "-".join((overlay, *components))
+            for part in ("base", "components", "overlays"):
+                shutil.copytree(KSERVE / part, whole / part, dirs_exist_ok=True)
+            folder = whole / "overlays" / overlay
+            page = folder / "kustomization.yaml"
+            said = yaml.safe_load(page.read_text("utf-8"))
+            said["components"] = [
+                *said.get("components", []),
+                *(f"../../components/{name}" for name in components),
+            ]
+            page.write_text(json.dumps(said), "utf-8")
         return [found for found in yaml.safe_load_all(built(folder)) if found]
 
     return make

@@ -208,10 +208,25 @@ def test_a_run_is_never_split_between_two_models(build: Build) -> None:
     assert found["metadata"]["annotations"]["serving.kserve.io/enable-tag-routing"] == "true"
     assert found["metadata"]["annotations"]["serving.kserve.io/deploymentMode"] == "Knative"
     assert found["spec"]["predictor"]["canaryTrafficPercent"] == 10
+    old, new = (
+        one["spec"]["predictor"]["model"]["storageUri"] for one in (service(build("cluster")), found)
+    )
+    assert new != old
     assert batch(manifests)["IMAGEBATCH_API_URL"].startswith("http://prev-solar-cells-predictor.")
     trial = batch(manifests, "imagebatch-canary")
     assert trial["IMAGEBATCH_API_URL"].startswith("http://latest-solar-cells-predictor.")
     assert trial["IMAGEBATCH_INPUT"] == batch(manifests)["IMAGEBATCH_INPUT"]
+
+
+@pytest.mark.parametrize("names", BUILDS, ids=IDS)
+def test_every_image_is_where_the_cluster_finds_it(build: Build, names: tuple[str, ...]) -> None:
+    """In a registry; on minikube what was loaded there is not asked for elsewhere, as `:latest` would be."""
+    for owner, spec in pods(build(*names)):
+        for container in spec["containers"]:
+            if names[0] == "cluster":
+                assert container["image"].startswith("registry.example.com/"), owner
+            else:
+                assert container["imagePullPolicy"] == "IfNotPresent", owner
 
 
 def test_minikube_runs_without_knative_and_without_a_bucket(build: Build) -> None:
