@@ -208,9 +208,7 @@ def test_a_run_is_never_split_between_two_models(build: Build) -> None:
     assert found["metadata"]["annotations"]["serving.kserve.io/enable-tag-routing"] == "true"
     assert found["metadata"]["annotations"]["serving.kserve.io/deploymentMode"] == "Knative"
     assert found["spec"]["predictor"]["canaryTrafficPercent"] == 10
-    old, new = (
-        one["spec"]["predictor"]["model"]["storageUri"] for one in (service(build("cluster")), found)
-    )
+    old, new = (one["spec"]["predictor"]["model"]["storageUri"] for one in (service(build("cluster")), found))
     assert new != old
     assert batch(manifests)["IMAGEBATCH_API_URL"].startswith("http://prev-solar-cells-predictor.")
     trial = batch(manifests, "imagebatch-canary")
