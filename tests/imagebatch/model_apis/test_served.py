@@ -19,6 +19,7 @@ from imagebatch.errors import ConfigurationError, ModelChangedError
 from imagebatch.heads.softmax import Softmax
 from imagebatch.model_apis import open_backend
 from imagebatch.model_apis.base import ApiFaultError, Fault, ImagePayload
+from imagebatch.model_apis.card import read_card
 from imagebatch.model_apis.oip.tensors import JSON_LENGTH, read_inference
 from imagebatch.model_apis.pinning import pictures
 from imagebatch.model_apis.scores import checked, row_of
@@ -431,6 +432,24 @@ def test_a_card_has_the_forms_that_people_have(name: str, text: str, tmp_path: P
     with ProtocolServer(KSERVE) as server:
         settings = ApiSettings(api_url=server.url, model_card=str(tmp_path / name))
         assert open_backend("oip", settings, "solar-cells", "").describe().labels == LABELS
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        {"labels": ["a", "b"], "head": "multilabel", "thresholds": [0.3, 0.6]},
+        {"labels": [], "head": "regression", "quantity": {"name": "thickness", "unit": "mm"}},
+    ],
+    ids=["multilabel", "regression"],
+)
+def test_a_description_as_card_keeps_the_head(head: dict[str, Any], tmp_path: Path) -> None:
+    """What the handler says of itself: without it, numbers would be taken for a softmax's."""
+    (tmp_path / "m.json").write_text(json.dumps({"model": {"name": "m"}, "input": {"crop": 224}} | head))
+    card = read_card(str(tmp_path / "m.json"), "m")
+    declared = card.declaration(card.labels).model_dump(exclude_none=True)
+    assert declared["head"] == head["head"]
+    assert list(declared.get("thresholds") or []) == head.get("thresholds", [])
+    assert (declared.get("quantity") or {}).get("name") == head.get("quantity", {}).get("name")
 
 
 def test_the_csv_is_torchserves(call: Call, images: Path, runs: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openvino as ov
@@ -12,11 +13,13 @@ import pytest
 import torch
 from imagebatch_pixels import decode
 from imagebatch_training.archive.archive import archive_paths, ensure_archive, golden_path
+from imagebatch_training.archive.golden import golden_set
 from imagebatch_training.archive.layout import lay_out, render_config
 from imagebatch_training.cli import main
 from imagebatch_training.errors import ConfigurationError, DataError
 from imagebatch_training.files import sha256_file
 from imagebatch_training.settings import Model, Settings
+from PIL import Image
 
 from handlers import imagebatch_serve as serve
 from tests.support.handler_archives import HANDLERS, write_archive
@@ -134,6 +137,36 @@ def test_a_cascade_has_no_openvino_layout(trained: Settings, tmp_path: Path) -> 
     made = lay_out(archive_paths(settings)[0], tmp_path / "out", HANDLERS)
     assert made["left_out"].startswith("openvino: what openvino-int8-cascade computes")
     assert not (tmp_path / "out" / made["name"] / "openvino").exists()
+
+
+HEADS: tuple[dict[str, Any], ...] = (
+    {"head": "multilabel", "threshold": 0.3},
+    {"head": "regression", "quantity": {"name": "red", "unit": "", "lowest": 0, "highest": 255}},
+    {"head": "regression", "quantity": {"name": "red", "unit": ""}},
+)
+
+
+@pytest.mark.parametrize("head", HEADS, ids=["multilabel", "regression", "regression without limits"])
+def test_a_card_says_what_the_numbers_mean(tmp_path: Path, head: dict[str, Any]) -> None:
+    """Else a run on OpenVINO's server would take a softmax of them; golden images hold every head."""
+    made = write_archive(tmp_path, **head)
+    Image.new("RGB", (224, 224), (120, 60, 30)).save(tmp_path / "red.png")
+    golden = golden_set(tmp_path / "unpacked", [tmp_path / "red.png"])
+    beside = made.with_suffix(".golden.json")
+    beside.write_text(json.dumps(golden))
+    lay_out(made, tmp_path / "out", HANDLERS)
+    card = json.loads((tmp_path / "out/solar-cells/card.json").read_text("utf-8"))
+    assert card["head"] == head["head"]
+    assert card.get("quantity") == head.get("quantity")
+    assert len(card.get("thresholds", ())) == len(card["labels"])
+    answer = golden["images"][0]
+    if "score" in answer:
+        answer["score"] += 2.0
+    else:
+        answer["probabilities"][3] -= 0.01
+    beside.write_text(json.dumps(golden))
+    with pytest.raises(DataError, match=r"golden image red\.png is"):
+        lay_out(made, tmp_path / "out", HANDLERS)
 
 
 def test_the_verb_takes_any_archive(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -136,5 +136,5 @@ def _fields(content: Any) -> Any:
 def _described(content: dict[str, Any], taken: dict[str, Any]) -> dict[str, Any]:
     """Read the handler's description of itself, or the file that lies beside an archive."""
     model = content["model"] if isinstance(content.get("model"), dict) else content
-    pixels = of_description(taken)
-    return {"labels": content["labels"], "digest": model.get("digest", ""), "pixels": pixels, "whole": True}
+    kept = {key: content[key] for key in ("labels", "head", "thresholds", "quantity") if key in content}
+    return kept | {"digest": model.get("digest", ""), "pixels": of_description(taken), "whole": True}

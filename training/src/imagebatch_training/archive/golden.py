@@ -8,11 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-import yaml
 from imagebatch_model import ImageModel  # type: ignore[import-untyped]  # a flat module of a .mar: no type marker
-from imagebatch_model import Settings as HandlerSettings
 
+from imagebatch_training.archive.loaded import load_archive
 from imagebatch_training.errors import DataError
 from imagebatch_training.files import read_json
 
@@ -32,16 +30,13 @@ def golden_set(folder: Path, images: Sequence[Path]) -> dict[str, Any]:
         The file: `model_digest`, `tolerance`, `images` with name, base64, and the answer as in a reply: of
         all classes, or a score. `tolerance` is of a probability, or a share of the score's range.
     """
-    config = yaml.safe_load((folder / "model-config.yaml").read_text(encoding="utf-8"))
-    threads = torch.get_num_threads()
-    model = ImageModel(folder, HandlerSettings.from_config(config))
+    model = load_archive(folder)
     chosen = images[:: max(1, len(images) // IMAGES)][:IMAGES]
     entries = [_entry(model, path) for path in chosen]
-    torch.set_num_threads(threads)  # the torch engine takes it down to one
     return {"model_digest": model.digest, "tolerance": TOLERANCE, "images": entries}
 
 
-def require_golden(path: Path, model: Any) -> None:
+def require_golden(path: Path, model: ImageModel) -> None:
     """Hold a loaded archive to the golden images beside it, where there are any.
 
     Args:
@@ -57,11 +52,7 @@ def require_golden(path: Path, model: Any) -> None:
     if golden["model_digest"] != model.digest:
         raise DataError(f"{path} is of the archive {golden['model_digest']}, this one is {model.digest}")
     for image in golden["images"]:
-        pixels = model.decode(base64.b64decode(image["b64"]))
-        answer = model.predict(model.infer(pixels), len(model.labels))
-        wanted = dict(zip(image["labels"], image["probabilities"], strict=True))
-        found = dict(zip(answer.labels, answer.probabilities, strict=True))
-        worst = max(abs(found.get(label, 0.0) - value) for label, value in wanted.items())
+        worst = _off(image, _answer(model, base64.b64decode(image["b64"])), model)
         if worst > golden["tolerance"]:
             raise DataError(
                 f"the archive's answer to the golden image {image['name']} is {worst:.2g} off: it computes"
@@ -71,6 +62,28 @@ def require_golden(path: Path, model: Any) -> None:
 
 def _entry(model: ImageModel, path: Path) -> dict[str, Any]:
     data = path.read_bytes()
-    answer = model.predict(model.infer(model.decode(data)), len(model.labels))
     encoded = base64.b64encode(data).decode("ascii")
-    return {"name": path.name, "b64": encoded, **model.entry(answer)}
+    return {"name": path.name, "b64": encoded, **_answer(model, data)}
+
+
+def _answer(model: ImageModel, data: bytes) -> dict[str, Any]:
+    """Answer as a reply does, of all classes."""
+    found: dict[str, Any] = model.entry(model.predict(model.infer(model.decode(data)), len(model.labels)))
+    return found
+
+
+def _off(wanted: dict[str, Any], found: dict[str, Any], model: ImageModel) -> float:
+    """Return how far an answer is from the one expected, in the unit of the tolerance."""
+    if "score" in wanted:
+        quantity = model.head.describe()["quantity"]
+        whole = {"lowest", "highest"} <= quantity.keys() and quantity["highest"] - quantity["lowest"]
+        return float(abs(found["score"] - wanted["score"]) / (whole or max(1.0, abs(wanted["score"]))))
+    one, other = (_by_class(answer, model.labels) for answer in (wanted, found))
+    return max(abs(other.get(name, 0.0) - value) for name, value in one.items())
+
+
+def _by_class(answer: dict[str, Any], labels: list[str]) -> dict[Any, float]:
+    """Name an answer's probabilities: a softmax tells them by rank, a set of labels by class."""
+    ranked = len(answer["labels"]) == len(labels)
+    names = answer.get("classes") or (answer["labels"] if ranked else labels)
+    return dict(zip(names, answer["probabilities"], strict=True))

@@ -16,14 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import openvino as ov  # type: ignore[import-untyped]  # ships no type marker
-import torch
-import yaml
 from imagebatch_archive import content_digest  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
 from imagebatch_engines import Engine  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
-from imagebatch_model import ImageModel  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
-from imagebatch_model import Settings as HandlerSettings
 
 from imagebatch_training.archive.golden import require_golden
+from imagebatch_training.archive.loaded import load_archive
 from imagebatch_training.archive.openvino_model import write_model
 from imagebatch_training.errors import ConfigurationError, DataError
 from imagebatch_training.export.graphs import EXACT
@@ -78,7 +75,7 @@ def lay_out(mar: Path, folder: Path, handlers: Path) -> dict[str, Any]:
         card = {"model": {"name": name, "version": version, "digest": digest}} | model.describe()
         if not left_out:
             card = {"labels": model.labels, "digest": digest, "scores": "logits", "output": "logits"}
-            card["pixels"] = _pixels(model)
+            card |= {"pixels": _pixels(model)} | model.head.describe()
         (new / "card.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", "utf-8")
         target = folder / name
         written = _publish(new, target)
@@ -148,14 +145,10 @@ def _require_record(mar: Path, digest: str) -> None:
 
 
 def _load(folder: Path) -> Any:
-    threads = torch.get_num_threads()
     try:
-        config = yaml.safe_load((folder / "model-config.yaml").read_text("utf-8"))
-        return ImageModel(folder, HandlerSettings.from_config(config or {}))
+        return load_archive(folder)
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"the archive cannot be loaded: {error}") from error
-    finally:
-        torch.set_num_threads(threads)  # the torch engine takes it down to one
 
 
 def _torchserve(mar: Path, name: str, handlers: Path, folder: Path) -> None:

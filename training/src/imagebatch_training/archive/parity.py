@@ -12,17 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import yaml
 from imagebatch_archive import (  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
     MODULES,
     PARITY,
     module_path,
 )
-from imagebatch_model import ImageModel  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
-from imagebatch_model import Settings as HandlerSettings
 
 from imagebatch_training import metrics
+from imagebatch_training.archive.loaded import load_archive
 from imagebatch_training.archive.reference import reference_logits
 from imagebatch_training.errors import ConfigurationError, DataError
 from imagebatch_training.files import read_json, sha256_file, write_json
@@ -87,7 +85,7 @@ def certify(settings: Settings, data: DataSet, folder: Path, name: str) -> dict[
     if not sets:
         raise DataError("no image is held out: raise data.test")
     files = [example.path(data.images) for example in examples]
-    model = _load(folder)
+    model = load_archive(folder)
     threshold = settings.release.agreement
     compared = []
     for title, positions in sets.items():
@@ -205,15 +203,6 @@ def _require_softmax(folder: Path, mar: Path) -> None:
         raise ConfigurationError(
             f"{mar} has a {head} head: parity compares the classes of a softmax with the trained model's"
         )
-
-
-def _load(folder: Path) -> Any:
-    config = yaml.safe_load((folder / "model-config.yaml").read_text(encoding="utf-8"))
-    threads = torch.get_num_threads()
-    try:
-        return ImageModel(folder, HandlerSettings.from_config(config))
-    finally:
-        torch.set_num_threads(threads)  # the torch engine takes it down to one
 
 
 def graph_digests(folder: Path) -> dict[str, str]:

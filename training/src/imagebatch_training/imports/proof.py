@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import torch
-import yaml
 from imagebatch_header import ImageError  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
 from imagebatch_model import ImageModel  # type: ignore[import-untyped]  # a flat module of a .mar: no type marker
-from imagebatch_model import Settings as HandlerSettings
 from PIL import Image
 
 from imagebatch_training import metrics
+from imagebatch_training.archive.loaded import load_archive
 from imagebatch_training.archive.parity import compare, graph_digests
 from imagebatch_training.errors import DataError
 from imagebatch_training.imports.answers import Doubles, as_logits, as_probabilities, ask
@@ -83,16 +81,6 @@ class Evidence:
             truth=truth,
             any_size=None in self.source.network.shape[1:],
         )
-
-
-def load_archive(folder: Path) -> ImageModel:
-    """Load an unpacked archive as its server does."""
-    config = yaml.safe_load((folder / "model-config.yaml").read_text(encoding="utf-8"))
-    threads = torch.get_num_threads()
-    try:
-        return ImageModel(folder, HandlerSettings.from_config(config))
-    finally:
-        torch.set_num_threads(threads)
 
 
 def archive_logits(model: ImageModel, files: Sequence[Picture]) -> list[Doubles | None]:

@@ -14,6 +14,7 @@ from imagebatch_archive import (  # type: ignore[import-untyped]  # flat modules
 )
 
 from imagebatch_training.archive.golden import golden_set
+from imagebatch_training.archive.loaded import load_archive
 from imagebatch_training.archive.mar import copy_modules, pack, render_model_config
 from imagebatch_training.errors import DataError
 from imagebatch_training.export.graphs import write_graph
@@ -22,7 +23,7 @@ from imagebatch_training.imports.answers import Doubles, raw_answers
 from imagebatch_training.imports.graph import served_graph
 from imagebatch_training.imports.pictures import Picture
 from imagebatch_training.imports.plan import Plan, make_plan
-from imagebatch_training.imports.proof import Evidence, archive_logits, certify, load_archive
+from imagebatch_training.imports.proof import Evidence, archive_logits, certify
 from imagebatch_training.imports.request import Request
 from imagebatch_training.imports.transforms import Opened, open_picture
 from imagebatch_training.imports.truth import Truth, known_by_folders, read_expected
