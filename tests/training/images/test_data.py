@@ -1,5 +1,6 @@
 import csv
 import importlib.util
+import runpy
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,10 @@ from imagebatch_training.cli import CONFIG_DIR, main
 from imagebatch_training.errors import DataError
 from imagebatch_training.images.data import ensure_data
 from imagebatch_training.images.labels import PARTS, SPLITS
+from imagebatch_training.images.sources import SUFFIXES, images_below
 from imagebatch_training.settings import Settings, load_settings
+
+from tools.paths import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +119,21 @@ def test_a_folder_per_class_takes_the_examples_place(shapes: Path, tmp_path: Pat
     assert labels.examples[0].image_id == "bright/000.png"
     assert len(labels.examples) == 36
     assert labels.examples[0].path(shapes).is_file()
+
+
+def test_every_format_that_is_scored_can_be_trained_on() -> None:
+    """The same names of files are images to both; another list would leave some out of a training unsaid."""
+    formats = runpy.run_path(str(ROOT / "pipeline_image/src/imagebatch/inputs/formats.py"))
+    assert set(SUFFIXES) == {suffix for suffixes in formats["SUFFIXES"].values() for suffix in suffixes}
+
+
+def test_hidden_files_are_no_images(tmp_path: Path) -> None:
+    """What systems keep beside people's files has an image's suffix, too."""
+    for name in ("a/1.jpg", "a/._1.jpg", "a/.thumbnails/1.jpg", "a/deep/2.HEIC"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    found = [file.relative_to(tmp_path).as_posix() for file in images_below(tmp_path)]
+    assert found == ["a/1.jpg", "a/deep/2.HEIC"]
 
 
 def given_folders(shapes: Path, root: Path) -> Path:

@@ -49,6 +49,14 @@ def test_pictures_of_one_class_are_not_one(tmp_path: Path) -> None:
     assert len(set(group_duplicates(files).tolist())) == len(files)
 
 
+def test_equal_pictures_are_compared_once(tmp_path: Path) -> None:
+    """A night of black frames beside one photograph: two groups, whatever the order."""
+    files = [tmp_path / f"{number:02}.png" for number in range(9)]
+    for number, file in enumerate(files):
+        (picture(1) if number == 3 else Image.new("RGB", (320, 240))).save(file)
+    assert group_duplicates(files).tolist() == [0, 0, 0, 1, 0, 0, 0, 0, 0]
+
+
 def test_what_cannot_be_decoded_is_named(tmp_path: Path) -> None:
     """One line, with the file and what to do."""
     (tmp_path / "x.png").write_bytes(b"no image")

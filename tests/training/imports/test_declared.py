@@ -187,6 +187,7 @@ def test_expected_answers_of_several_forms_are_read(text: str, score: float | No
             "image,label\n7.jpg,ant\n",
             "tells of none of the 2 images: its image is '7.jpg', a file here is 'a/1.jpg'",
         ),
+        ("image,label\n1.jpg\n", "'' is none of the model's 2 classes"),
         ("image,label\n1.jpg,cat\n", "'cat' is none of the model's 2 classes, such as 'ant'"),
         (
             "image,label,probability\n1.jpg,ant,3.5\n",

@@ -39,8 +39,8 @@ def ensure_archive(settings: Settings) -> dict[str, Any]:
 
     Raises:
         ConfigurationError: There is no trained model, or a file of the handler is missing.
-        DataError: The model never names a class on the test images, an exported graph does not agree with it,
-            or the archive does not reach `release.agreement`: there is none then, nor an older one.
+        DataError: The model never names a class on the test images, or an exported graph does not agree with
+            it; or the archive does not reach `release.agreement`: then there is not an older one, either.
     """
     report, data = require_report(settings), require_data(settings)
     _require_every_class(report, settings.release)
@@ -49,7 +49,7 @@ def ensure_archive(settings: Settings) -> dict[str, Any]:
     key = _key(settings, report, config)
     record: dict[str, Any] | None = read_json(record_path)
     complete = mar.is_file() and golden_path(settings).is_file()
-    if record and record["key"] == key and complete and sha256_file(mar) == record["mar_sha256"]:
+    if record and record.get("key") == key and complete and sha256_file(mar) == record["mar_sha256"]:
         return record
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

@@ -46,8 +46,10 @@ def group_duplicates(files: Sequence[Path]) -> npt.NDArray[np.int64]:
             for batch in progress(batches, "looking for near-duplicates, batches of 256")
             for bits in pool.map(_hash, batch)
         ]
-    _, found = connected_components(_alike(np.stack(hashes)), directed=False)
-    _, first, numbers = np.unique(found, return_index=True, return_inverse=True)
+    # Equal ones are compared once: a thousand black pictures would be a million pairs.
+    different, of_file = np.unique(np.stack(hashes), axis=0, return_inverse=True)
+    _, found = connected_components(_alike(different), directed=False)
+    _, first, numbers = np.unique(found[of_file.ravel()], return_index=True, return_inverse=True)
     groups: npt.NDArray[np.int64] = np.argsort(np.argsort(first))[numbers].astype(np.int64)
     return groups
 

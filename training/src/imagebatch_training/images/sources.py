@@ -13,7 +13,12 @@ from imagebatch_training.errors import ConfigurationError, DataError
 from imagebatch_training.files import publish
 from imagebatch_training.images.labels import Example, Part, encode_image_id
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+_NAMES = """
+    jpg jpeg jpe jfif jif jfi pjpeg pjp jpg_large mpo png apng webp bmp dib tif tiff btf tf8 gif
+    heic heif hif avif avifs jxl jp2 j2k j2c jpc jpf jpx
+"""
+SUFFIXES = frozenset(f".{name}" for name in _NAMES.split())
+"""Of the formats that are read: those of `imagebatch/inputs/formats.py`."""
 PART_NAMES: dict[str, Part] = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
@@ -99,7 +104,7 @@ def _read_image_folder(data: conf.Data) -> Listing:
     for top in folders:
         for folder in _folders_in(top) if given else [top]:
             _check_class(folder.name)
-            for file in sorted(file for file in folder.rglob("*") if _is_image(file)):
+            for file in images_below(folder):
                 name = encode_image_id(file.relative_to(root).as_posix())
                 examples.append(Example(image_id=name, label=folder.name))
                 parts.append(PART_NAMES[top.name.lower()] if given else "")
@@ -112,8 +117,17 @@ def _folders_in(root: Path) -> list[Path]:
     return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
+def images_below(folder: Path) -> list[Path]:
+    """List images in a folder and all below it, sorted; hidden ones (`._a.jpg`, `.thumbnails/`) are none."""
+    return sorted(
+        file
+        for file in folder.rglob("*")
+        if _is_image(file) and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+    )
+
+
 def _is_image(file: Path) -> bool:
-    return file.is_file() and file.suffix.lower() in SUFFIXES
+    return file.suffix.lower() in SUFFIXES and file.is_file()
 
 
 def _check_class(name: str) -> None:

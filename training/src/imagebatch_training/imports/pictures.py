@@ -9,27 +9,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from imagebatch_training.errors import ConfigurationError, DataError
+from imagebatch_training.images.sources import SUFFIXES, images_below
 
 DRAWN: Final = 16
-_SUFFIXES: Final = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".webp",
-        ".bmp",
-        ".gif",
-        ".tif",
-        ".tiff",
-        ".heic",
-        ".heif",
-        ".avif",
-        ".jxl",
-        ".jp2",
-    ]
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +45,9 @@ def find_pictures(root: Path, most: int) -> tuple[list[Picture], list[str]]:
     """
     if not root.is_dir():
         raise ConfigurationError(f"--images {root} is no folder")
-    found = sorted(path for path in root.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
+    found = images_below(root)
     if not found:
-        raise DataError(f"no images in {root}")
+        raise DataError(f"no images in {root}: expected {', '.join(sorted(SUFFIXES))}")
     folders = sorted({path.relative_to(root).parts[0] for path in found if path.parent != root})
     if any(path.parent == root for path in found):
         folders = []

@@ -237,7 +237,8 @@ def _row(row: Mapping[str, Any], columns: Mapping[str, int], labels: Sequence[st
     return _Said(label, found)
 
 
-def _class(text: str, labels: Sequence[str], file: str) -> int:
+def _class(text: str | None, labels: Sequence[str], file: str) -> int:
+    text = text or ""  # of a row that ends early
     if text in labels:
         return list(labels).index(text)
     if text.isascii() and text.isdigit() and int(text) < len(labels):
