@@ -3,6 +3,7 @@
 import base64
 import json
 import shutil
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,21 @@ def test_a_cascade_has_no_openvino_layout(trained: Settings, tmp_path: Path) -> 
     made = lay_out(archive_paths(settings)[0], tmp_path / "out", HANDLERS)
     assert made["left_out"].startswith("openvino: what openvino-int8-cascade computes")
     assert not (tmp_path / "out" / made["name"] / "openvino").exists()
+
+
+def test_a_graph_of_an_earlier_archive_goes(tmp_path: Path) -> None:
+    """Where the next archive has none: beside its card, the old one would answer under the new digest."""
+    out = tmp_path / "out" / "solar-cells"
+    for number, engine in enumerate(("openvino", "openvino-bf16")):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        made = write_archive(folder, engine=engine)
+        with zipfile.ZipFile(made, "a") as archive:
+            for suffix in ("xml", "bin"):
+                archive.write(folder / f"unpacked/model.{suffix}", f"bf16.{suffix}")
+        lay_out(made, out.parent, HANDLERS)
+        assert (out / "openvino/1/model.xml").exists() == (engine == "openvino")
+    assert json.loads((out / "card.json").read_text("utf-8"))["model"]["digest"].startswith("sha256:")
 
 
 HEADS: tuple[dict[str, Any], ...] = (

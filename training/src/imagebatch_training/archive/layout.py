@@ -78,6 +78,8 @@ def lay_out(mar: Path, folder: Path, handlers: Path) -> dict[str, Any]:
             card |= {"pixels": _pixels(model)} | model.head.describe()
         (new / "card.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", "utf-8")
         target = folder / name
+        if left_out:  # an earlier archive's graph must not stand beside this one's card
+            shutil.rmtree(target / "openvino" / "1", ignore_errors=True)
         written = _publish(new, target)
     return {
         "name": name,
