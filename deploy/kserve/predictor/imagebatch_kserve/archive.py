@@ -112,6 +112,7 @@ def load(archive: Path, folder: Path, copies: int, digest: str = "") -> Served:
         _require(found, digest)
         config = yaml.safe_load((folder / "model-config.yaml").read_text("utf-8"))
         settings = Settings.from_config(config or {})
+        _require_softmax(settings)
         _one_thread()
         models = [ImageModel(folder, settings) for _ in range(copies)]
     except ArchiveError:
@@ -127,6 +128,14 @@ def load(archive: Path, folder: Path, copies: int, digest: str = "") -> Served:
 def _require(found: str, digest: str) -> None:
     if digest and found != digest:
         raise ArchiveError(f"the archive is {found}, {digest} is asked for")
+
+
+def _require_softmax(settings: Any) -> None:
+    head = getattr(settings, "head", "softmax")  # an older archive's code knows no other
+    if head != "softmax":
+        raise ArchiveError(
+            f"its model has a {head} head: here a probability per class is answered; serve it by TorchServe"
+        )
 
 
 def _require_origin(modules: tuple[str, ...], folder: Path) -> None:

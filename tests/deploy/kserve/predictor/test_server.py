@@ -24,7 +24,7 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2 import (
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
 
 from tests.deploy.kserve.predictor.conftest import COMMAND, MODEL, MOST, Running
-from tests.support.handler_archives import LABELS
+from tests.support.handler_archives import LABELS, write_archive
 from tests.support.images import jpeg
 
 BROKEN = b"\xff\xd8\xff no image"
@@ -252,15 +252,18 @@ def started(*flags: str, **environment: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(argv, env=variables, capture_output=True, text=True, timeout=100, check=False)
 
 
+@pytest.mark.timeout(400)  # four servers, one after the other, on busy machines, too
 def test_what_cannot_be_served_ends_with_78_and_one_line(storage: Path, tmp_path: Path) -> None:
-    """An empty storage, a file that is no archive, and another archive than the one that is asked for."""
+    """An empty storage, no archive, another one than is asked for, and one whose answer is no class."""
     (tmp_path / "half.mar").write_bytes(b"PK\x03\x04")
     empty = tmp_path / "empty"
     empty.mkdir()
+    several = write_archive(empty.parent, name="several", head="multilabel")
     for flags, said in (
         ([f"--model_dir={empty}"], "is the storage mounted there?"),
         ([f"--model_dir={tmp_path / 'half.mar'}"], "is no model archive"),
         ([f"--model_dir={storage}", f"--digest=sha256:{'0' * 64}"], "is asked for"),
+        ([f"--model_dir={several}"], "its model has a multilabel head"),
     ):
         ended = started(*flags)
         assert ended.returncode == 78, ended.stderr
