@@ -203,6 +203,15 @@ def test_expected_answers_that_tell_nothing_are_refused(text: str, message: str,
         read_expected(path, PICTURES, ("ant", "bee"), 0.995)
 
 
+def test_a_name_that_two_images_have_is_nobodys(tmp_path: Path) -> None:
+    """A file's name alone tells of one image; of two it would tell one the other's answer."""
+    path = tmp_path / "expected.csv"
+    path.write_text("image,label\n1.jpg,ant\n2.jpg,bee\n")
+    twin = Picture(path=Path("/x/b/1.jpg"), name="b/1.jpg", folder="b")
+    truth = read_expected(path, [*PICTURES, twin], ("ant", "bee"), 0.995)
+    assert truth.classes.tolist() == [-1, 1, -1]
+
+
 def test_the_command_imports(
     onnx: Path, images: Path, labels: Path, settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 import csv
 import math
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -177,7 +178,7 @@ def read_expected(
     Args:
         path: CSV with a header: an image's name, and its class (`label`), its class's `probability`, or a
             column of probabilities for each class; also the form of imagebatch's predictions.csv.
-        pictures: Images, by whose names below their folder, or file names alone, rows are found.
+        pictures: Images, by whose names below their folder, or file names that only one has, rows are found.
         labels: Of the classes; rows may have their indices instead.
         agreement: Share of images whose class must be the same.
 
@@ -200,10 +201,12 @@ def read_expected(
             f"{path.name} must have a column {' or '.join(_IMAGE[:3])}, and a column label or one a class"
         )
     told = {row[image]: row for row in rows}
+    files = Counter(picture.path.name for picture in pictures)
     classes = np.full(len(pictures), -1, dtype=np.int64)
     probabilities = np.full((len(pictures), len(labels)), np.nan)
     for position, picture in enumerate(pictures):
-        row = told.get(picture.name) or told.get(picture.path.name)
+        name = picture.path.name
+        row = told.get(picture.name) or (told.get(name) if files[name] == 1 else None)
         if row is not None:
             said = _row(row, columns, labels, path.name)
             probabilities[position, list(said.probabilities)] = list(said.probabilities.values())
