@@ -42,6 +42,24 @@ def test_every_link_of_a_page_leads_to_a_file_and_a_heading() -> None:
     assert broken == []
 
 
+def test_every_path_of_the_table_of_places_is_there() -> None:
+    """CONTRIBUTING says which file answers a question; a name after another lies beside it, or in it."""
+    rows = re.findall(r"^\| .* \| (.*`.*) \|$", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.MULTILINE)
+    room = ROOT / "pipeline_image" / "src" / "imagebatch"
+    absent, found = [], 0
+    for row in rows:
+        places = [ROOT, room.parent, room]
+        for name in re.findall(r"`([^`]+)`", row):
+            there = next((base / name for base in places if (base / name).exists()), None)
+            if there is None:
+                absent.append(name)
+            else:
+                places += [there, there.parent]
+                found += 1
+    assert absent == []
+    assert found > 60
+
+
 def test_every_page_is_in_the_index() -> None:
     """docs/README.md leads to each page below docs/."""
     linked = set(LINK.findall((ROOT / "docs/README.md").read_text("utf-8")))
