@@ -212,6 +212,24 @@ def test_a_name_that_two_images_have_is_nobodys(tmp_path: Path) -> None:
     assert truth.classes.tolist() == [-1, 1, -1]
 
 
+@pytest.mark.parametrize(
+    ("text", "classes"),
+    [
+        ("image,label\n1.jpg,crane\n2.jpg,bee\n", [-1, 2]),
+        ("image,label\n1.jpg,1\n2.jpg,bee\n", [1, 2]),
+        ("image,label,probability\n1.jpg,crane,0.9\n2.jpg,bee,0.9\n", [-1, 2]),
+        ("image,crane,bee\n1.jpg,0.9,0.1\n2.jpg,0.1,0.9\n", [-1, 2]),
+    ],
+)
+def test_a_name_that_two_classes_have_tells_of_none(text: str, classes: list[int], tmp_path: Path) -> None:
+    """As ImageNet's two cranes: their index does, and the other images prove the archive."""
+    path = tmp_path / "expected.csv"
+    path.write_text(text)
+    truth = read_expected(path, PICTURES, ("crane", "crane", "bee"), 0.995)
+    assert truth.classes.tolist() == classes
+    assert truth.holds(np.array([[0.0, 0.9, 0.1], [0.05, 0.05, 0.9]]))
+
+
 def test_the_command_imports(
     onnx: Path, images: Path, labels: Path, settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,6 +24,7 @@ SURE: Final = 1e-3
 """Chance at which a better accuracy is no accident any more, with a few dozen alternatives tried."""
 _IMAGE: Final = ("image", "image_id", "file", "filename", "file_name", "path", "uri", "name")
 _LABEL: Final = ("label", "class", "prediction", "predicted", "label_1")
+_UNTOLD: Final = -1
 _SCORE: Final = ("probability", "score", "confidence", "probability_1")
 
 
@@ -179,7 +180,7 @@ def read_expected(
         path: CSV with a header: an image's name, and its class (`label`), its class's `probability`, or a
             column of probabilities for each class; also the form of imagebatch's predictions.csv.
         pictures: Images, by whose names below their folder, or file names that only one has, rows are found.
-        labels: Of the classes; rows may have their indices instead.
+        labels: Of the classes; rows may have their indices instead. A name of two tells of none.
         agreement: Share of images whose class must be the same.
 
     Raises:
@@ -195,7 +196,7 @@ def read_expected(
         raise DataError(f"{path.name} is no CSV in UTF-8: {error}") from error
     head = [name for name in (rows[0] if rows else {}) if name]
     image = next((name for name in _IMAGE if name in head), None)
-    columns = {name: index for index, name in enumerate(labels) if name in head}
+    columns = {name: index for index, name in enumerate(labels) if name in head and labels.count(name) == 1}
     if image is None or not (columns or any(name in head for name in _LABEL)):
         raise DataError(
             f"{path.name} must have a column {' or '.join(_IMAGE[:3])}, and a column label or one a class"
@@ -229,6 +230,8 @@ def _row(row: Mapping[str, Any], columns: Mapping[str, int], labels: Sequence[st
         found = {index: _probability(row[name], file) for name, index in columns.items()}
         named = next((row[name] for name in _LABEL if row.get(name)), None)
         best = max(found, key=lambda index: found[index])
+        if named is None and 1 - sum(found.values()) > found[best]:
+            best = _UNTOLD  # a class without a column may be the best
         return _Said(best if named is None else _class(named, labels, file), found)
     label = _class(next(row[name] for name in _LABEL if name in row), labels, file)
     score = next((row[name] for name in _SCORE if row.get(name)), None)
@@ -237,13 +240,14 @@ def _row(row: Mapping[str, Any], columns: Mapping[str, int], labels: Sequence[st
     while row.get(f"label_{rank}") and row.get(f"probability_{rank}"):
         found[_class(row[f"label_{rank}"], labels, file)] = _probability(row[f"probability_{rank}"], file)
         rank += 1
+    found.pop(_UNTOLD, None)
     return _Said(label, found)
 
 
 def _class(text: str | None, labels: Sequence[str], file: str) -> int:
     text = text or ""  # of a row that ends early
-    if text in labels:
-        return list(labels).index(text)
+    if text in labels:  # of two classes of one name, as ImageNet's cranes, none is told by it
+        return labels.index(text) if labels.count(text) == 1 else _UNTOLD
     if text.isascii() and text.isdigit() and int(text) < len(labels):
         return int(text)
     raise DataError(f"{file}: {text!r} is none of the model's {len(labels)} classes, such as {labels[0]!r}")
