@@ -74,7 +74,7 @@ def stage_container() -> dict[str, Any]:
 
 
 def secrets() -> dict[str, str]:
-    """Read what stages need and no page of Airflow may show: credentials of stores, a database's address.
+    """Read what stages need and no page may show: a token, credentials of stores, a database's address.
 
     `IMAGEBATCH_DOCKER_SECRETS` names the variables, with commas. They are read when a container starts, so
     that they are in no serialized DAG and in no rendered template.

@@ -14,3 +14,17 @@ def test_every_stage_retries_with_growing_pauses(operator: str) -> None:
     task = stage("a", ["check"])
     assert (task.retries, task.retry_exponential_backoff) == (3, 2.0), operator
     assert task.retry_delay.total_seconds() == 15
+
+
+def test_every_stage_is_let_in_by_the_model_server(monkeypatch: pytest.MonkeyPatch, operator: str) -> None:
+    """Where token and authorities lie is passed on; the token itself stands in no serialized DAG."""
+    told = {
+        "IMAGEBATCH_API_TOKEN_FILE": "/run/imagebatch/keys/token",
+        "IMAGEBATCH_API_TOKEN_IN_CLEAR": "true",
+        "IMAGEBATCH_API_CA_FILE": "/run/imagebatch/keys/ca.pem",
+    }
+    for name, value in {**told, "IMAGEBATCH_API_TOKEN": "s3cr3t"}.items():
+        monkeypatch.setenv(name, value)
+    task = stage("a", ["check"])
+    assert told.items() <= task.environment.items(), operator
+    assert "s3cr3t" not in str(vars(task))

@@ -66,6 +66,31 @@ def test_a_server_that_does_not(call: Call, oip: ProtocolServer, tmp_path: Path)
     assert oip.url in outcome.out
 
 
+def test_a_model_of_two_classes_is_asked_for_two(call: Call, server: ModelServer) -> None:
+    """Fewer than --top-k: as in a run, it is not a server that answers too little."""
+    server.labels = server.labels[:2]
+    outcome = call("conformance", "--api-url", server.url, "--most", 0)
+    assert "the model reads 0 of" not in outcome.err
+    assert "counted        passed" in outcome.out
+
+
+def test_no_check_is_answered_out_of_the_cache(
+    call: Call, oip: ProtocolServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An installation has a variable for it: this run, like those of bench, asks the server."""
+    monkeypatch.setenv("IMAGEBATCH_CACHE", str(tmp_path / "cache"))
+    assert call("conformance", "--backend", "oip", "--api-url", oip.url, "--most", 0).code == 0
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_blank_restart_command_is_none(call: Call, oip: ProtocolServer) -> None:
+    """As an unset variable of a template leaves it: nothing is restarted, and no traceback."""
+    outcome = call(
+        "conformance", "--backend", "oip", "--api-url", oip.url, "--most", 0, "--restart-command", " "
+    )
+    assert (outcome.code, outcome.last["skipped"]) == (0, 2)
+
+
 def test_images_of_the_user(call: Call, oip: ProtocolServer, images: Path) -> None:
     """Those that the model reads are asked about; with fewer than two of them nothing can be said."""
     (images / "000.png").write_bytes(b"no image")

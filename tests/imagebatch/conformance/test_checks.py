@@ -15,6 +15,8 @@ import pytest
 from imagebatch.conformance import CHECKS, UNDER_LOAD, Finding, Outcome, Subject, found
 from imagebatch.conformance.likeness import apart
 from imagebatch.conformance.pictures import drawn
+from imagebatch.contracts.records import ModelPin
+from imagebatch.heads import head_of
 from imagebatch.model_apis import open_backend
 from imagebatch.model_apis.base import Answer, ModelApi
 from imagebatch.settings import ApiSettings
@@ -47,7 +49,7 @@ class Opened:
 
     def __init__(self, server: ProtocolServer, card: Path) -> None:
         card.write_text(json.dumps({"labels": LABELS, "input": "image"}))
-        self.server = server
+        self.server, self.card = server, card
         server.faults = refusing
         self._settings = ApiSettings(api_url=server.url, model_card=str(card))
 
@@ -231,9 +233,37 @@ def test_another_model_after_a_restart_is_noticed(opened: Opened) -> None:
 
 def test_how_far_answers_lie_apart() -> None:
     """Labels that only one of the answers has count with the least that they can have."""
+    head = head_of(ModelPin(name="m", version="1", digest="", labels=["a", "b", "c"]), 2)
     one = Answer(("a", "b"), (0.6, 0.3))
-    assert apart(one, one) == 0
-    assert apart(one, Answer(("a", "c"), (0.6, 0.3))) == 0  # b and c: 0.3 at most, in both
-    assert apart(one, Answer(("b", "a"), (0.6, 0.3))) == pytest.approx(0.3)
-    assert apart(one, Answer(reason="decode_failed")) == 1
-    assert apart(Answer(reason="x"), Answer(reason="y")) == 0
+    assert apart(head, one, one) == 0
+    assert apart(head, one, Answer(("a", "c"), (0.6, 0.3))) == 0  # b and c: 0.3 at most, in both
+    assert apart(head, one, Answer(("b", "a"), (0.6, 0.3))) == pytest.approx(0.3)
+    assert apart(head, one, Answer(reason="decode_failed")) == 1
+    assert apart(head, Answer(reason="x"), Answer(reason="y")) == 0
+
+
+HEADS: dict[str, tuple[dict[str, Any], Callable[[bytes], list[float]]]] = {
+    "multilabel": (
+        {"labels": LABELS, "head": "multilabel"},
+        lambda data: [0.1, *(value / 255 for value in data[-5:-2])],
+    ),
+    "regression": (
+        {"head": "regression", "quantity": {"name": "size", "lowest": 0, "highest": 1e6}},
+        lambda data: [37.0 * len(data)],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_every_head_is_compared_by_its_own_numbers(opened: Opened, kind: str) -> None:
+    """Sets of labels, none among them, and scores: a good server passes, one that mixes them up does not."""
+    card, answers = HEADS[kind]
+    opened.card.write_text(json.dumps(card | {"input": "image"}))
+    opened.server.answers = answers
+    subject = opened.subject()
+    assert {name: found(BY_NAME[name], subject).outcome for name in ("in order", "garbage", "at once")} == (
+        dict.fromkeys(("in order", "garbage", "at once"), Outcome.PASSED)
+    )
+    opened.server.tamper = changed(lambda rows: rows[1:] + rows[:1])
+    finding = found(BY_NAME["in order"], subject)
+    assert (finding.outcome, "are answered differently" in finding.seen) == (Outcome.FAILED, True)

@@ -345,6 +345,27 @@ def test_another_declaration_in_the_middle_ends_the_run(
     assert (outcome.code, "is now declared as" in outcome.err) == (78, True)
 
 
+def test_other_labels_in_the_middle_end_the_run(call: Call, images: Path, server: ModelServer) -> None:
+    """The same digest, and classes in another order: a model card was changed under the run."""
+    assert call("preprocess", "--run-id", "r", "--input", images).code == 0
+    server.labels = server.labels[::-1]
+    outcome = call("score", "--run-id", "r")
+    assert (outcome.code, "now has other labels" in outcome.err) == (78, True)
+
+
+def test_the_description_of_a_head_is_a_card(tmp_path: Path) -> None:
+    """What the handler says of itself carries the head with it: its numbers are not taken for a softmax."""
+    described = {"model": {"digest": DIGEST}, "input": {"crop": 224}}
+    with ProtocolServer(PROTOCOLS["oip"]) as server:
+        server.answers = lambda _data: [0.9, 0.8, 0.7, 0.1]
+        sets = {"labels": LABELS, "head": "multilabel", "thresholds": [0.5, 0.5, 0.3, 0.1]}
+        pin = client(server, tmp_path, **described, **sets).describe()
+        assert (pin.head, pin.thresholds) == (HeadKind.MULTILABEL, sets["thresholds"])
+        server.answers = lambda _data: [0.5]
+        score = {"labels": [], "head": "regression", "quantity": {"name": "size"}}
+        assert client(server, tmp_path, **described, **score).describe().quantity == Quantity(name="size")
+
+
 def test_what_says_nothing_about_a_head_is_refused(call: Call, images: Path, server: ModelServer) -> None:
     """--class-index numbers the classes of a softmax; a carried column may not be called as one of ours."""
     measuring(server, lambda _entry: {"score": 0.5})

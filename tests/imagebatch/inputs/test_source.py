@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from imagebatch.contracts.records import LeftOut, Reason
-from imagebatch.errors import InputNotFoundError
+from imagebatch.errors import InputNotFoundError, StorageError
 from imagebatch.inputs import source
 from imagebatch.inputs.listing import InputListing
 from imagebatch.inputs.names import to_uri
@@ -184,3 +184,11 @@ def test_remote_images_are_listed_and_read() -> None:
     assert source.read("memory://bucket/a/x.jpg") == b"1"
     with pytest.raises(ImageUnavailableError, match="too_many_bytes"):
         source.read("memory://bucket/y.jpg")
+
+
+def test_no_message_about_an_archive_shows_a_signature() -> None:
+    """Who reads a log could open it: a store without a client here stands for all that fails."""
+    source = ImageSource(["nowhere://c"], 1000)
+    with pytest.raises(StorageError, match=r"cannot read nowhere://c/a\.zip: ") as caught:
+        source.read("zip:nowhere://c/a.zip?sig=5ec4e7!/x.jpg?at=0&size=3")
+    assert "5ec4e7" not in str(caught.value)

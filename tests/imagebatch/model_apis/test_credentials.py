@@ -11,14 +11,15 @@ import grpc
 import pytest
 from imagebatch.errors import ConfigurationError
 from imagebatch.model_apis import open_backend
-from imagebatch.model_apis.base import ImagePayload, ModelApi
-from imagebatch.settings import ApiSettings
+from imagebatch.model_apis.base import ApiFaultError, ImagePayload, ModelApi
+from imagebatch.model_apis.torchserve.management import Management
+from imagebatch.settings import ApiSettings, ModelsSettings
 
 from tests.support.calls import Call, scored
 from tests.support.certificates import Certificate, self_signed
 from tests.support.grpc_server import GrpcServer
 from tests.support.images import jpeg
-from tests.support.model_server import LABELS, ModelServer
+from tests.support.model_server import LABELS, ModelServer, Wrong
 from tests.support.protocol_server import Habits, ProtocolServer
 
 PACK = [ImagePayload(f"{number}-x", jpeg(number)) for number in range(3)]
@@ -173,6 +174,38 @@ def test_a_certificate_of_an_authority_of_ones_own(
     for path, said in ((tmp_path / "ca.pem", "no PEM"), (tmp_path / "gone", "No such file")):
         with pytest.raises(ConfigurationError, match=said):
             opened(server.url, api_ca_file=path)
+
+
+def test_the_management_api_has_the_same_authority(
+    certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`imagebatch models` takes the file, too, and says that it is missing where it is."""
+    with ProtocolServer(REST, secured=certificate.context) as server:
+        monkeypatch.setattr(server, "told", lambda _path: Wrong(body=b'{"models": []}'))
+        asked = {"action": "list", "management_url": server.url}
+        trusting = ModelsSettings.model_validate({**asked, "api_ca_file": str(certificate.certificate)})
+        assert Management(trusting).list() == []
+        with pytest.raises(ConfigurationError, match="by --api-ca-file"):
+            Management(ModelsSettings.model_validate(asked)).list()
+
+
+def test_a_server_that_repeats_the_token_is_quoted_without_it(server: ModelServer, token: Path) -> None:
+    """In every message, whatever the status: some servers answer with the headers that they did not like."""
+    echo = f"is not ready for Bearer {SECRET}".encode()
+    server.key = SECRET
+    server.faults = lambda _number, _images: Wrong(500, echo)
+    with ProtocolServer(REST) as other:
+        keyed(other, SECRET)
+        apis = [
+            opened(other.url, api_token_file=token),
+            opened(server.url, "torchserve", api_token_file=token),
+        ]
+        apis[0].describe()
+        other.faults = lambda _images: Wrong(400, echo)
+        for api in apis:
+            with pytest.raises(ApiFaultError, match="is not ready for …") as caught:
+                api.predict(PACK, 4)
+            assert SECRET not in str(caught.value)
 
 
 def test_no_file_of_a_run_holds_the_token(call: Call, images: Path, token: Path, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_a_template_may_find_no_file(call: Call, run_id: str, tmp_path: Path) ->
     assert call("score", "--run-id", run_id, "--golden", tmp_path / "none/{model}.json").code == 0
 
 
-@pytest.mark.parametrize("change", ["label", "probability", "failure"])
+@pytest.mark.parametrize("change", ["label", "no label", "probability", "fewer", "failure"])
 def test_another_answer_stops_with_78(call: Call, run_id: str, tmp_path: Path, change: str) -> None:
     """A server that computes something else under the same digest is found before a row is written."""
     path = golden(tmp_path / "g.json")
@@ -55,6 +55,10 @@ def test_another_answer_stops_with_78(call: Call, run_id: str, tmp_path: Path, c
     if change == "label":
         image["labels"].reverse()
         image["probabilities"].reverse()
+    elif change == "no label":
+        image["labels"] = []
+    elif change == "fewer":
+        image["probabilities"].pop()
     elif change == "probability":
         image["probabilities"][0] -= 0.01
     else:
@@ -70,6 +74,7 @@ def test_another_answer_stops_with_78(call: Call, run_id: str, tmp_path: Path, c
         ({"model_digest": "sha256:other"}, "belongs to sha256:other"),
         ({"images": []}, "images"),
         ({"x": 1}, "x"),
+        ({"images": [{"name": "g", "b64": ""}]}, "needs labels and probabilities, or a score"),
     ],
 )
 def test_a_file_that_cannot_be(

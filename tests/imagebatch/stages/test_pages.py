@@ -146,7 +146,7 @@ def test_the_account_is_of_pages(call: Call, folder: Path, runs: Path) -> None:
     assert call("verify", "--run-id", "r").code == 0
     limited = scored(call, "few", folder, *ALL, "--limit", 3)
     assert limited.last["listed"] == 3
-    assert limited.last["left_out"] == {"beyond_limit": {"none": 10, ".jpg": 1}}
+    assert limited.last["left_out"] == {"beyond_limit": {".tif": 10, ".jpg": 1}}
 
 
 def test_a_name_that_looks_like_a_pages_is_another(call: Call, tmp_path: Path, runs: Path) -> None:

@@ -29,16 +29,19 @@ class Served:
     Attributes:
         version: The model's, of the archive's manifest.
         digest: Names the content of the archive.
-        labels: Class names, by class index.
+        labels: Class names, by class index; none of a regression.
+        head: What the model's numbers mean: `softmax`, `multilabel` or `regression`.
         most: Images that one request may hold.
-        refusal: What the archive's code raises of an image that it cannot read: with `reason` and `detail`.
+        refusals: What the archive's code raises of an image that it cannot read, or of an answer that cannot
+            be: with `reason` and `detail`.
     """
 
     version: str
     digest: str
     labels: list[str]
+    head: str
     most: int
-    refusal: type[Exception]
+    refusals: tuple[type[Exception], ...]
     _copies: queue.SimpleQueue[Model] = field(repr=False)
 
     @contextmanager
@@ -112,7 +115,6 @@ def load(archive: Path, folder: Path, copies: int, digest: str = "") -> Served:
         _require(found, digest)
         config = yaml.safe_load((folder / "model-config.yaml").read_text("utf-8"))
         settings = Settings.from_config(config or {})
-        _require_softmax(settings)
         _one_thread()
         models = [ImageModel(folder, settings) for _ in range(copies)]
     except ArchiveError:
@@ -122,20 +124,26 @@ def load(archive: Path, folder: Path, copies: int, digest: str = "") -> Served:
     ready = queue.SimpleQueue[Model]()
     for model in models:
         ready.put(model)
-    return Served(version, found, list(models[0].labels), settings.max_images, ImageError, ready)
+    return Served(
+        version,
+        found,
+        list(models[0].labels),
+        # An archive of before there were others says nothing, and has no module of heads.
+        getattr(settings, "head", "softmax"),
+        settings.max_images,
+        (ImageError, *_out_of_range()),
+        ready,
+    )
+
+
+def _out_of_range() -> list[type[Exception]]:
+    heads = sys.modules.get("imagebatch_heads")
+    return [] if heads is None else [heads.OutOfRangeError]
 
 
 def _require(found: str, digest: str) -> None:
     if digest and found != digest:
         raise ArchiveError(f"the archive is {found}, {digest} is asked for")
-
-
-def _require_softmax(settings: Any) -> None:
-    head = getattr(settings, "head", "softmax")  # an older archive's code knows no other
-    if head != "softmax":
-        raise ArchiveError(
-            f"its model has a {head} head: here a probability per class is answered; serve it by TorchServe"
-        )
 
 
 def _require_origin(modules: tuple[str, ...], folder: Path) -> None:

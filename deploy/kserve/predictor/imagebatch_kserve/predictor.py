@@ -16,6 +16,7 @@ from imagebatch_kserve.protocol import (
     ERROR,
     INPUT,
     OUTPUT,
+    SCORE,
     Answer,
     Content,
     Unreadable,
@@ -26,7 +27,7 @@ from imagebatch_kserve.protocol import (
 
 
 class Predictor(KServeModel):  # type: ignore[misc]  # kserve has no type marker
-    """A model that takes image files and answers a probability per class, or an error per image.
+    """A model that takes image files and answers a probability per class, or a score, or an error per image.
 
     Requests are scored in threads, one image at a time on each, so that probes are answered meanwhile.
 
@@ -68,8 +69,8 @@ class Predictor(KServeModel):  # type: ignore[misc]  # kserve has no type marker
         loop = asyncio.get_running_loop()
         answers = await loop.run_in_executor(self._threads, self._score, images)
         if isinstance(payload, InferRequest):
-            return reply_v2(payload, answers, len(self.served.labels), self.told)
-        return reply_v1(answers, self.served.labels, self.told)
+            return reply_v2(payload, answers, self._output, self.told)
+        return reply_v1(answers, self.served.labels, self.served.head, self.told)
 
     def get_input_types(self) -> list[dict[str, Any]]:
         """Describe the tensor that takes the images."""
@@ -77,8 +78,14 @@ class Predictor(KServeModel):  # type: ignore[misc]  # kserve has no type marker
 
     def get_output_types(self) -> list[dict[str, Any]]:
         """Describe what is answered."""
-        scores = {"name": OUTPUT, "datatype": "FP32", "shape": [-1, len(self.served.labels)]}
+        name, numbers = self._output
+        scores = {"name": name, "datatype": "FP32", "shape": [-1, numbers]}
         return [scores, {"name": ERROR, "datatype": "BYTES", "shape": [-1]}]
+
+    @property
+    def _output(self) -> tuple[str, int]:
+        """Name of the tensor with the numbers, and how many an image has."""
+        return (SCORE, 1) if self.served.head == "regression" else (OUTPUT, len(self.served.labels))
 
     def metadata(self) -> dict[str, Any]:
         """Make the model's V2 metadata, with labels and digest as parameters, where clients look for them."""
@@ -101,11 +108,14 @@ class Predictor(KServeModel):  # type: ignore[misc]  # kserve has no type marker
         if isinstance(content, Unreadable):
             return content
         try:
-            logits = model.infer(model.decode(content))
-        except self.served.refusal as error:
+            classes = len(self.served.labels)
+            found = model.predict(model.infer(model.decode(content)), classes)
+        except self.served.refusals as error:
             return Unreadable(str(vars(error)["reason"]), str(vars(error)["detail"]))
-        classes = len(self.served.labels)
-        found = model.predict(logits, classes)
+        if self.served.head == "regression":
+            return np.array([found.score], np.float32)
+        if self.served.head == "multilabel":  # by class already
+            return np.array(found.probabilities, np.float32)
         values = np.empty(classes, np.float32)
         values[found.classes] = found.probabilities
         return values

@@ -15,6 +15,7 @@ from kserve.errors import InvalidInput
 
 INPUT = "image"
 OUTPUT = "probabilities"
+SCORE = "score"
 ERROR = "error"
 _FORMS = '{"image": {"b64": "…"}}, {"b64": "…"} or base64 itself'
 
@@ -29,7 +30,7 @@ class Unreadable:
 
 Content = bytes | Unreadable
 Answer = npt.NDArray[np.float32] | Unreadable
-"""One image's: probabilities by class index, or why there are none."""
+"""One image's: probabilities by class index, or one score, or why there are none."""
 
 
 def images_of(payload: Any) -> list[Content]:
@@ -49,29 +50,34 @@ def images_of(payload: Any) -> list[Content]:
     return [_of_instance(number, instance) for number, instance in enumerate(instances)]
 
 
-def reply_v1(answers: Sequence[Answer], labels: Sequence[str], told: Mapping[str, str]) -> dict[str, Any]:
+def reply_v1(
+    answers: Sequence[Answer], labels: Sequence[str], head: str, told: Mapping[str, str]
+) -> dict[str, Any]:
     """Make the reply to a V1 request: `predictions`, and of what model they are.
 
     Args:
         answers: Of the images, in order.
         labels: By class index.
+        head: What the numbers mean.
         told: Further fields, such as the digest.
     """
-    return {"predictions": [_prediction(answer, labels) for answer in answers], "labels": [*labels], **told}
+    predictions = [_prediction(answer, labels, head) for answer in answers]
+    return {"predictions": predictions, "labels": [*labels], **told}
 
 
 def reply_v2(
-    request: InferRequest, answers: Sequence[Answer], classes: int, told: Mapping[str, str]
+    request: InferRequest, answers: Sequence[Answer], output: tuple[str, int], told: Mapping[str, str]
 ) -> InferResponse:
-    """Make the reply to a V2 request: FP32 (images, classes), and a text per image, empty where it was read.
+    """Make the reply to a V2 request: FP32 (images, numbers), and a text per image, empty where it was read.
 
     Args:
         request: What is answered.
         answers: Of its images, in order.
-        classes: Of the model.
+        output: Name of the tensor with the numbers, and how many an image has.
         told: Parameters of the reply; `version` is its version.
     """
-    rows = np.zeros((len(answers), classes), np.float32)
+    name, numbers = output
+    rows = np.zeros((len(answers), numbers), np.float32)
     texts = np.full(len(answers), "", object)
     for number, answer in enumerate(answers):
         if isinstance(answer, Unreadable):
@@ -79,12 +85,12 @@ def reply_v2(
         else:
             rows[number] = answer
     outputs = [
-        InferOutput(OUTPUT, list(rows.shape), "FP32", data=rows),
+        InferOutput(name, list(rows.shape), "FP32", data=rows),
         InferOutput(ERROR, list(texts.shape), "BYTES", data=texts),
     ]
     if request.from_grpc:  # whose conversion takes lists, and raw bytes as they are
-        for output in outputs:
-            output.set_data_from_numpy(output.data, binary_data=request.use_binary_outputs)
+        for tensor in outputs:
+            tensor.set_data_from_numpy(tensor.data, binary_data=request.use_binary_outputs)
     return InferResponse(
         request.id or uuid.uuid4().hex,  # the server fails without one
         request.model_name,
@@ -96,12 +102,15 @@ def reply_v2(
     )
 
 
-def _prediction(answer: Answer, labels: Sequence[str]) -> dict[str, Any]:
+def _prediction(answer: Answer, labels: Sequence[str], head: str) -> dict[str, Any]:
     if isinstance(answer, Unreadable):
         return {"error": {"reason": answer.reason, "detail": answer.detail}}
     # The shortest text of each float32, as TorchServe's replies have it: 0.1 and not 0.10000000149011612.
     shortest = [float(str(value)) for value in answer]
-    return {"label": labels[int(answer.argmax())], OUTPUT: shortest}
+    if head == "regression":
+        return {SCORE: shortest[0]}
+    label = {} if head == "multilabel" else {"label": labels[int(answer.argmax())]}
+    return label | {OUTPUT: shortest}
 
 
 def _of_instance(number: int, instance: Any) -> Content:

@@ -150,7 +150,7 @@ def _subject(
         api=api,
         pin=run.description.model,
         images=images,
-        top_k=settings.top_k,
+        top_k=run.description.top_k,
         names_models=_names_models(settings),
         most=settings.most,
         largest=settings.largest,

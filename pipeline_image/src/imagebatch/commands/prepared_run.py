@@ -75,6 +75,9 @@ def prepared_run(settings: MeasuringSettings) -> Iterator[PreparedRun]:
 
 
 def score_settings(settings: MeasuringSettings, folder: Path, run_id: str) -> ScoreSettings:
-    """Return the settings for scoring a copy: without the golden images, which would distort the rate."""
+    """Return the settings for scoring a copy.
+
+    Without golden images and the cache, whatever the variables say: they would distort the rate.
+    """
     own = {"run_id": run_id, "runs_uri": str(folder), "metrics_url": "", "golden": "", "bench": False}
-    return settings.part(ScoreSettings, **own, shard=-1)
+    return settings.part(ScoreSettings, **own, shard=-1, cache="")

@@ -40,10 +40,10 @@ def counted(subject: Subject) -> str:
 def in_order(subject: Subject) -> str:
     """Ask about each image alone, about all, and about all from the last to the first."""
     alone = [subject.alone(image) for image in subject.images]
-    told = require_alike(alone, subject.answers(), "in one request")
+    told = require_alike(subject.head, alone, subject.answers(), "in one request")
     backwards = subject.answers(list(reversed(subject.images)))
-    require_alike(alone, list(reversed(backwards)), "when their order is turned round")
-    if not _tell_order(alone):
+    require_alike(subject.head, alone, list(reversed(backwards)), "when their order is turned round")
+    if not _tell_order(subject, alone):
         raise SkippedError(f"the {len(alone)} images have one answer: give different ones by --input")
     return told
 
@@ -60,9 +60,9 @@ def refused_alone(subject: Subject) -> str:
     else:
         if len(answers) != 3 or not answers[1].reason:  # noqa: PLR2004 (as many as were sent)
             raise NotKeptError("bytes that are no image got a prediction")
-        require_alike(expected, [answers[0], answers[2]], "beside a broken one")
+        require_alike(subject.head, expected, [answers[0], answers[2]], "beside a broken one")
         seen = f"told in its place: {answers[1].reason}"
-    require_alike(expected, subject.answers([first, last]), "after a broken one")
+    require_alike(subject.head, expected, subject.answers([first, last]), "after a broken one")
     return seen
 
 
@@ -80,10 +80,10 @@ def garbage_refused(subject: Subject) -> str:
         else:
             # Some decoders fill in what a file lacks: that is the model's own choice.
             if not answer.reason and kind != "half of an image":
-                raise NotKeptError(f"a file that is {kind} got a prediction: {answer.labels[:1]}")
+                raise NotKeptError(f"a file that is {kind} got a prediction: {subject.head.words(answer)}")
             told = answer.reason or "answered"
         seen.setdefault(told, []).append(kind)
-        require_alike([expected], [subject.alone(good)], f"after a file that is {kind}")
+        require_alike(subject.head, [expected], [subject.alone(good)], f"after a file that is {kind}")
     return "; ".join(f"{', '.join(kinds)}: {told}" for told, kinds in seen.items())
 
 
@@ -98,7 +98,7 @@ def too_large(subject: Subject) -> str:
         if fault.fault is not Fault.TOO_LARGE:
             raise NotKeptError(f"{size} are not refused as too large, but: {fault}") from fault
         return f"{size} refused as too large ({_short(fault)}), so that packs are halved"
-    require_alike([answers[0]] * len(pack), answers, "in one large request")
+    require_alike(subject.head, [answers[0]] * len(pack), answers, "in one large request")
     return f"{size} answered"
 
 
@@ -145,8 +145,9 @@ def _new_pin(subject: Subject) -> ModelPin:
         api.close()
 
 
-def _tell_order(alone: Sequence[Answer]) -> bool:
-    return any(apart(one, alone[0]) > TOLERANCE for one in alone) or len(set(alone)) == len(alone)
+def _tell_order(subject: Subject, alone: Sequence[Answer]) -> bool:
+    different = any(apart(subject.head, one, alone[0]) > TOLERANCE for one in alone)
+    return different or len(set(alone)) == len(alone)
 
 
 def _require_of_an_image(fault: ApiFaultError, what: str) -> None:

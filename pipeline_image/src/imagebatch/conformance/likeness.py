@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from imagebatch.conformance.subject import NotKeptError
+from imagebatch.heads.base import Head
 from imagebatch.model_apis.base import Answer
 
 # A server whose sums depend on the batch answers a little differently each time; another image's answer, or
@@ -12,10 +13,15 @@ from imagebatch.model_apis.base import Answer
 TOLERANCE = 0.02
 
 
-def apart(one: Answer, other: Answer) -> float:
-    """Return the largest difference of a label's probability, 1 where only one of them is a refusal."""
+def apart(head: Head, one: Answer, other: Answer) -> float:
+    """Return how far two answers are from each other, at most 1: as where only one of them is a refusal.
+
+    Of a softmax it is the largest difference of a label's probability; of other heads `Head.off`.
+    """
     if one.reason or other.reason:
         return float(bool(one.reason) != bool(other.reason))
+    if not head.chooses_labels:
+        return min(1.0, head.off(one, other))
     mine, its = (dict(zip(each.labels, each.probabilities, strict=True)) for each in (one, other))
     # A label that is not among the first k has at most the probability of the last of them.
     return max(
@@ -27,10 +33,11 @@ def apart(one: Answer, other: Answer) -> float:
     )
 
 
-def require_alike(expected: Sequence[Answer], answers: Sequence[Answer], when: str) -> str:
+def require_alike(head: Head, expected: Sequence[Answer], answers: Sequence[Answer], when: str) -> str:
     """Compare the answers of the same images.
 
     Args:
+        head: Of the model.
         expected: What they were at first.
         answers: What they are now.
         when: What has changed in between, for the error.
@@ -43,19 +50,17 @@ def require_alike(expected: Sequence[Answer], answers: Sequence[Answer], when: s
     """
     if len(answers) != len(expected):
         raise NotKeptError(f"{len(answers)} answers to {len(expected)} images {when}")
-    distances = [apart(one, other) for one, other in zip(expected, answers, strict=True)]
+    distances = [apart(head, one, other) for one, other in zip(expected, answers, strict=True)]
     wrong = [position for position, distance in enumerate(distances) if distance > TOLERANCE]
     if wrong:
         raise NotKeptError(
             f"{len(wrong)} of {len(answers)} images are answered differently {when}, image {wrong[0]} first:"
-            f" {_told(expected[wrong[0]])}, then {_told(answers[wrong[0]])}"
+            f" {_told(head, expected[wrong[0]])}, then {_told(head, answers[wrong[0]])}"
         )
     if list(expected) == list(answers):
         return f"{len(answers)} of {len(answers)} to the last digit"
-    return f"{len(answers)} of {len(answers)}, probabilities up to {max(distances):.1g} apart"
+    return f"{len(answers)} of {len(answers)}, up to {max(distances):.1g} apart"
 
 
-def _told(answer: Answer) -> str:
-    if answer.reason:
-        return f"refused ({answer.reason})"
-    return f"{answer.labels[0]!r} {answer.probabilities[0]:.4f}"
+def _told(head: Head, answer: Answer) -> str:
+    return f"refused ({answer.reason})" if answer.reason else head.words(answer)

@@ -51,7 +51,7 @@ class _Asking:
                 return
 
     def _compare(self, answers: Sequence[Answer]) -> None:
-        require_alike(self.expected, answers, "under load")
+        require_alike(self._subject.head, self.expected, answers, "under load")
         with self._lock:
             self.answered += 1
             self.exactly = self.exactly and tuple(answers) == tuple(self.expected)

@@ -9,6 +9,8 @@ from enum import StrEnum
 
 from imagebatch.contracts.records import ModelPin
 from imagebatch.errors import ImagebatchError, one_line
+from imagebatch.heads import head_of
+from imagebatch.heads.base import Head
 from imagebatch.model_apis.base import Answer, ApiFaultError, ImagePayload, ModelApi
 
 _LONGEST_TEXT = 300
@@ -39,7 +41,7 @@ class Subject:
         api: A client for the model itself.
         pin: What the model was when the checks began.
         images: Files that the model can read, at least two.
-        top_k: Labels per image.
+        top_k: Labels per image, no more than the model has.
         names_models: Whether requests carry the model's name, so that another one can be asked for.
         most: Requests at once; 0: load was not asked for.
         largest: Bytes of the largest request.
@@ -57,6 +59,11 @@ class Subject:
     largest: int = 16 << 20
     patience: float = 120.0
     restart: Callable[[], None] | None = None
+
+    @property
+    def head(self) -> Head:
+        """What the model's numbers mean."""
+        return head_of(self.pin, self.top_k)
 
     def payloads(self, images: Sequence[bytes] | None = None) -> list[ImagePayload]:
         """Return images, all of the subject's if none are named, as one request takes them."""

@@ -50,6 +50,11 @@ def without_page(image_id: str) -> str:
     return _PAGE.sub(r"%23\1", image_id)
 
 
+def file_of(image_id: str) -> str:
+    """Return the id of the file that an image is a page of; any other id as it is."""
+    return _PAGE.sub("", image_id)
+
+
 def decode_id(image_id: str) -> bytes:
     """Give back the bytes that `encode_id` was given."""
     return unquote_to_bytes(image_id)

@@ -148,10 +148,12 @@ class Softmax(Head):
 
     @override
     def off(self, expected: Answer, found: Answer) -> float:
+        if not found.labels or found.labels[:1] != expected.labels[:1]:
+            return 1.0
+        if len(expected.labels) != len(expected.probabilities):
+            return 1.0
         wanted = dict(zip(expected.labels, expected.probabilities, strict=True))
         now = dict(zip(found.labels, found.probabilities, strict=True))
-        if not now or found.labels[0] != expected.labels[0]:
-            return 1.0
         return max(abs(now[label] - wanted[label]) for label in now.keys() & wanted.keys())
 
     @override

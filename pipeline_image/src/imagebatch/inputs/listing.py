@@ -11,7 +11,7 @@ from functools import partial
 
 import fsspec
 
-from imagebatch.contracts.addresses import scheme_of
+from imagebatch.contracts.addresses import scheme_of, without_permission
 from imagebatch.contracts.records import LeftOut
 from imagebatch.errors import (
     ConfigurationError,
@@ -223,6 +223,7 @@ class InputListing:
             yield name, uri  # becomes a reject
 
     def _members(self, archive: str, kind: str, prefix: bytes) -> Iterator[tuple[bytes, str]]:
+        shown = without_permission(archive)
         try:
             with self._source.opened(archive) as (stream, size, key):
                 for member in members(archive, kind, stream, size, key):
@@ -234,15 +235,15 @@ class InputListing:
                     else:
                         yield prefix + name, member.uri
         except DamagedArchiveError as error:
-            raise DataRefusedError(f"--input {archive}: {error}") from error
+            raise DataRefusedError(f"--input {shown}: {error}") from error
         except FileNotFoundError as error:
-            raise InputNotFoundError(f"--input {archive}: no such file") from error
+            raise InputNotFoundError(f"--input {shown}: no such file") from error
         except ImageUnavailableError as error:
-            raise ConfigurationError(f"--input {archive}: {error.detail}") from error
+            raise ConfigurationError(f"--input {shown}: {error.detail}") from error
         except ImagebatchError:
             raise
         except Exception as error:
-            raise StorageError(f"cannot read {archive}: {error}; run the same command again") from error
+            raise StorageError(f"cannot read {shown}: {error}; run the same command again") from error
 
     def _remote(self) -> Iterator[tuple[bytes, str]]:
         try:

@@ -189,7 +189,7 @@ class ImageSource:
             if _about_the_key(error):
                 raise ImageUnavailableError(Reason.UNREADABLE, error) from error
             raise StorageError(
-                f"cannot read {member.archive}: {error}; run the same command again"
+                f"cannot read {without_permission(member.archive)}: {error}; run the same command again"
             ) from error
 
     def _read_packed(self, member: Member) -> bytes:

@@ -136,5 +136,7 @@ def _fields(content: Any) -> Any:
 def _described(content: dict[str, Any], taken: dict[str, Any]) -> dict[str, Any]:
     """Read the handler's description of itself, or the file that lies beside an archive."""
     model = content["model"] if isinstance(content.get("model"), dict) else content
-    kept = {key: content[key] for key in ("labels", "head", "thresholds", "quantity") if key in content}
-    return kept | {"digest": model.get("digest", ""), "pixels": of_description(taken), "whole": True}
+    pixels = of_description(taken)
+    head = {name: said for name, said in content.items() if name in HeadDeclaration.model_fields}
+    made = {"digest": model.get("digest", ""), "pixels": pixels, "whole": True}
+    return {"labels": content["labels"]} | made | head

@@ -292,8 +292,7 @@ class ServedModel(ModelApi):
     def fault_of(self, response: requests.Response) -> Exception:
         """Return what an answer other than 200 means; its body is only quoted, for it may be anything."""
         status = response.status_code
-        text = self.token.hidden(response.text) if self.token else response.text
-        detail = f"HTTP {status} {one_line(text, 160)}".strip()
+        detail = f"HTTP {status} {self.quoted(response)}".strip()
         asked = f"{self._model} {self._version}".strip()
         if status in _REFUSED:
             return ConfigurationError(f"the model server refuses this client: {detail}")
@@ -302,6 +301,10 @@ class ServedModel(ModelApi):
         # To an image that their model cannot read, many servers answer 500, too.
         other = Fault.WORKER_DIED if status >= _SERVER_ERRORS else Fault.BAD_REPLY
         return ApiFaultError(_FAULTS.get(status, other), detail, _retry_after(response))
+
+    def quoted(self, response: requests.Response) -> str:
+        """Return what a server says, in one line, without the token if it repeats that."""
+        return one_line(self.token.hidden(response.text) if self.token else response.text, 160)
 
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._local, "session", None)

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from typing import IO
 
 from imagebatch.contracts.account import NO_SUFFIX, OTHER_SUFFIXES
+from imagebatch.contracts.ids import file_of
 from imagebatch.contracts.layout import LEFT_OUT_CSV, left_out_path
 from imagebatch.contracts.records import DonePart, LeftOutCounts, LeftOutRecord
 from imagebatch.errors import NotProvenError
@@ -65,8 +66,11 @@ def _shortened(suffixes: Counter[str]) -> dict[str, int]:
 
 
 def suffix_of(name: str) -> str:
-    """Return a name's suffix in small letters with its dot, `.jpg.1` as one; empty where it has none."""
-    file = name.rpartition("/")[2].lower()
+    """Return a name's suffix in small letters with its dot, `.jpg.1` as one; empty where it has none.
+
+    Of a page (`scan.tif#page=3`) it is its file's.
+    """
+    file = file_of(name).rpartition("/")[2].lower()
     at = file.rfind(".")
     if at < 1:
         return ""

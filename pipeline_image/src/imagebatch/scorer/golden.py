@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import base64
 import itertools
+from typing import Self
 
 import fsspec
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from imagebatch.contracts.records import ModelPin
 from imagebatch.errors import ConfigurationError, ModelChangedError
@@ -34,6 +35,13 @@ class GoldenImage(BaseModel):
     probabilities: tuple[float, ...] = ()
     classes: tuple[int, ...] = ()
     score: float | None = None
+
+    @model_validator(mode="after")
+    def _an_answer(self) -> Self:
+        if self.score is None and not self.probabilities:
+            msg = "an image needs labels and probabilities, or a score"
+            raise ValueError(msg)
+        return self
 
     @property
     def expected(self) -> Answer:

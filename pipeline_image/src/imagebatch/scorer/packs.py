@@ -30,6 +30,8 @@ TRIES = 3
 CONNECTION_TRIES = 6
 # After so many failures of one image the server fails too much else for anybody to tell.
 MOST_TRIES = 100
+# So many probes in a row that reach nobody: the server is away, as while it starts again.
+_AWAY = 5
 # Pauses between the last tries of an image alone do not grow: uniform in 0 to 0.2 s.
 _SHORT = 1
 
@@ -186,19 +188,24 @@ class PackScorer:
     def _require_healthy(self) -> None:
         """Make sure that the image is at fault and not the server: the server must answer without it.
 
-        The first time, it must do so until it is known how often it fails.
+        The first time, it must do so until it is known how often it fails. A server that is away for a while
+        fails no requests of its own accord: the image may be what ends it, every time.
         """
-        waits = 0
+        waits = away = 0
         while True:
             try:
                 self._api.ready()
             except ApiFaultError as fault:
                 self._telemetry.fault(fault.fault)
-                if fault.fault is not Fault.OVERLOADED:
+                if fault.fault is Fault.UNREACHABLE:
+                    away += 1
+                elif fault.fault is not Fault.OVERLOADED:
                     self._reliability.failed()
                 self._patience.sleep(fault, waits)
                 waits += 1
             else:
+                self._reliability.failed(away if away < _AWAY else 0)
+                away = 0
                 self._reliability.answered()
                 if self._reliability.known:
                     return

@@ -132,6 +132,11 @@ class Scorer:
                 f"{pin.name} {pin.version} is now declared as {found.declaration.model_dump_json()},"
                 f" the run was started with {pin.declaration.model_dump_json()}; start a new run"
             )
+        if found.labels != pin.labels:  # a model card's are in no digest that a server tells
+            raise ModelChangedError(
+                f"{pin.name} {pin.version} now has other labels, or in another order, than when the run was"
+                " started; start a new run"
+            )
         self.gives_embeddings = found.embedding > 0
 
     def scored(

@@ -41,7 +41,7 @@ def _command_line(text: str) -> str:
     except ValueError as error:
         msg = f"not a command line: {error}"
         raise ValueError(msg) from error
-    return text
+    return text.strip()
 
 
 RunId = Annotated[str, _NAME, ValueName("NAME")]

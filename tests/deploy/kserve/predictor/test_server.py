@@ -22,10 +22,13 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2 import (
     RepositoryModelUnloadRequest,
 )
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
+from PIL import Image
 
-from tests.deploy.kserve.predictor.conftest import COMMAND, MODEL, MOST, Running
+from tests.deploy.kserve.predictor.conftest import COMMAND, MODEL, MOST, Running, wait_until_ready
+from tests.support.children import Child
 from tests.support.handler_archives import LABELS, write_archive
-from tests.support.images import jpeg
+from tests.support.images import encoded, jpeg
+from tools.loopback import free_ports
 
 BROKEN = b"\xff\xd8\xff no image"
 FILES = [jpeg(1), jpeg(2, (64, 48)), BROKEN, jpeg(3)]
@@ -254,16 +257,14 @@ def started(*flags: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 @pytest.mark.timeout(400)  # four servers, one after the other, on busy machines, too
 def test_what_cannot_be_served_ends_with_78_and_one_line(storage: Path, tmp_path: Path) -> None:
-    """An empty storage, no archive, another one than is asked for, and one whose answer is no class."""
+    """An empty storage, a file that is no archive, and another archive than the one that is asked for."""
     (tmp_path / "half.mar").write_bytes(b"PK\x03\x04")
     empty = tmp_path / "empty"
     empty.mkdir()
-    several = write_archive(empty.parent, name="several", head="multilabel")
     for flags, said in (
         ([f"--model_dir={empty}"], "is the storage mounted there?"),
         ([f"--model_dir={tmp_path / 'half.mar'}"], "is no model archive"),
         ([f"--model_dir={storage}", f"--digest=sha256:{'0' * 64}"], "is asked for"),
-        ([f"--model_dir={several}"], "its model has a multilabel head"),
     ):
         ended = started(*flags)
         assert ended.returncode == 78, ended.stderr
@@ -275,3 +276,44 @@ def test_zero_threads_are_wrong_usage(storage: Path) -> None:
     """A number that cannot be ends with code 2 and its reason."""
     ended = started(f"--model_dir={storage}", "--scoring_threads=0")
     assert (ended.returncode, "must be at least 1" in ended.stderr) == (2, True)
+
+
+HEADS: dict[str, dict[str, Any]] = {
+    "multilabel": {"head": "multilabel", "thresholds": {LABELS[0]: 0.7}},
+    "regression": {"head": "regression", "quantity": {"name": "mean red", "lowest": 0, "highest": 127}},
+}
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_other_heads_give_their_own_numbers(kind: str, tmp_path: Path) -> None:
+    """A probability for each class by itself, or one score, and one that cannot be is an error."""
+    archive = write_archive(tmp_path, **HEADS[kind])
+    bright, dark = (
+        encoded(Image.new("RGB", (32, 32), (200, 0, 0))),
+        encoded(Image.new("RGB", (32, 32), (50, 0, 0))),
+    )
+    rest, rpc = free_ports(2)
+    flags = [f"--model_name={MODEL}", f"--model_dir={archive}", f"--http_port={rest}", f"--grpc_port={rpc}"]
+    child = Child(
+        [COMMAND, *flags],
+        environment={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        log=tmp_path / "server.log",
+    )
+    url = f"http://127.0.0.1:{rest}"
+    try:
+        wait_until_ready(child, url)
+        body = {"instances": [text(dark), text(bright)]}
+        v1 = requests.post(url + V1, json=body, timeout=30).json()["predictions"]
+        v2 = requests.post(url + V2, json={"inputs": [tensor([dark, bright])]}, timeout=30).json()
+    finally:
+        child.kill()
+    outputs = {output["name"]: output for output in v2["outputs"]}
+    if kind == "regression":
+        assert v1[0] == {"score": 50.0}
+        assert (v1[1]["error"]["reason"], outputs["score"]["shape"]) == ("out_of_range", [2, 1])
+        assert outputs["score"]["data"][0] == 50.0
+        assert [one.partition(":")[0] for one in outputs["error"]["data"]] == ["", "out_of_range"]
+    else:
+        expected = 1 / (1 + np.exp(-200 * np.array([0.03, -0.02, 0.01, 0.002])))
+        assert v1[1] == {"probabilities": pytest.approx(expected, abs=1e-6)}
+        assert outputs["probabilities"]["data"][4:] == pytest.approx(v1[1]["probabilities"], abs=1e-7)

@@ -15,6 +15,7 @@ from imagebatch.model_apis.pixels.declared import Pixels
 from imagebatch.model_apis.pixels.pool import PixelMaker, maker_for
 from imagebatch.settings import ApiSettings
 
+from tests.support.grpc_server import GrpcServer
 from tests.support.images import jpeg
 from tests.support.model_server import DIGEST, LABELS, Wrong
 from tests.support.protocol_server import Habits, ProtocolServer
@@ -53,6 +54,21 @@ def test_an_image_that_cannot_be_read_is_its_own_row(tmp_path: Path) -> None:
         assert [shape for shape, _ in server.tensors] == [[2, 3, 32, 32]]
         assert api.predict([BROKEN], 2).answers[0].reason
         assert len(server.tensors) == 1
+
+
+def test_over_grpc_pixels_are_raw_whatever_is_said_of_files(tmp_path: Path) -> None:
+    """--payload base64 is for files: a tensor without its numbers was sent."""
+    (tmp_path / "card.json").write_text(json.dumps({"labels": LABELS, "pixels": PIXELS}))
+    with GrpcServer(Habits(raw=True, grpc=True, datatype="UINT8", shape=(-1, 3, 32, 32))) as server:
+        answers = []
+        for payload in ("raw", "base64"):
+            settings = ApiSettings(
+                api_url=server.url, model_card=str(tmp_path / "card.json"), local_workers=1, payload=payload
+            )
+            api = open_backend("oip", settings, "solar-cells", "")
+            answers.append(api.predict(IMAGES, 2).answers)
+            api.close()
+    assert answers[0] == answers[1]
 
 
 def test_what_is_sent_is_what_the_handler_would_see(tmp_path: Path) -> None:

@@ -319,3 +319,10 @@ def _cell(value: str | float) -> str:
         if isinstance(value, str)
         else f"<c><v>{value}</v></c>"
     )
+
+
+def test_no_message_about_a_list_shows_a_signature() -> None:
+    """The list itself may have a signed address."""
+    with pytest.raises(InputNotFoundError, match=r"--manifest memory://none/list\.csv: no such") as caught:
+        entries("memory://none/list.csv?sig=5ec4e7")
+    assert "5ec4e7" not in str(caught.value)

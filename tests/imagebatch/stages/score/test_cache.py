@@ -71,6 +71,18 @@ def test_only_what_is_the_same_is_a_hit(
     assert len(server.images) == 40
 
 
+def test_answers_under_other_class_names_are_no_hits(
+    call: Call, images: Path, runs: Path, server: ModelServer, folder: Path
+) -> None:
+    """A model card whose labels were in a wrong order and are corrected is no other digest to a server."""
+    wrong, _ = scored(call, runs, "wrong", images, "--cache", folder)
+    server.labels = server.labels[::-1]
+    plain, _ = scored(call, runs, "plain", images)
+    right, certificate = scored(call, runs, "right", images, "--cache", folder)
+    assert (right, certificate["cached"]) == (plain, 0)
+    assert right != wrong
+
+
 def test_embeddings_are_kept_too(
     call: Call, images: Path, runs: Path, server: ModelServer, folder: Path
 ) -> None:

@@ -220,6 +220,34 @@ def test_an_outage_of_predictions_alone_quarantines_nobody(
     assert (outcome.code, outcome.last["predicted"]) == (0, 40)
 
 
+def test_an_image_that_ends_the_whole_server_is_blamed(
+    call: Call, images: Path, runs: Path, server: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it starts again nobody is reached, which is no sign of a server that fails good requests."""
+    monkeypatch.setattr("imagebatch.model_apis.retry.FIRST_PAUSE", 0.001)
+    killer = (images / "001.jpg").read_bytes()
+    away = 0
+    killed = 0
+
+    def faults(_number: int, pack: Images) -> Wrong | None:
+        nonlocal away, killed
+        if away:
+            away -= 1
+            return Wrong(hang_up=True)
+        if any(data == killer for _, data in pack):
+            away, killed = 8, killed + 1
+            return Wrong(hang_up=True)
+        return None
+
+    server.faults = faults
+    assert call("preprocess", "--run-id", "r", "--input", images).code == 0
+    outcome = call("score", "--run-id", "r", "--pack-size", 1, "--in-flight", 1)
+    assert (outcome.code, outcome.last["predicted"], outcome.last["failed"]) == (0, 39, 1)
+    assert killed < 30
+    finish(call, runs)
+    assert "001.jpg,file:" in (runs / "r/output/failures.csv").read_text()
+
+
 def half_dead(server: ModelServer, *, unlucky: bytes, times: int) -> None:
     """Every other request fails for good, probes too; those with one image fail the first times in a row."""
     asked = itertools.count(1)

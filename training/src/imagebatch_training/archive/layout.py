@@ -75,7 +75,7 @@ def lay_out(mar: Path, folder: Path, handlers: Path) -> dict[str, Any]:
         card = {"model": {"name": name, "version": version, "digest": digest}} | model.describe()
         if not left_out:
             card = {"labels": model.labels, "digest": digest, "scores": "logits", "output": "logits"}
-            card |= {"pixels": _pixels(model)} | model.head.describe()
+            card |= {**model.head.describe(), "pixels": _pixels(model)}
         (new / "card.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", "utf-8")
         target = folder / name
         if left_out:  # an earlier archive's graph must not stand beside this one's card

@@ -96,11 +96,10 @@ class OpenInference(ServedModel):
         answer = self.send("GET", self._path)
         if answer.status_code == requests.codes.not_implemented:
             raise ConfigurationError(
-                f"the server knows no versions: leave --model-version empty (HTTP 501"
-                f" {one_line(answer.text, 80)})"
+                f"the server knows no versions: leave --model-version empty (HTTP 501 {self.quoted(answer)})"
             )
         if answer.status_code == requests.codes.bad_request:  # Triton's, of a model that is not loaded
-            raise ApiFaultError(Fault.OVERLOADED, f"HTTP 400 {one_line(answer.text, 160)}")
+            raise ApiFaultError(Fault.OVERLOADED, f"HTTP 400 {self.quoted(answer)}")
         if answer.status_code != requests.codes.ok:
             raise self.fault_of(answer)
         return read_object(answer.content)
@@ -110,9 +109,7 @@ class OpenInference(ServedModel):
         answer = self.send("GET", f"{self._path}/ready")  # its body may be empty: the status tells
         if answer.status_code == requests.codes.ok or answer.status_code in _NO_ROUTE:
             return
-        raise ApiFaultError(
-            Fault.OVERLOADED, f"not ready: HTTP {answer.status_code} {one_line(answer.text, 160)}"
-        )
+        raise ApiFaultError(Fault.OVERLOADED, f"not ready: HTTP {answer.status_code} {self.quoted(answer)}")
 
     @override
     def rows(self, images: Sequence[ImagePayload]) -> Rows:
@@ -146,7 +143,8 @@ class OpenInference(ServedModel):
     def _asked(self, images: Sequence[ImagePayload], form: str) -> Rows:
         chosen, maker = self._require_chosen(), self._maker
         if maker:
-            return self._of_pixels(images, chosen, maker, "raw" if form == "raw" else "json")
+            json_too = form in self.forms and form != "raw"  # whatever --payload says of files
+            return self._of_pixels(images, chosen, maker, "json" if json_too else "raw")
         shape = [len(images), 1] if chosen.columns else [len(images)]
         files = [image.data for image in images]
         return self._inferred(files_tensor(chosen.name, shape, files, raw=form == "raw"), len(images))
@@ -194,9 +192,9 @@ class OpenInference(ServedModel):
     def _refusal(self, answer: requests.Response) -> Exception:
         if answer.status_code == requests.codes.bad_request:
             if "batch-size must be" in answer.text:  # Triton's, of more images than max_batch_size
-                return ApiFaultError(Fault.TOO_LARGE, f"HTTP 400 {one_line(answer.text, 160)}")
+                return ApiFaultError(Fault.TOO_LARGE, f"HTTP 400 {self.quoted(answer)}")
             if "is not ready" in answer.text or "unknown model" in answer.text.lower():
-                return ApiFaultError(Fault.OVERLOADED, f"HTTP 400 {one_line(answer.text, 160)}")
+                return ApiFaultError(Fault.OVERLOADED, f"HTTP 400 {self.quoted(answer)}")
         return self.fault_of(answer)
 
     def _require_version(self, found: Inference) -> None:

@@ -32,7 +32,8 @@ class NotSharedError(ApiFaultError):
 
 def connect(settings: ApiSettings, model: str, version: str) -> TorchServe:
     """Return a client for one model."""
-    keys = KeyFile(settings.key_file, settings.management_url) if settings.key_file else None
+    trusted = authorities(settings)
+    keys = KeyFile(settings.key_file, settings.management_url, trusted) if settings.key_file else None
     token = None if keys else token_of(settings)  # of what stands before a server that asks for no keys
     return TorchServe(
         settings.api_url,
@@ -42,7 +43,7 @@ def connect(settings: ApiSettings, model: str, version: str) -> TorchServe:
         timeout=settings.request_timeout,
         shared_memory=settings.shared_memory,
         token=token,
-        trusted=authorities(settings),
+        trusted=trusted,
     )
 
 
@@ -177,7 +178,8 @@ class TorchServe(ModelApi):
         status = response.status_code
         if status == requests.codes.ok:
             return response
-        detail = f"HTTP {status} {one_line(response.text, 160)}"
+        text = self._token.hidden(response.text) if self._token else response.text
+        detail = f"HTTP {status} {one_line(text, 160)}"
         if status == requests.codes.bad_request and '"memory: ' in response.text:
             raise NotSharedError(Fault.BAD_REPLY, detail)
         if status == requests.codes.not_found:

@@ -12,9 +12,9 @@ from typing import Literal
 
 import requests
 
-from imagebatch.deadline import BoundedSession
 from imagebatch.errors import ConfigurationError
 from imagebatch.log import get_logger
+from imagebatch.model_apis.credentials import session_for
 
 log = get_logger()
 
@@ -50,11 +50,13 @@ class KeyFile:
     Args:
         path: `key_file.json`, which TorchServe writes (readable by its owner only).
         management_url: Where a new key is asked for; the server puts it into the same file.
+        trusted: Path of the authorities that sign its certificate; empty: the public ones.
     """
 
-    def __init__(self, path: str, management_url: str) -> None:
+    def __init__(self, path: str, management_url: str, trusted: str = "") -> None:
         self._path = Path(path)
         self._management_url = management_url.rstrip("/")
+        self._trusted = trusted
         self._lock = threading.Lock()
         self._keys: dict[Kind, Key] = {}
         self._asked = float("-inf")
@@ -107,7 +109,7 @@ class KeyFile:
     def _ask_for(self, kind: Kind) -> None:
         # The answer's body is empty: the new key is only in the file.
         try:
-            with BoundedSession() as session:
+            with session_for(self._trusted) as session:
                 response = session.get(
                     f"{self._management_url}/token",
                     params={"type": kind},

@@ -8,7 +8,6 @@ from typing import Any
 
 import requests
 
-from imagebatch.deadline import BoundedSession
 from imagebatch.errors import (
     ConfigurationError,
     ImagebatchError,
@@ -16,6 +15,7 @@ from imagebatch.errors import (
     UnknownModelError,
     one_line,
 )
+from imagebatch.model_apis.credentials import authorities, not_trusted, session_for
 from imagebatch.model_apis.torchserve.keys import KeyFile
 from imagebatch.model_apis.torchserve.worker_log import WorkerLog
 from imagebatch.settings import ModelsSettings
@@ -43,7 +43,8 @@ class Management:
     def __init__(self, settings: ModelsSettings) -> None:
         self._url = settings.management_url.rstrip("/")
         self._key_file = settings.key_file
-        self._keys = KeyFile(settings.key_file, self._url) if settings.key_file else None
+        self._trusted = authorities(settings)
+        self._keys = KeyFile(settings.key_file, self._url, self._trusted) if settings.key_file else None
         self._timeout = settings.request_timeout
 
     def list(self) -> Any:
@@ -114,7 +115,7 @@ class Management:
     def _ask(self, method: str, path: str, **parameters: str) -> Any:
         headers = {"Authorization": f"Bearer {self._keys.key('management')}"} if self._keys else {}
         try:
-            with BoundedSession() as session:
+            with session_for(self._trusted) as session:
                 response = session.request(
                     method,
                     self._url + path,
@@ -124,6 +125,8 @@ class Management:
                     allow_redirects=False,
                 )
         except requests.RequestException as error:
+            if refusal := not_trusted(str(error)):
+                raise refusal from error
             raise ModelApiUnavailableError(f"no answer from {self._url}: {one_line(error, 200)}") from error
         return _content(response)
 

@@ -92,25 +92,24 @@ class ImageList:
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
         """Turn what goes wrong into one line with the right exit code."""
+        shown = without_permission(self._manifest)
         try:
             yield
         except ImagebatchError:
             raise
         except BadListError as error:
-            raise DataRefusedError(f"{FLAG} {self._manifest}: {error}") from error
+            raise DataRefusedError(f"{FLAG} {shown}: {error}") from error
         except FileNotFoundError as error:
-            raise InputNotFoundError(f"{FLAG} {self._manifest}: no such file") from error
+            raise InputNotFoundError(f"{FLAG} {shown}: no such file") from error
         except PermissionError as error:
             raise InputNotFoundError(
-                f"{FLAG} {self._manifest}: not readable ({error}); give this user read access"
+                f"{FLAG} {shown}: not readable ({error}); give this user read access"
             ) from error
         except Exception as error:
             # A store's client has errors of its own kinds; on a disk anything but OSError is a fault of ours.
             if not isinstance(error, OSError) and local_path(to_uri(self._manifest)) is not None:
                 raise
-            raise StorageError(
-                f"cannot read {FLAG} {self._manifest}: {error}; run the same command again"
-            ) from error
+            raise StorageError(f"cannot read {FLAG} {shown}: {error}; run the same command again") from error
 
 
 def entries(table: Table, columns: Columns, folder: str) -> Iterator[Entry]:

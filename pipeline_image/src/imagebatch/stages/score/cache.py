@@ -1,10 +1,10 @@
 """Predictions kept from run to run, so that an unchanged image costs a look-up: `--cache`, off by default.
 
-One SQLite file for each model digest, number of labels and declared head. The digest covers every file of the
-archive, the pixel function among them, and images are found by the SHA-256 of their files, and by the page
-where it is not the model's own, so that a hit is what the model would answer. A file may be deleted at any
-time. An entry that is not whole or cannot be an answer counts as missing; a file that is damaged is put aside
-and begun again, and one that cannot be used costs the cache, never the run.
+One SQLite file for each model digest, number of labels asked for, class names and declared head. The digest
+covers every file of the archive, the pixel function among them, and images are found by the SHA-256 of their
+files, and by the page where it is not the model's own, so that a hit is what the model would answer. A file
+may be deleted at any time. An entry that is not whole or cannot be an answer counts as missing; a file that
+is damaged is put aside and begun again, and one that cannot be used costs the cache, never the run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from imagebatch.contracts.ids import sha256_hex
-from imagebatch.contracts.records import HeadKind, ModelPin
+from imagebatch.contracts.records import ModelPin
 from imagebatch.contracts.rows import AskedRow, ScoreRow
 from imagebatch.heads import head_of
 from imagebatch.heads.softmax import Softmax
@@ -54,7 +54,7 @@ class PredictionCache:
         self._model = model
         self._head = head_of(model, top_k)
         self._need_classes = isinstance(self._head, Softmax) and self._head.need_classes
-        name = hashlib.sha256(f"{_VERSION} {model.digest} {top_k}{_declared(model)}".encode()).hexdigest()
+        name = hashlib.sha256(f"{_VERSION} {model.digest} {top_k} {_declared(model)}".encode()).hexdigest()
         self._path = folder / f"{name}.sqlite"
         self._database: sqlite3.Connection | None = None
         self._replaced = False
@@ -194,8 +194,8 @@ def _answer_of(row: ScoreRow) -> str:
 
 
 def _declared(model: ModelPin) -> str:
-    """Tell heads apart that a model card declares: they are not in a server's digest."""
-    return "" if model.head is HeadKind.SOFTMAX else f" {model.declaration.model_dump_json()}"
+    """Tell apart what a model card declares: class names and heads are not in a server's digest."""
+    return json.dumps([model.labels, model.declaration.model_dump(mode="json")])
 
 
 def _checksum(digest: str, answer: str) -> str:
