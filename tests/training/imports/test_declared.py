@@ -8,11 +8,12 @@ import pytest
 from imagebatch_pixels import FILTERS, FITS
 from imagebatch_training.cli import CONFIG_DIR, main
 from imagebatch_training.errors import ConfigurationError, DataError
+from imagebatch_training.imports.expected import read_expected
 from imagebatch_training.imports.labels import read_labels, settle_labels
 from imagebatch_training.imports.pictures import Picture, find_pictures
 from imagebatch_training.imports.preprocessing import Declared, read_file, settle
 from imagebatch_training.imports.request import CHOICES
-from imagebatch_training.imports.truth import Answers, near_ties, read_expected
+from imagebatch_training.imports.truth import Answers, near_ties
 from imagebatch_training.settings import Settings
 
 PRESETS = CONFIG_DIR / "preprocessing"

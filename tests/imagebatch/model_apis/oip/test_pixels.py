@@ -163,12 +163,14 @@ def test_a_model_is_pinned_with_its_pixels(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("beside", [False, True], ids=["of the handler", "beside the archive"])
 def test_an_archives_description_is_a_whole_card(beside: bool, tmp_path: Path) -> None:  # noqa: FBT001 - a column of the table
-    """Labels, pixels and a digest that covers both: the run has the archive's own."""
+    """Labels, head, pixels and a digest that covers them: the run has the archive's own."""
     digest = "sha256:" + "12" * 32
     named = {"name": "solar-cells", "version": "1.0", "digest": digest}
     described: dict[str, Any] = {
         **(named if beside else {"model": named}),
         "labels": LABELS,
+        "head": "multilabel",
+        "thresholds": [0.5, *[0.25] * (len(LABELS) - 1)],
         "input": {"resize": 36, "crop": 32, "channels": 3, "pixels": "1", "page": 2},
         "engine": "openvino",
         "parity": None,
@@ -180,6 +182,7 @@ def test_an_archives_description_is_a_whole_card(beside: bool, tmp_path: Path) -
         settings = ApiSettings(api_url=server.url, model_card=str(card), local_workers=1)
         pin = open_backend("oip", settings, "solar-cells", "").describe()
     assert (pin.digest, pin.view) == (digest, {"page": 2})
+    assert (pin.head, pin.thresholds) == ("multilabel", described["thresholds"])
 
 
 def test_pixels_are_text_where_the_server_takes_no_bytes(tmp_path: Path) -> None:

@@ -1,24 +1,21 @@
 """What a model answers through its own library, and what those answers are."""
 
 from collections.abc import Sequence
-from typing import Final
 
 import numpy as np
 from PIL import Image
 
 from imagebatch_training import metrics
 from imagebatch_training.errors import ConfigurationError, DataError
-from imagebatch_training.imports.graph import LEAST, input_shape
+from imagebatch_training.imports.graph import input_shape
 from imagebatch_training.imports.network import Floats, Network, Transform
 from imagebatch_training.imports.preprocessing import Preprocessing
 
 Doubles = metrics.Floats
-_NEAR_ONE: Final = 1e-2
-_FEWEST: Final = 2
 
 
 def choose_output(network: Network, pre: Preprocessing, wanted: int | None) -> tuple[int, int]:
-    """Find the output that holds the classes.
+    """Find the output that holds the answer.
 
     Args:
         network: The model.
@@ -26,25 +23,26 @@ def choose_output(network: Network, pre: Preprocessing, wanted: int | None) -> t
         wanted: Position that the user names.
 
     Returns:
-        Its position, and how many classes it has.
+        Its position, and how many values it has for an image.
 
     Raises:
         ConfigurationError: There are several, and none is named.
-        DataError: The model does not take this input, or answers something else than one value a class.
+        DataError: The model does not take this input, or answers something else than a row of values.
     """
     outputs = _try(network, pre)
     shapes = ", ".join(f"{index}: {output.shape}" for index, output in enumerate(outputs))
     if wanted is None and len(outputs) > 1:
         raise ConfigurationError(
-            f"the model has {len(outputs)} outputs ({shapes}): say by --output which holds the classes"
+            f"the model has {len(outputs)} outputs ({shapes}): say by --output which holds the "
+            "classes, or the score"
         )
     position = wanted or 0
     if not 0 <= position < len(outputs):
         raise ConfigurationError(f"--output {position}: the model has the outputs {shapes}")
     shape = outputs[position].shape
-    if len(shape) < _FEWEST or shape[0] != 1 or sum(size > 1 for size in shape) != 1:
+    if shape[:1] not in ((), (1,)) or sum(size != 1 for size in shape) > 1 or not outputs[position].size:
         raise DataError(
-            f"output {position} is {shape}: a classifier answers (1, classes), and two classes or more"
+            f"output {position} is {shape}: a model of images answers (1, classes), or one number"
         )
     return position, outputs[position].size
 
@@ -100,39 +98,3 @@ def ask(network: Network, pre: Preprocessing, output: int, planes: Floats) -> Fl
     """Compute the raw answer (classes,) to one input float32 (3, crop, crop)."""
     given = planes[None] if pre.layout == "nchw" else planes.transpose(1, 2, 0)[None]
     return network.predict(np.ascontiguousarray(given, np.float32))[output].reshape(-1)
-
-
-def are_probabilities(raw: Doubles) -> bool:
-    """Tell whether raw answers (images, classes) went through a softmax: all in 0..1, each row's sum 1."""
-    return bool((raw >= 0).all() and (raw <= 1).all() and np.abs(raw.sum(1) - 1).max() < _NEAR_ONE)
-
-
-def require_outputs(raw: Doubles, pre: Preprocessing, said_by: str) -> None:
-    """Refuse what is declared of the outputs where they show the contrary.
-
-    Raises:
-        DataError: They do.
-    """
-    found = are_probabilities(raw)
-    if found and pre.outputs == "logits":
-        raise DataError(
-            f"softmax twice: the model's outputs are probabilities already (they sum to 1 on each of "
-            f"{len(raw)} images), and {said_by} says logits: --outputs probabilities"
-        )
-    if not found and pre.outputs == "probabilities":
-        low, high = raw.min(), raw.max()
-        raise DataError(
-            f"softmax is missing: the model's outputs lie between {low:.4g} and {high:.4g} and do not sum to "
-            f"1, and {said_by} says probabilities: --outputs logits"
-        )
-
-
-def as_logits(raw: Doubles, outputs: str) -> Doubles:
-    """Return what a softmax makes probabilities of, (images, classes)."""
-    return np.log(np.maximum(raw, LEAST)) if outputs == "probabilities" else raw
-
-
-def as_probabilities(raw: Doubles, outputs: str) -> Doubles:
-    """Return probabilities (images, classes)."""
-    found: Doubles = metrics.softmax(as_logits(raw, outputs))
-    return found

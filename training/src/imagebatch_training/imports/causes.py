@@ -9,9 +9,9 @@ from typing import Final, NamedTuple
 import numpy as np
 from PIL import Image
 
-from imagebatch_training import metrics
 from imagebatch_training.errors import DataError
-from imagebatch_training.imports.answers import Doubles, as_probabilities, raw_answers
+from imagebatch_training.imports.answers import Doubles, raw_answers
+from imagebatch_training.imports.head import Head
 from imagebatch_training.imports.network import Network
 from imagebatch_training.imports.preprocessing import Preprocessing, shown
 from imagebatch_training.imports.transforms import reference
@@ -30,9 +30,6 @@ _CLEAR: Final = 0.005
 _SIDES: Final = (128, 160, 192, 224, 256, 288, 299, 320, 384)
 _RATIOS: Final = (1.0, 0.95, 0.9655, 0.9, 0.875)
 """Of crop to resize, as libraries have them."""
-
-_MOSTLY: Final = 0.8
-"""Share of images that another order of the labels must put right, so that it is no accident."""
 
 _ORDER: Final = 2
 """Labels that change places, at least."""
@@ -78,7 +75,8 @@ class Case:
 
     Attributes:
         network: The model.
-        output: Position of the classes' output.
+        output: Position of the output with the classes, or the score.
+        head: What its numbers mean.
         pre: As declared.
         pictures: Upright RGB.
         truth: What is known of them.
@@ -87,6 +85,7 @@ class Case:
 
     network: Network
     output: int
+    head: Head
     pre: Preprocessing
     pictures: Sequence[Image.Image]
     truth: Truth
@@ -94,7 +93,7 @@ class Case:
 
     def part(self, most: int) -> "Case":
         """Return the case with at most so many images that something is known of, evenly spread, opened."""
-        known = [row for row, found in enumerate(self.truth.classes) if found >= 0]
+        known = [row for row, found in enumerate(self.truth.known) if found]
         rows: list[int] = []
         pictures: list[Image.Image] = []
         pixels = 0
@@ -108,10 +107,10 @@ class Case:
         return replace(self, pictures=pictures, truth=self.truth.part(rows))
 
     def answers(self, pre: Preprocessing, *, twice: bool = False) -> Doubles:
-        """Ask the model's own library; probabilities (images, classes)."""
+        """Ask the model's own library; what is answered, (images, classes)."""
         raw = raw_answers(self.network, pre, self.output, reference(pre), self.pictures)
-        found = as_probabilities(raw, pre.outputs)
-        return metrics.softmax(found) if twice else found
+        found = self.head.values(self.head.logits(raw, pre.outputs))
+        return self.head.values(found) if twice else found
 
 
 def find_cause(case: Case, labels: Sequence[str], *, most: int = _IMAGES) -> Cause | None:
@@ -142,7 +141,7 @@ def find_cause(case: Case, labels: Sequence[str], *, most: int = _IMAGES) -> Cau
         return None
     pre, twice = _changed(case.pre, found), any(one.twice for one in found)
     score = small.truth.score(small.answers(pre, twice=twice))
-    return Cause(_words(case.pre, pre, twice=twice), _flags(case.pre, pre), str(score))
+    return Cause(_words(case.pre, pre, case.head.ends if twice else ""), _flags(case.pre, pre), str(score))
 
 
 def _tries(case: Case) -> Iterator[_Try]:
@@ -159,7 +158,8 @@ def _tries(case: Case) -> Iterator[_Try]:
     for size in (pre.crop, *(_SIDES if case.any_size else ())):
         for fit, resize, padding in _squares(size):
             yield _Try("square", _setter(fit=fit, resize=resize, crop=size, padding=padding))
-    yield _Try("softmax", _setter(), twice=True)
+    if case.head.ends:
+        yield _Try(case.head.ends, _setter(), twice=True)
 
 
 def _squares(crop: int) -> Iterator[tuple[str, int, str]]:
@@ -210,13 +210,10 @@ def _best(case: Case, combinations: Sequence[tuple[_Try, ...]], now: Doubles) ->
 
 def _order(truth: Truth, now: Doubles, labels: Sequence[str]) -> Cause | None:
     """See whether the classes are right but for their names: each answer mostly stands for one other."""
-    counts = np.zeros((len(labels), len(labels)), dtype=np.int64)
-    np.add.at(counts, (now.argmax(1), truth.classes), 1)
-    meant = {said: int(counts[said].argmax()) for said in range(len(labels)) if counts[said].any()}
-    right = sum(int(counts[said, index]) for said, index in meant.items())
+    meant = truth.meant(now) or {}
     other = [said for said, index in meant.items() if said != index]
     one_to_one = len(set(meant.values())) == len(meant)
-    if not one_to_one or len(other) < _ORDER or right < _MOSTLY * len(now):
+    if not one_to_one or len(other) < _ORDER:
         return None
     left = iter(sorted(set(range(len(labels))) - set(meant.values())))
     order = [meant[said] if said in meant else next(left) for said in range(len(labels))]
@@ -229,15 +226,15 @@ def _order(truth: Truth, now: Doubles, labels: Sequence[str]) -> Cause | None:
     return Cause(f"the labels are in another order: {pair}", remedy, str(truth.score(renamed)))
 
 
-def _words(before: Preprocessing, after: Preprocessing, *, twice: bool) -> str:
-    """Name what is different."""
+def _words(before: Preprocessing, after: Preprocessing, twice: str) -> str:
+    """Name what is different, and what was done twice."""
     changed = {
         field.name for field in fields(before) if getattr(before, field.name) != getattr(after, field.name)
     }
     named = [text for text, names in _NAMED if changed & names]
     if "wrong normalisation" in named and "wrong value range" in named:
         named.remove("wrong value range")  # one cannot be told from the other
-    return " and ".join(named + ["a softmax too many in what is expected"] * twice)
+    return " and ".join(named + [f"a {twice} too many in what is expected"] * bool(twice))
 
 
 _NAMED: Final = (

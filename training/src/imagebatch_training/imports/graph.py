@@ -1,4 +1,4 @@
-"""The graph that an archive serves: uint8 pixels in, preprocessing inside, logits out."""
+"""The graph that an archive serves: uint8 pixels in, preprocessing inside, logits, or a score, out."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -13,9 +13,12 @@ from imagebatch_training.imports.preprocessing import Preprocessing
 
 LEAST: Final = 1e-30
 """A probability of 0 is taken for this one, so that its logit is finite."""
+LEAST_REST: Final = 2.0**-24
+"""The same for what a probability lacks of 1: the smallest step of float32 below it."""
 _WHITE: Final = 255.0
 # Between the last layer and the logits nothing but these, where the layer's input shall be the features.
-_PASSED: Final = ("Add", "Convert", "Reshape", "Softmax", "Log", "Maximum", "Squeeze", "Subtract")
+_SHAPES: Final = ("Convert", "Reshape", "Squeeze", "Unsqueeze", "Transpose")
+_PASSED: Final = ("Add", "Convert", "Reshape", "Softmax", "Sigmoid", "Log", "Maximum", "Squeeze", "Subtract")
 
 
 def input_shape(pre: Preprocessing) -> tuple[int, ...]:
@@ -30,17 +33,18 @@ def scaling(pre: Preprocessing) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, A
     return np.array(pre.mean, np.float64) * unit, np.array(pre.std, np.float64) * unit
 
 
-def served_graph(network: Network, pre: Preprocessing, output: int) -> ov.Model:
+def served_graph(network: Network, pre: Preprocessing, output: int, head: str) -> ov.Model:
     """Make the graph.
 
     Args:
         network: The model.
         pre: What is put in front of it and behind it.
-        output: Position of the output with the classes.
+        output: Position of the output with the classes, or the score.
+        head: Name of what its numbers mean.
 
     Returns:
-        uint8 (1, 3, crop, crop) RGB to float32 logits (1, classes) and, where the last layer is a linear one,
-        its input as features (1, n).
+        uint8 (1, 3, crop, crop) RGB to float32 logits (1, classes), or a score (1, 1), and, where the
+        last layer is a linear one, its input as features (1, n).
 
     Raises:
         DataError: The model cannot be converted, or does not take this input.
@@ -59,7 +63,7 @@ def served_graph(network: Network, pre: Preprocessing, output: int) -> ov.Model:
     for target in parameter.output(0).get_target_inputs():
         target.replace_source_output(given.output(0))
     answer = model.output(output).get_node().input_value(0)
-    logits = HEADS[pre.outputs](_flat(answer))
+    logits = HEADS[head, pre.outputs](_flat(answer))
     features = _features(answer)
     results = [op.result(value) for value in (logits, features) if value is not None]
     served = ov.Model(results, [pixels], "model")
@@ -84,7 +88,7 @@ def _flat(answer: Any) -> Any:
     return op.reshape(values, op.constant([1, -1]), special_zero=False)
 
 
-def _logits(values: Any) -> Any:
+def _as_it_is(values: Any) -> Any:
     return values
 
 
@@ -93,9 +97,35 @@ def _log(values: Any) -> Any:
     return op.log(op.maximum(values, op.constant(np.float32(LEAST))))
 
 
-HEADS: Final[Mapping[str, Callable[[Any], Any]]] = {"logits": _logits, "probabilities": _log}
-"""What is put behind the model by `Preprocessing.outputs`, so that the handler's softmax gives the classes'
-probabilities. Another kind of head is one more."""
+def _log_odds(values: Any) -> Any:
+    """Undo a sigmoid: the sigmoid of a probability's log odds is the probability."""
+    one, least, rest = (op.constant(np.float32(number)) for number in (1, LEAST, LEAST_REST))
+    against = op.log(op.maximum(op.subtract(one, values), rest))
+    return op.subtract(op.log(op.maximum(values, least)), against)
+
+
+HEADS: Final[Mapping[tuple[str, str], Callable[[Any], Any]]] = {
+    ("softmax", "logits"): _as_it_is,
+    ("softmax", "probabilities"): _log,
+    ("multilabel", "logits"): _as_it_is,
+    ("multilabel", "probabilities"): _log_odds,
+    ("regression", "score"): _as_it_is,
+}
+"""What is put behind the model by head and `Preprocessing.outputs`, so that the handler's softmax or sigmoid
+gives the classes' probabilities. Another kind of head is one more."""
+
+
+def ends_with(network: Network, pre: Preprocessing, output: int) -> str:
+    """Name the operation that the values of a model's output come from: `Softmax`, `Sigmoid`, `MatMul`.
+
+    Raises:
+        DataError: The model cannot be converted.
+    """
+    node = network.graph(input_shape(pre)).output(output).get_node().input_value(0).get_node()
+    while node.get_type_name() in _SHAPES:
+        node = node.input_value(0).get_node()
+    name: str = node.get_type_name()
+    return name
 
 
 def _features(answer: Any) -> Any:

@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from imagebatch_training.errors import ConfigurationError, DataError
-from imagebatch_training.imports.answers import Doubles, are_probabilities, choose_output, require_outputs
+from imagebatch_training.imports.answers import Doubles, choose_output
+from imagebatch_training.imports.graph import ends_with
+from imagebatch_training.imports.head import Head
+from imagebatch_training.imports.heads import RegressionHead, SoftmaxHead, settle_head
 from imagebatch_training.imports.labels import Labels, settle_labels
 from imagebatch_training.imports.network import Shape, Source, Transform
 from imagebatch_training.imports.pictures import Picture, draw_pictures, find_pictures
 from imagebatch_training.imports.preprocessing import Declared, Preprocessing, read_file, settle
 from imagebatch_training.imports.readers import read_source
-from imagebatch_training.imports.request import Request
+from imagebatch_training.imports.request import HEAD_KEYS, Request
 from imagebatch_training.imports.transforms import libraries, reference
 
 _PLANES: Final = 3
@@ -31,9 +34,9 @@ class Plan:
         name: Of model and archive.
         version: Of the model on its server.
         pre: Preprocessing and outputs.
-        origins: By field of `pre`, who said so.
-        output: Position of the classes' output.
-        labels: Names of the classes, and who says so.
+        origins: By field of `pre` and key of the head, who said so.
+        output: Position of the output with the classes, or the score.
+        head: What its numbers mean.
         pictures: Images for the proof.
         drawn: Whether they were drawn for want of others.
     """
@@ -44,7 +47,7 @@ class Plan:
     pre: Preprocessing
     origins: dict[str, str]
     output: int
-    labels: Labels
+    head: Head
     pictures: Sequence[Picture]
     drawn: bool
 
@@ -64,17 +67,18 @@ class Plan:
         return reference(self.pre), f"{libraries()}, as declared"
 
     def with_outputs(self, raw: Doubles) -> "Plan":
-        """Settle by the model's raw answers (images, classes) whether it ends with a softmax.
+        """Settle by the model's raw answers (images, classes) what its outputs are.
 
         Raises:
+            ConfigurationError: They may be one or the other, and nobody says.
             DataError: Something else was declared.
         """
-        said_by = self.origins["outputs"]
-        if said_by != "default":
-            require_outputs(raw, self.pre, said_by)
-            return self
-        found = "probabilities" if are_probabilities(raw) else "logits"
-        origins = self.origins | {"outputs": f"seen on {len(raw)} images"}
+        network, said_by = self.source.network, self.origins["outputs"]
+        said = None if said_by == "default" else self.pre.outputs
+        found = self.head.outputs(raw, said, said_by, lambda: ends_with(network, self.pre, self.output))
+        self.source.notes.extend(self.head.notes(raw, found))
+        seen = f"seen on {len(raw)} images" if self.head.ends else f"head {self.head.name}"
+        origins = self.origins if found == said else self.origins | {"outputs": seen}
         return replace(self, pre=replace(self.pre, outputs=found), origins=origins)
 
 
@@ -91,9 +95,16 @@ def make_plan(request: Request, presets: Path, folder: Path) -> Plan:
         DataError: The model is of no kind that can be served.
         DownloadError: Published weights are not there and cannot be fetched.
     """
+    given = [read_file(request.preprocessing, presets)] if request.preprocessing else []
+    given.append(Declared("a flag", request.flags))
+    kind, said, by = settle_head(given)
+    _require_fitting(kind, request)
     source = read_source(request)
-    pre, origins = _settled(source, request, presets)
+    pre, origins = _settled(source, given)
+    if kind is RegressionHead and origins["outputs"] in [one.by for one in given]:
+        raise ConfigurationError(f"{origins['outputs']}: outputs says nothing about head regression")
     output, classes = choose_output(source.network, pre, request.output)
+    kind.require(classes)
     pictures, folders = (
         find_pictures(request.images, request.most) if request.images else (draw_pictures(folder), [])
     )
@@ -102,9 +113,9 @@ def make_plan(request: Request, presets: Path, folder: Path) -> Plan:
         name=_name(request.name or source.name),
         version=_name(request.version),
         pre=pre,
-        origins=origins,
+        origins=origins | by,
         output=output,
-        labels=settle_labels(request.labels, source.labels, folders, classes),
+        head=kind(said, _names(kind, source, request, folders, classes)),
         pictures=pictures,
         drawn=request.images is None,
     )
@@ -117,13 +128,37 @@ def _name(text: str) -> str:
     return name
 
 
-def _settled(source: Source, request: Request, presets: Path) -> tuple[Preprocessing, dict[str, str]]:
+def _require_fitting(kind: type[Head], request: Request) -> None:
+    """Refuse a head that is not the source's, or has no use for what is given, before anything is fetched.
+
+    Raises:
+        ConfigurationError: It is not, or has not.
+    """
+    if request.source.startswith("torchvision:") and kind is not SoftmaxHead:
+        raise ConfigurationError(
+            f"{request.source} is published as one class of several: leave out --head {kind.name}, or give "
+            "the file of your own weights"
+        )
+    if not kind.has_labels and request.labels is not None:
+        raise ConfigurationError(f"a {kind.name} has no labels: leave out --labels")
+
+
+def _names(
+    kind: type[Head], source: Source, request: Request, folders: Sequence[str], classes: int
+) -> Labels:
+    if not kind.has_labels:
+        return (), kind.name
+    # A folder holds the images of one class: no model of several labels sorts them so.
+    return settle_labels(request.labels, source.labels, folders if kind.one_class else (), classes)
+
+
+def _settled(source: Source, given: Sequence[Declared]) -> tuple[Preprocessing, dict[str, str]]:
     facts = _facts(source.network.shape)
     declared = [source.declared] if source.declared else []
     declared.append(Declared(_INPUT, facts))
-    if request.preprocessing:
-        declared.append(read_file(request.preprocessing, presets))
-    declared.append(Declared("a flag", request.flags))
+    for by, values in given:
+        mine = {key: value for key, value in values.items() if key not in HEAD_KEYS}
+        declared.append(Declared(by, mine))
     pre, origins = settle(declared)
     for name, fact in facts.items():
         if getattr(pre, name) != fact:

@@ -10,7 +10,7 @@ import yaml
 from imagebatch_pixels import Fit  # type: ignore[import-untyped]  # a flat module of a .mar: no type marker
 
 from imagebatch_training.errors import ConfigurationError
-from imagebatch_training.imports.request import CHANNELS, CHOICES, NUMBERS
+from imagebatch_training.imports.request import CHANNELS, CHOICES, HEAD_KEYS, NUMBERS
 
 _PLANES: Final = 3
 _NEEDED: Final = ("resize", "crop", "mean", "std")
@@ -29,7 +29,8 @@ class Preprocessing:
         pixel_range: `0-1` or `0-255`.
         channel_order: `rgb` or `bgr`.
         layout: `nchw` or `nhwc`.
-        outputs: `logits`, or `probabilities` where the model ends with a softmax.
+        outputs: `logits`, `probabilities` where the model ends with a softmax or sigmoid; of a regression
+            `score`.
     """
 
     resize: int
@@ -143,7 +144,7 @@ def _checked(name: str, value: Any, by: str) -> Any:
         except ValueError as error:
             raise ConfigurationError(f"{by}: {error}") from error
     elif name not in CHOICES:
-        known = ", ".join(field.name for field in fields(Preprocessing))
+        known = ", ".join([*(field.name for field in fields(Preprocessing)), *HEAD_KEYS])
         raise ConfigurationError(f"{by}: unknown key {name}: use {known}")
     return str(value)
 

@@ -29,8 +29,16 @@ _HELP: Final = {
     "channel_order": "of the model's input",
     "layout": "of the model's input: channels first or last",
     "pixel_range": "what pixels are scaled to before mean and std",
-    "outputs": "whether the model ends with a softmax (probabilities) or not (logits)",
+    "outputs": "whether the model ends with a softmax or sigmoid (probabilities) or not (logits)",
 }
+_HEAD_HELP: Final = {
+    "head": "softmax: one class of several; multilabel: any number of labels; regression: one number",
+    "threshold": "of multilabel: probability from which on a label is one of an image's",
+    "thresholds": "the same for single labels: scratch=0.3,dent=0.65, or a YAML file with a line for each",
+    "quantity": "of regression, what it measures: name=thickness,unit=mm,lowest=0,highest=12.5",
+}
+HEAD_KEYS: Final = tuple(_HEAD_HELP)
+HEAD_NAMES: Final = ("softmax", "multilabel", "regression")
 NUMBERS: Final = ("resize", "crop")
 CHANNELS: Final = ("mean", "std")
 
@@ -46,7 +54,7 @@ class Request:
         arch: For a file of weights alone: `torchvision:NAME` or `timm:NAME`.
         labels: File with the class names; None: the source's own, or those of the images' folders.
         preprocessing: YAML file, or the name of a shipped one; None: the source's own.
-        flags: Preprocessing as flags say it, above everything else.
+        flags: Preprocessing and head as flags say them, above everything else.
         output: Position of the output that holds the classes; None: there is one.
         images: Folder of images for the proof; a folder per class tells their classes too. None: drawn ones.
         most: Images that are looked at, evenly spread.
@@ -78,7 +86,7 @@ class Request:
             )
         if arguments.most_images < 1:
             raise ConfigurationError("--most-images must be at least 1")
-        given = {name: getattr(arguments, name) for name in _HELP}
+        given = {name: getattr(arguments, name) for name in (*_HELP, *_HEAD_HELP)}
         return cls(
             source=arguments.source,
             name=arguments.name,
@@ -117,7 +125,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="images for the proof; a folder per class tells their classes too",
     )
     add("--most-images", type=int, default=200, metavar="N", help="of them so many, evenly spread")
-    add("--expect", type=Path, metavar="CSV", help="what your own code answers: image, label, probability")
+    add(
+        "--expect", type=Path, metavar="CSV", help="what your own code answers: image; label, labels or score"
+    )
     add("--output", type=int, metavar="N", help="position of the output with the classes, from 0")
     group = parser.add_argument_group("preprocessing", "what your own code does to an image before the model")
     group.add_argument(
@@ -128,6 +138,61 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         meta = "N,N,N" if name in CHANNELS else None if name in CHOICES else name.upper()
         flag = "--" + name.replace("_", "-")
         group.add_argument(flag, type=kind, choices=CHOICES.get(name), metavar=meta, help=text)
+    _add_head(
+        parser.add_argument_group("head", "what the model's numbers mean; also keys of --preprocessing")
+    )
+
+
+def _add_head(group: argparse._ArgumentGroup) -> None:
+    add, says = group.add_argument, _HEAD_HELP
+    add("--head", choices=HEAD_NAMES, help=says["head"] + " (default: softmax)")
+    add("--threshold", type=float, metavar="P", help=says["threshold"] + " (default: 0.5)")
+    add("--thresholds", metavar="LABEL=P,…", type=_thresholds, help=says["thresholds"])
+    add("--quantity", metavar="KEY=VALUE,…", type=_quantity, help=says["quantity"])
+
+
+def _thresholds(text: str) -> Mapping[str, Any]:
+    """Read labels and numbers from a flag, or from the file that it names."""
+    if "=" in text and not text.endswith((".yaml", ".yml", ".json")):
+        return {key: _number(value) for key, value in _pairs(text)}
+    import yaml  # noqa: PLC0415 - only for a file
+
+    try:
+        said = yaml.safe_load(Path(text).read_text(encoding="utf-8"))
+    except OSError as error:
+        reason = f"{error.strerror}: give label=number,… or a YAML file"
+        raise argparse.ArgumentTypeError(f"{text}: {reason}") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise argparse.ArgumentTypeError(
+            f"{text} is no YAML: {' '.join(str(error).split())[:200]}"
+        ) from error
+    if not isinstance(said, dict):
+        raise argparse.ArgumentTypeError(f"{text} must hold labels and numbers, such as scratch: 0.3")
+    return said
+
+
+def _quantity(text: str) -> Mapping[str, Any]:
+    """Read what a score is from a flag; one word is its name."""
+    pairs = _pairs(text) if "=" in text else [("name", text)]
+    return {key: _number(value) if key in ("lowest", "highest") else value for key, value in pairs}
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    parts = [part.rpartition("=") for part in text.split(",")]
+    if any(not key.strip() or not value.strip() for key, _, value in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not key=value with commas between")
+    keys = [key.strip() for key, _, _ in parts]
+    twins = next((key for key in keys if keys.count(key) > 1), None)
+    if twins is not None:
+        raise argparse.ArgumentTypeError(f"{text!r} says {twins} twice")
+    return [(key.strip(), value.strip()) for key, _, value in parts]
+
+
+def _number(text: str) -> int | float:
+    try:
+        return int(text) if text.lstrip("+-").isdecimal() else float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from error
 
 
 def _channels(text: str) -> tuple[float, ...]:

@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from imagebatch_archive import (  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
@@ -26,9 +26,11 @@ from imagebatch_training.imports.plan import Plan, make_plan
 from imagebatch_training.imports.proof import Evidence, archive_logits, certify
 from imagebatch_training.imports.request import Request
 from imagebatch_training.imports.transforms import Opened, open_picture
-from imagebatch_training.imports.truth import Truth, known_by_folders, read_expected
+from imagebatch_training.imports.truth import Truth, known_by_folders
 from imagebatch_training.progress import progress
 from imagebatch_training.settings import Model, Settings
+
+_HEAD: Final = ("head", "thresholds", "quantity")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +72,7 @@ def import_model(settings: Settings, request: Request, presets: Path) -> Importe
         plan = plan.with_outputs(raw)
         model = _fill(plan, settings, folder)
         evidence = _evidence(plan, settings, files, raw, folder)
-        certificate = certify(evidence, _truth(plan, request, evidence), plan.labels[0])
+        certificate = certify(evidence, _truth(plan, request, evidence))
         write_json(folder / PARITY, certificate)
         return _publish(plan, Path(settings.paths.model_store), model, evidence, certificate)
 
@@ -102,9 +104,13 @@ def _fill(plan: Plan, settings: Settings, folder: Path) -> Model:
     )
     handlers = Path(settings.paths.handlers)
     copy_modules(handlers, folder)
-    write_text(folder / "model-config.yaml", render_model_config(handlers, model, pre.square.declared()))
-    write_json(folder / "index_to_name.json", {str(index): name for index, name in enumerate(plan.labels[0])})
-    write_graph(served_graph(plan.source.network, pre, plan.output), folder / "model.xml")
+    more = pre.square.declared() | plan.head.config()
+    write_text(folder / "model-config.yaml", render_model_config(handlers, model, more))
+    if plan.head.has_labels:
+        names = {str(index): name for index, name in enumerate(plan.head.names[0])}
+        write_json(folder / "index_to_name.json", names)
+    graph = served_graph(plan.source.network, pre, plan.output, plan.head.name)
+    write_graph(graph, folder / "model.xml")
     return model
 
 
@@ -120,6 +126,7 @@ def _evidence(plan: Plan, settings: Settings, files: list[Picture], raw: Doubles
         source=plan.source,
         pre=plan.pre,
         output=plan.output,
+        head=plan.head,
         raw=raw[rows],
         answers=np.stack([found for found in answers if found is not None]),
         described=model.describe(),
@@ -136,8 +143,8 @@ def _evidence(plan: Plan, settings: Settings, files: list[Picture], raw: Doubles
 def _truth(plan: Plan, request: Request, evidence: Evidence) -> Truth | None:
     """Find who knows what the model should answer."""
     if request.expect is not None:
-        return read_expected(request.expect, evidence.files, plan.labels[0], evidence.agreement)
-    return known_by_folders(evidence.files, plan.labels[0])
+        return plan.head.read(request.expect, evidence.files, evidence.agreement)
+    return known_by_folders(evidence.files, plan.head.names[0]) if plan.head.one_class else None
 
 
 def _publish(
@@ -146,7 +153,10 @@ def _publish(
     """Pack the archive, and write beside it what it is, its certificate and its golden images."""
     path, folder = store / f"{plan.name}.mar", evidence.folder
     beside = {kind: path.with_name(f"{plan.name}.{kind}.json") for kind in ("golden", "parity")}
-    golden = golden_set(folder, [file.path for file in evidence.files])
+    possible = evidence.head.possible(evidence.values)
+    golden = golden_set(
+        folder, [file.path for file, there in zip(evidence.files, possible, strict=True) if there]
+    )
     with publish(path) as new:
         pack(folder, model, new)
         record = {
@@ -157,7 +167,8 @@ def _publish(
             "mar_bytes": new.stat().st_size,
             "digest": content_digest(folder),
             "parity": file_digest(folder / PARITY),
-            "labels": list(plan.labels[0]),
+            "labels": list(plan.head.names[0]),
+            **{key: evidence.described[key] for key in _HEAD if key in evidence.described},
             "input": evidence.described["input"],
             "import": {
                 "source": plan.source.kind,

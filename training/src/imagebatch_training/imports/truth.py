@@ -1,18 +1,14 @@
 """What a model shall answer, as somebody knows it: its own code's answers, its publisher's, or labels."""
 
-import csv
 import math
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from imagebatch_training import metrics
-from imagebatch_training.errors import ConfigurationError, DataError
 from imagebatch_training.imports.answers import Doubles
 from imagebatch_training.imports.pictures import Picture
 
@@ -22,30 +18,33 @@ TIE: Final = 0.05
 """Difference of two classes' probabilities below which rounding of pixels may choose the other one."""
 SURE: Final = 1e-3
 """Chance at which a better accuracy is no accident any more, with a few dozen alternatives tried."""
-_IMAGE: Final = ("image", "image_id", "file", "filename", "file_name", "path", "uri", "name")
-_LABEL: Final = ("label", "class", "prediction", "predicted", "label_1")
-_UNTOLD: Final = -1
-_SCORE: Final = ("probability", "score", "confidence", "probability_1")
+_MOSTLY: Final = 0.8
+"""Share of images that another order of the labels must put right, so that it is no accident."""
 
 
 class Score(NamedTuple):
     """How answers fit what is known.
 
     Attributes:
-        agreeing: Images with the class that is known.
+        agreeing: Images with the answer that is known.
         images: All of them.
-        moved: Mean change of the probabilities that are known; None where none is.
-        ties: Images with another class that is known to be as good as the best.
+        moved: Mean change of the probabilities that are known, of a score in its `Truth.scale`; None where
+            none is.
+        ties: Images with another answer that is known to be as good.
+        most: The largest such change.
+        moves: What moves, in words.
     """
 
     agreeing: int
     images: int
     moved: float | None
     ties: int = 0
+    most: float | None = None
+    moves: str = "a probability moves by {:.3f} on average"
 
     def __str__(self) -> str:
         """Say it in a few words."""
-        moved = "" if self.moved is None else f", a probability moves by {self.moved:.3f} on average"
+        moved = "" if self.moved is None else f", {self.moves.format(self.moved)}"
         return f"{self.agreeing} of {self.images} images ({self.agreeing / self.images:.1%}){moved}"
 
 
@@ -54,18 +53,23 @@ class Truth(ABC):
 
     Attributes:
         by: Who knows it.
-        classes: Class index by image, -1 where it is not known.
+        scale: What changes are measured in: 1 of a probability, of a score how far scores are spread.
     """
 
     by: str
-    classes: metrics.Integers
+    scale: float = 1.0
+
+    @property
+    @abstractmethod
+    def known(self) -> npt.NDArray[np.bool_]:
+        """Of which images something is known, (images,)."""
 
     @abstractmethod
-    def score(self, probabilities: Doubles) -> Score:
-        """Compare probabilities (images, classes) with it."""
+    def score(self, values: Doubles) -> Score:
+        """Compare what is answered, (images, classes) or (images, 1), with it."""
 
     @abstractmethod
-    def holds(self, probabilities: Doubles) -> bool:
+    def holds(self, values: Doubles) -> bool:
         """Tell whether these can be the answers that it knows."""
 
     @abstractmethod
@@ -73,12 +77,37 @@ class Truth(ABC):
         """Tell whether other answers fit where these do not."""
 
     @abstractmethod
-    def part(self, rows: Sequence[int]) -> "Truth":
+    def part(self, rows: Sequence[int]) -> Self:
         """Return what it knows of some of the images."""
 
+    def meant(self, values: Doubles) -> Mapping[int, int] | None:
+        """Tell which class each answered one mostly stands for; None where it cannot."""
+        del values
+        return None
 
-class Answers(Truth):
+
+class Told(Truth):
     """Answers of the same model by other code.
+
+    Args:
+        agreement: Share of images whose answer must be the same.
+    """
+
+    def __init__(self, agreement: float) -> None:
+        self.agreement = agreement
+
+    def holds(self, values: Doubles) -> bool:
+        """Tell by both figures, see `Truth.holds`."""
+        score = self.score(values)
+        return score.agreeing + score.ties >= self.agreement * score.images and (score.moved or 0) <= MOVED
+
+    def explains(self, other: Doubles, instead_of: Doubles) -> bool:
+        """Tell, see `Truth.explains`."""
+        return self.holds(other) and not self.holds(instead_of)
+
+
+class Answers(Told):
+    """Classes that the same model names by other code.
 
     Args:
         by: Who gives them.
@@ -88,33 +117,34 @@ class Answers(Truth):
     """
 
     def __init__(self, by: str, classes: metrics.Integers, probabilities: Doubles, agreement: float) -> None:
+        super().__init__(agreement)
         self.by, self.classes = by, classes
-        self._probabilities, self._agreement = probabilities, agreement
+        self._probabilities = probabilities
 
-    def score(self, probabilities: Doubles) -> Score:
+    @property
+    def known(self) -> npt.NDArray[np.bool_]:
+        """Those whose class is told."""
+        known: npt.NDArray[np.bool_] = self.classes >= 0
+        return known
+
+    def score(self, values: Doubles) -> Score:
         """Compare, see `Truth.score`."""
-        known = self.classes >= 0
-        same = probabilities.argmax(1)[known] == self.classes[known]
-        told = ~np.isnan(self._probabilities)
-        moved = np.abs(probabilities - self._probabilities)
-        # As in a certificate of parity: of each image the class that moves most.
-        worst = [float(row[there].max()) for row, there in zip(moved, told, strict=True) if there.any()]
-        ties = near_ties(self._probabilities, probabilities)[known] & ~same
-        return Score(int(same.sum()), len(same), float(np.mean(worst)) if worst else None, int(ties.sum()))
-
-    def holds(self, probabilities: Doubles) -> bool:
-        """Tell by both figures, see `Truth.holds`."""
-        score = self.score(probabilities)
-        return score.agreeing + score.ties >= self._agreement * score.images and (score.moved or 0) <= MOVED
-
-    def explains(self, other: Doubles, instead_of: Doubles) -> bool:
-        """Tell, see `Truth.explains`."""
-        return self.holds(other) and not self.holds(instead_of)
+        known = self.known
+        same = values.argmax(1)[known] == self.classes[known]
+        worst = largest_changes(values, self._probabilities)
+        ties = near_ties(self._probabilities, values)[known] & ~same
+        return Score(
+            int(same.sum()), len(same), float(np.mean(worst)) if len(worst) else None, int(ties.sum())
+        )
 
     def part(self, rows: Sequence[int]) -> "Answers":
         """Return some of it."""
         chosen = list(rows)
-        return Answers(self.by, self.classes[chosen], self._probabilities[chosen], self._agreement)
+        return Answers(self.by, self.classes[chosen], self._probabilities[chosen], self.agreement)
+
+    def meant(self, values: Doubles) -> Mapping[int, int] | None:
+        """Count, see `Truth.meant`."""
+        return _meant(values, self.classes)
 
 
 class Labels(Truth):
@@ -128,11 +158,17 @@ class Labels(Truth):
     def __init__(self, by: str, classes: metrics.Integers) -> None:
         self.by, self.classes = by, classes
 
-    def score(self, probabilities: Doubles) -> Score:
-        """Count, see `Truth.score`."""
-        return Score(int((probabilities.argmax(1) == self.classes).sum()), len(self.classes), None)
+    @property
+    def known(self) -> npt.NDArray[np.bool_]:
+        """All."""
+        known: npt.NDArray[np.bool_] = self.classes >= 0
+        return known
 
-    def holds(self, probabilities: Doubles) -> bool:  # noqa: ARG002 - the same for all knowledge
+    def score(self, values: Doubles) -> Score:
+        """Count, see `Truth.score`."""
+        return Score(int((values.argmax(1) == self.classes).sum()), len(self.classes), None)
+
+    def holds(self, values: Doubles) -> bool:  # noqa: ARG002 - the same for all knowledge
         """Hold always: only another answer that is better says that something is wrong."""
         return True
 
@@ -148,6 +184,31 @@ class Labels(Truth):
     def part(self, rows: Sequence[int]) -> "Labels":
         """Return some of it."""
         return Labels(self.by, self.classes[list(rows)])
+
+    def meant(self, values: Doubles) -> Mapping[int, int] | None:
+        """Count, see `Truth.meant`."""
+        return _meant(values, self.classes)
+
+
+def largest_changes(values: Doubles, told: Doubles) -> Doubles:
+    """Return of each image the change of the class that moves most, as in a certificate of parity.
+
+    Args:
+        values: Probabilities (images, classes).
+        told: The same, NaN where one is not told; images of which none is are left out.
+    """
+    moved = np.abs(values - told)
+    found: Doubles = np.nanmax(moved[~np.isnan(moved).all(1)], axis=1, initial=0.0)
+    return found
+
+
+def _meant(values: Doubles, classes: metrics.Integers) -> Mapping[int, int] | None:
+    """Tell which class each answered one mostly stands for; None where that puts few images right."""
+    counts = np.zeros((values.shape[1],) * 2, dtype=np.int64)
+    np.add.at(counts, (values.argmax(1), classes), 1)
+    meant = {said: int(row.argmax()) for said, row in enumerate(counts) if row.any()}
+    right = sum(int(counts[said, index]) for said, index in meant.items())
+    return meant if right >= _MOSTLY * len(values) else None
 
 
 def near_ties(wanted: Doubles, answers: Doubles) -> npt.NDArray[np.bool_]:
@@ -169,95 +230,3 @@ def known_by_folders(pictures: Sequence[Picture], labels: Sequence[str]) -> Labe
     if not all(picture.folder in index for picture in pictures):
         return None
     return Labels("the images' folders", np.array([index[picture.folder] for picture in pictures]))
-
-
-def read_expected(
-    path: Path, pictures: Sequence[Picture], labels: Sequence[str], agreement: float
-) -> Answers:
-    """Read what a model's own code answers.
-
-    Args:
-        path: CSV with a header: an image's name, and its class (`label`), its class's `probability`, or a
-            column of probabilities for each class; also the form of imagebatch's predictions.csv.
-        pictures: Images, by whose names below their folder, or file names that only one has, rows are found.
-        labels: Of the classes; rows may have their indices instead. A name of two tells of none.
-        agreement: Share of images whose class must be the same.
-
-    Raises:
-        ConfigurationError: The file cannot be read.
-        DataError: It has not these columns, or tells nothing of any of the images.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except OSError as error:
-        raise ConfigurationError(f"--expect {path}: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path.name} is no CSV in UTF-8: {error}") from error
-    head = [name for name in (rows[0] if rows else {}) if name]
-    image = next((name for name in _IMAGE if name in head), None)
-    columns = {name: index for index, name in enumerate(labels) if name in head and labels.count(name) == 1}
-    if image is None or not (columns or any(name in head for name in _LABEL)):
-        raise DataError(
-            f"{path.name} must have a column {' or '.join(_IMAGE[:3])}, and a column label or one a class"
-        )
-    told = {row[image]: row for row in rows}
-    files = Counter(picture.path.name for picture in pictures)
-    classes = np.full(len(pictures), -1, dtype=np.int64)
-    probabilities = np.full((len(pictures), len(labels)), np.nan)
-    for position, picture in enumerate(pictures):
-        name = picture.path.name
-        row = told.get(picture.name) or (told.get(name) if files[name] == 1 else None)
-        if row is not None:
-            said = _row(row, columns, labels, path.name)
-            probabilities[position, list(said.probabilities)] = list(said.probabilities.values())
-            classes[position] = said.label
-    if (classes < 0).all():
-        raise DataError(
-            f"{path.name} tells of none of the {len(pictures)} images: its {image} is {rows[0][image]!r}, "
-            f"a file here is {pictures[0].name!r}"
-        )
-    return Answers(path.name, classes, probabilities, agreement)
-
-
-class _Said(NamedTuple):
-    label: int
-    probabilities: Mapping[int, float]
-
-
-def _row(row: Mapping[str, Any], columns: Mapping[str, int], labels: Sequence[str], file: str) -> _Said:
-    if columns:
-        found = {index: _probability(row[name], file) for name, index in columns.items()}
-        named = next((row[name] for name in _LABEL if row.get(name)), None)
-        best = max(found, key=lambda index: found[index])
-        if named is None and 1 - sum(found.values()) > found[best]:
-            best = _UNTOLD  # a class without a column may be the best
-        return _Said(best if named is None else _class(named, labels, file), found)
-    label = _class(next(row[name] for name in _LABEL if name in row), labels, file)
-    score = next((row[name] for name in _SCORE if row.get(name)), None)
-    found = {} if score is None else {label: _probability(score, file)}
-    rank = 2
-    while row.get(f"label_{rank}") and row.get(f"probability_{rank}"):
-        found[_class(row[f"label_{rank}"], labels, file)] = _probability(row[f"probability_{rank}"], file)
-        rank += 1
-    found.pop(_UNTOLD, None)
-    return _Said(label, found)
-
-
-def _class(text: str | None, labels: Sequence[str], file: str) -> int:
-    text = text or ""  # of a row that ends early
-    if text in labels:  # of two classes of one name, as ImageNet's cranes, none is told by it
-        return labels.index(text) if labels.count(text) == 1 else _UNTOLD
-    if text.isascii() and text.isdigit() and int(text) < len(labels):
-        return int(text)
-    raise DataError(f"{file}: {text!r} is none of the model's {len(labels)} classes, such as {labels[0]!r}")
-
-
-def _probability(text: str, file: str) -> float:
-    try:
-        value = float(text)
-    except (TypeError, ValueError):
-        value = math.nan
-    if not 0 <= value <= 1:
-        raise DataError(f"{file}: {text!r} is no probability, 0 to 1: write them after the softmax")
-    return value
