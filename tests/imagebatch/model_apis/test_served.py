@@ -43,14 +43,16 @@ def softmax(labels: list[str], top_k: int) -> Softmax:
     return Softmax(ModelPin(name="m", version="", digest="", labels=labels), top_k)
 
 
-def client(server: ProtocolServer, folder: Path, version: str = "", **card: Any) -> ServedModel:
-    """A client of the server; `card`: more of its model card."""
+def client(
+    server: ProtocolServer, folder: Path, version: str = "", *, patience: float = 30, **card: Any
+) -> ServedModel:
+    """A client of the server; `patience`: seconds for a request; `card`: more of its model card."""
     habits = server.habits
     known = {"labels": LABELS} if not habits.describes else {}
     named = {"input": "image"} if habits.protocol == "kserve_v1" else {}
     path = folder / "card.json"
     path.write_text(json.dumps(known | named | card))
-    settings = ApiSettings(api_url=server.url, model_card=str(path), request_timeout=0.5)
+    settings = ApiSettings(api_url=server.url, model_card=str(path), request_timeout=patience)
     api = open_backend(habits.protocol, settings, "solar-cells", version)
     assert isinstance(api, ServedModel)
     return api
@@ -76,13 +78,13 @@ def client(server: ProtocolServer, folder: Path, version: str = "", **card: Any)
         (Wrong(200, b'{"predictions": [NaN], "outputs": [NaN]}'), Fault.BAD_REPLY),
         (Wrong(200, b"x" * 100, half=True), Fault.UNREACHABLE),
         (Wrong(hang_up=True), Fault.UNREACHABLE),
-        (Wrong(pause=1.5), Fault.TIMED_OUT),
+        (Wrong(pause=4), Fault.TIMED_OUT),
     ],
 )
 def test_each_failure_has_its_fault(habits: Habits, wrong: Wrong, fault: Fault, tmp_path: Path) -> None:
     """What the scorer does next hangs on telling these apart; a 500 is never read, whatever it holds."""
     with ProtocolServer(habits) as server:
-        api = client(server, tmp_path)
+        api = client(server, tmp_path, patience=2 if wrong.pause else 30)
         api.predict(PACK, 4)
         server.faults = lambda _images: wrong
         with pytest.raises(ApiFaultError) as caught:

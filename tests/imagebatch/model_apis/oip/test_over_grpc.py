@@ -48,13 +48,13 @@ def client(url: str, version: str = "", **settings: Any) -> ModelApi:
         (Wrong(500, b"Internal server error"), Fault.WORKER_DIED),
         (Wrong(502, b"Exception calling application"), Fault.WORKER_DIED),
         (Wrong(504, b"slow"), Fault.TIMED_OUT),
-        (Wrong(pause=3), Fault.TIMED_OUT),
+        (Wrong(pause=6), Fault.TIMED_OUT),
     ],
 )
 def test_each_status_has_its_fault(wrong: Wrong, fault: Fault) -> None:
     """What the scorer does next hangs on telling these apart, as over REST."""
     with GrpcServer(TRITON) as server:
-        api = client(server.url, request_timeout=1.5)
+        api = client(server.url, request_timeout=3 if wrong.pause else 30)
         api.predict(PACK, 4)
         server.known.faults = lambda _images: wrong
         with pytest.raises(ApiFaultError) as caught:
