@@ -356,6 +356,20 @@ def test_a_fixed_image_that_a_model_cannot_read_is_part_of_what_it_is_known_by(t
             client(server, tmp_path).describe()
 
 
+def test_a_digest_that_only_replies_carry_is_the_models(tmp_path: Path) -> None:
+    """As over gRPC, whose metadata have no room for it: the run is pinned to what its rows will name."""
+    digest = "sha256:" + "ab" * 32
+    with ProtocolServer(KSERVE) as server:
+        server.tamper = lambda reply: reply | {"parameters": {"digest": digest}}
+        api = client(server, tmp_path)
+        assert api.describe().digest == api.predict(PACK, 4).digest == digest
+        with pytest.raises(ConfigurationError, match="--model-card is of sha256:cdcd"):
+            client(server, tmp_path, digest="sha256:" + "cd" * 32).describe()
+        server.tamper = lambda reply: reply | {"parameters": {"digest": "none"}}
+        with pytest.raises(ConfigurationError, match="is not sha256: and 64 hex digits"):
+            client(server, tmp_path).describe()
+
+
 def test_a_digest_on_the_card_holds_as_long_as_the_answers(tmp_path: Path) -> None:
     """The user's word is taken, and not for a model that answers differently from one moment to the next."""
     digest = "sha256:" + "cd" * 32

@@ -14,6 +14,9 @@ from tests.system.kit.verdict import Seen, require
 _LONG = 240.0  # seconds after which a server is not expected back any more
 
 
+_REST = "over REST alone"  # the relays speak HTTP
+
+
 class _Killing:
     """Kills the second of two servers in the middle of a run, and holds the first until it is seen again.
 
@@ -66,6 +69,8 @@ class _Killing:
 def endpoint_killed(ground: Ground, contestant: Contestant) -> Seen:
     """Of two endpoints one is killed in the middle of a run: nothing waits, no row differs, and it gets
     requests again when it is back."""
+    if contestant.grpc:
+        return Seen(_REST)
     first, second = (
         ground.server(contestant.server),
         ground.another(contestant.server, of_another_model=False),
@@ -100,6 +105,8 @@ def endpoint_killed(ground: Ground, contestant: Contestant) -> Seen:
 
 def two_models(ground: Ground, contestant: Contestant) -> Seen:
     """Two endpoints of different models are refused with code 78 before the first image."""
+    if contestant.grpc:
+        return Seen(_REST)
     first = ground.server(contestant.server)
     second = ground.another(contestant.server, of_another_model=True)
     try:

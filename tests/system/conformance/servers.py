@@ -169,9 +169,13 @@ class KServe(Server):
 
     environment = "deploy/kserve/predictor"
 
+    def prepare(self) -> None:
+        shutil.make_archive(str(self.folder / MODEL), "zip", self.model)
+        (self.folder / f"{MODEL}.zip").rename(self.folder / f"{MODEL}.mar")
+
     def argv(self) -> list[str]:
         ports = [f"--http_port={self.ports[0]}", f"--grpc_port={self.ports[1]}"]
-        archive = self.model.parent / "store" / f"{MODEL}.mar"
+        archive = self.folder / f"{MODEL}.mar"
         model = [f"--model_name={MODEL}", f"--model_dir={archive}", "--scoring_threads=1"]
         return [str(self.programs / "imagebatch-kserve"), *model, *ports]
 

@@ -103,6 +103,7 @@ class ServedModel(ModelApi):
         self._local = threading.local()
         self._pin: ModelPin | None = None
         self._first: list[npt.NDArray[np.float32]] = []
+        self._named: set[str] = set()  # digests that replies to the fixed images carry
         self._made_here = False  # the pixels of images
 
     @property
@@ -198,7 +199,16 @@ class ServedModel(ModelApi):
         return own or its
 
     def _digest(self, said: Said, pin: ModelPin) -> str:
+        answers: list[npt.NDArray[np.float32]] = []
         own, its = self._card.digest, said.digest
+        if not its:
+            self._named = set()
+            answers = self._known_answers(pin)
+            if len(self._named) > 1:
+                raise ConfigurationError(
+                    f"replies of {self._model} name {len(self._named)} digests: serve one model"
+                )
+            its = next(iter(self._named), "")
         if its and not _DIGEST.fullmatch(its):
             raise ConfigurationError(
                 f"the server's digest {one_line(its, 80)!r} is not sha256: and 64 hex digits"
@@ -207,7 +217,6 @@ class ServedModel(ModelApi):
             raise ConfigurationError(f"--model-card is of {own}, the server's model is {its}")
         if its:
             return its
-        answers = self._known_answers(pin)
         self._first = self._first or answers
         if own and alike(self._first, answers, _TOLERANCE):
             return own
@@ -235,7 +244,9 @@ class ServedModel(ModelApi):
         return [known.get(picture.key, np.zeros(0, np.float32)) for picture in self.pictures]
 
     def _known_answer(self, picture: ImagePayload, pin: ModelPin) -> npt.NDArray[np.float32]:
-        (row,) = self._counted([picture]).rows
+        found = self._counted([picture])
+        (row,) = found.rows
+        self._named |= {found.digest} - {""}
         try:
             return _known(row, pin, logits=self._card.scores == "logits")
         except NoProbabilitiesFaultError as error:
