@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Finding: torch-model-archiver works in the folder <temporary folder>/<model name>. If there is one already, it is removed
 # without a word, whatever lies in it, and the folder is removed again at the end. So a model that is called like a folder
-# of somebody's in /tmp costs that folder, and two packings of one model name at once take each other's files away (it follows; not shown here): one
-# of them fails, or packs what is left. A TMPDIR of its own for each call makes it right; `--export-path` does not.
+# of somebody's in /tmp costs that folder. It follows, and is not shown here, that two packings of one model name at once
+# take each other's files away. A TMPDIR of its own for each call makes it right; `--export-path` does not.
 #
 # Seen with torch-model-archiver 0.12.0 (Python 3.11, Linux x86_64); the output is below. Fails when it changes.
 set -euo pipefail

@@ -136,9 +136,14 @@ class Head(ABC):
 
     # Answers.
 
-    @abstractmethod
     def row(self, answer: Answer) -> AnswerRow:
-        """Return an answer without a reason as it is kept."""
+        """Return an answer without a reason as it is kept: null for what the head does not give."""
+        return {
+            "labels": list(answer.labels) or None,
+            "probabilities": list(answer.probabilities) or None,
+            "classes": list(answer.classes) or None,
+            "score": answer.score,
+        }
 
     @abstractmethod
     def problem(self, row: Mapping[str, Any]) -> str:

@@ -56,12 +56,7 @@ class Multilabel(Head):
     @override
     def row(self, answer: Answer) -> AnswerRow:
         # No label is an answer, too.
-        return {
-            "labels": list(answer.labels),
-            "probabilities": list(answer.probabilities),
-            "classes": list(answer.classes) or None,
-            "score": answer.score,
-        }
+        return {**super().row(answer), "labels": list(answer.labels)}
 
     @override
     def problem(self, row: Mapping[str, Any]) -> str:

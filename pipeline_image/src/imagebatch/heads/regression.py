@@ -15,7 +15,6 @@ from typing_extensions import override
 from imagebatch.contracts.answers import Answer
 from imagebatch.contracts.records import ModelPin, Quantity, Reason
 from imagebatch.heads.base import (
-    AnswerRow,
     DriftTests,
     Floats,
     Head,
@@ -52,15 +51,6 @@ class Regression(Head):
         lowest, highest = self.quantity.lowest, self.quantity.highest
         self._lowest = np.float32(-math.inf if lowest is None else lowest)
         self._highest = np.float32(math.inf if highest is None else highest)
-
-    @override
-    def row(self, answer: Answer) -> AnswerRow:
-        return {
-            "labels": list(answer.labels) or None,
-            "probabilities": list(answer.probabilities) or None,
-            "classes": list(answer.classes) or None,
-            "score": answer.score,
-        }
 
     @override
     def problem(self, row: Mapping[str, Any]) -> str:

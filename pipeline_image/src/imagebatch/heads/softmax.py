@@ -17,7 +17,6 @@ from typing_extensions import override
 from imagebatch.contracts.answers import Answer
 from imagebatch.contracts.records import ModelPin
 from imagebatch.heads.base import (
-    AnswerRow,
     DriftTests,
     Floats,
     Head,
@@ -64,15 +63,6 @@ class Softmax(Head):
     def need_classes(self) -> bool:
         """Whether two classes have one name, so that a label does not tell which of them it is."""
         return len(self._times) < len(self._names)
-
-    @override
-    def row(self, answer: Answer) -> AnswerRow:
-        return {
-            "labels": list(answer.labels) or None,
-            "probabilities": list(answer.probabilities) or None,
-            "classes": list(answer.classes) or None,
-            "score": answer.score,
-        }
 
     @override
     def problem(self, row: Mapping[str, Any]) -> str:

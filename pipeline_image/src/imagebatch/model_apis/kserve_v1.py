@@ -13,9 +13,10 @@ from typing import Any
 from typing_extensions import override
 
 from imagebatch.model_apis.base import ApiFaultError, Fault, ImagePayload
+from imagebatch.model_apis.json_reply import read_object
 from imagebatch.model_apis.pinning import pictures
 from imagebatch.model_apis.scores import row_of
-from imagebatch.model_apis.served import OF_AN_IMAGE, Rows, Said, ServedModel, read_object
+from imagebatch.model_apis.served import OF_AN_IMAGE, Rows, Said, ServedModel
 from imagebatch.settings import ApiSettings
 
 

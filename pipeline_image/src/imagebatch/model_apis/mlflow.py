@@ -12,8 +12,9 @@ from typing import Any
 from typing_extensions import override
 
 from imagebatch.model_apis.base import ImagePayload
+from imagebatch.model_apis.json_reply import read_object
 from imagebatch.model_apis.kserve_v1 import predictions
-from imagebatch.model_apis.served import Rows, Said, ServedModel, read_object
+from imagebatch.model_apis.served import Rows, Said, ServedModel
 from imagebatch.settings import ApiSettings
 
 

@@ -7,7 +7,6 @@ route calls it ready, and a row per image.
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import threading
 from abc import abstractmethod
@@ -322,35 +321,6 @@ class ServedModel(ModelApi):
         if session is None:
             session = self._local.session = session_for(self.trusted)
         return session
-
-
-def read_json(body: bytes) -> Any:
-    """Return the JSON of a reply; the bare words NaN and Infinity are none.
-
-    Raises:
-        ApiFaultError: It is no JSON.
-    """
-    try:
-        return json.loads(body, parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
-        raise ApiFaultError(Fault.BAD_REPLY, f"not the expected JSON: {body[:80]!r}") from error
-
-
-def read_object(body: bytes) -> Mapping[str, Any]:
-    """Return the JSON object of a reply.
-
-    Raises:
-        ApiFaultError: It is none.
-    """
-    found = read_json(body)
-    if not isinstance(found, dict):
-        raise ApiFaultError(Fault.BAD_REPLY, f"not the expected JSON object: {body[:80]!r}")
-    return found
-
-
-def _no_number(word: str) -> float:
-    msg = f"{word} is no JSON"
-    raise ValueError(msg)
 
 
 def _known(row: Row, pin: ModelPin, *, logits: bool) -> npt.NDArray[np.float32]:

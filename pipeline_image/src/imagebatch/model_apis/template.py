@@ -15,8 +15,9 @@ from typing_extensions import override
 
 from imagebatch.errors import ConfigurationError, one_line
 from imagebatch.model_apis.base import ApiFaultError, Fault, ImagePayload
+from imagebatch.model_apis.json_reply import read_json
 from imagebatch.model_apis.scores import Row, row_of
-from imagebatch.model_apis.served import Rows, Said, ServedModel, read_json
+from imagebatch.model_apis.served import Rows, Said, ServedModel
 from imagebatch.settings import ApiSettings
 
 FILE, IMAGES, BASE64, MODEL, VERSION = "$file", "$images", "$base64", "$model", "$version"

@@ -19,11 +19,12 @@ from typing_extensions import override
 
 from imagebatch.errors import ConfigurationError, one_line
 from imagebatch.model_apis.base import Answer, ApiFaultError, Fault, ImagePayload
+from imagebatch.model_apis.json_reply import read_object
 from imagebatch.model_apis.oip.inputs import ImageInput, image_input, tensor_kind
 from imagebatch.model_apis.oip.tensors import Given, Inference, files_tensor, read_inference, request_of
 from imagebatch.model_apis.pixels.pool import Form, PixelMaker, maker_for
 from imagebatch.model_apis.scores import Row, refused
-from imagebatch.model_apis.served import Rows, Said, ServedModel, read_object
+from imagebatch.model_apis.served import Rows, Said, ServedModel
 from imagebatch.settings import ApiSettings
 from imagebatch.settings.values import GRPC_SCHEMES
 

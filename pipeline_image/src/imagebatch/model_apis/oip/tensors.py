@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imagebatch.model_apis.base import ApiFaultError, Fault
-from imagebatch.model_apis.served import read_object
+from imagebatch.model_apis.json_reply import read_object
 
 JSON_LENGTH = "Inference-Header-Content-Length"
 _NUMBERS = {"FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
