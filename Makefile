@@ -31,6 +31,8 @@ chaos: setup ## everything that can go wrong, done to runs on a real TorchServe;
 	@$(PYTHON) -m tests.system.chaos $(CHOICE)
 conformance: setup ## every model API against real servers of other makers; PART=mlserver, K="order killed": these
 	@$(UV) run --quiet --frozen --project pipeline_image python -m tests.system.conformance $(CHOICE)
+orchestrators: setup ## one batch by every orchestrator, the same bytes from all; PART=celery, K="kfp": these
+	@$(PYTHON) -m tests.system.orchestrators $(CHOICE)
 monitoring-test: setup ## break the platform, and see the right alert arrive; PART=runs, K="late or killed": these
 	@PYTHONPATH=monitoring $(UV) run --quiet --frozen --project monitoring python -m tests.system.faults $(CHOICE)
 bench: setup ## every published figure, measured again
@@ -47,4 +49,4 @@ operations-test: setup ## the compose stack's UI, kills of its pieces, the how-t
 	@$(PYTHON) -m tests.system.operations $(CHOICE)
 docs: setup ## regenerate the generated pages of docs/
 	@$(PYTHON) -m tools.dev.docs
-.PHONY: help setup ready demo up status down test fuzz e2e lint chaos conformance monitoring-test bench bench-quick docs env images compose-test operations-test
+.PHONY: help setup ready demo up status down test fuzz e2e lint chaos conformance orchestrators monitoring-test bench bench-quick docs env images compose-test operations-test
