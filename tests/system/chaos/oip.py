@@ -132,6 +132,7 @@ SCENARIOS = [
         crashes.scorer_killed,
         crashes.two_scorers,
         crashes.stopped_scorer,
+        crashes.clock_moved_back,
         disks.disk_full,
         disks.read_only,
     )

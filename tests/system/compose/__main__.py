@@ -16,12 +16,12 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.support.embedded import embedded
 from tools.airflow_api import AirflowApi
 from tools.compose import images
 from tools.compose.stack import Stack, material
 from tools.dev import tests
-from tools.loopback import free_ports
-from tools.paths import PORTS, ROOT, Argv, fail, program, run, say, step
+from tools.paths import ROOT, Argv, fail, program, say, step
 
 DAG = "batch_image_inference"
 IMAGES = 2624
@@ -106,22 +106,11 @@ def succeed(airflow: AirflowApi, conf: dict[str, object]) -> None:
 def reference() -> bytes:
     """Give the CSV of the same DAG on the stack without containers, where each stage is a process."""
     folder = ROOT / "var" / "compose" / "embedded"
-    ports = {
-        f"IMAGEBATCH_PORT_{name.upper()}": str(port)
-        for name, port in zip(PORTS, free_ports(len(PORTS)), strict=True)
-    }
     inputs = ROOT / "var" / "data"
-    settings = ports | {"IMAGEBATCH_VAR": str(folder), "IMAGEBATCH_ALLOWED_ROOTS": str(inputs)}
-    script: Argv = [sys.executable, "-m", "tools.local.stack"]
-    try:
-        run([*script, "up"], quiet=True, environment=settings)
-        password = json.loads((folder / "airflow" / "passwords.json").read_text())["admin"]
-        airflow = AirflowApi(f"http://127.0.0.1:{ports['IMAGEBATCH_PORT_AIRFLOW']}", "admin", password)
+    with embedded(folder, {"IMAGEBATCH_ALLOWED_ROOTS": str(inputs)}) as airflow:
         succeed(airflow, {"input": str(inputs / "solar-cells" / "images")})
-        newest = max((folder / "runs").glob("*/_SUCCESS"), key=lambda path: path.stat().st_mtime).parent
-        return (newest / "output" / "predictions.csv").read_bytes()
-    finally:
-        run([*script, "down"], quiet=True, environment=settings)
+    newest = max((folder / "runs").glob("*/_SUCCESS"), key=lambda path: path.stat().st_mtime).parent
+    return (newest / "output" / "predictions.csv").read_bytes()
 
 
 def compare(containers: bytes, processes: bytes) -> None:

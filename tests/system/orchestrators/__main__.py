@@ -20,7 +20,7 @@ from tools.paths import ROOT, say
 PAGE = ROOT / "docs" / "reference" / "orchestrators.md"
 PASSAGE = re.compile(r"(<!-- begin orchestrators -->\n).*?(<!-- end orchestrators -->)", re.DOTALL)
 # The first is the reference; each module's functions put themselves into WAYS.
-MODULES = ("whole",)
+MODULES = ("whole", "airflow")
 for module in MODULES:
     importlib.import_module(f"tests.system.orchestrators.{module}")
 
@@ -45,7 +45,8 @@ class Orchestrators(Suite[Scenario, Went]):
         try:
             self._ground = Ground(self.folder, images=asked.images, shard_size=asked.shard_size)
             self._ground.reference = WAYS[0].act(self._ground).csv
-            yield
+            with self._ground.at_end:
+                yield
         finally:
             children.end_all()
 

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +54,8 @@ class Ground:
         store: A model store that holds the demo's archive alone.
         server: The TorchServe on loopback that serves it.
         reference: predictions.csv of `imagebatch run`.
+        shared: Names of what one way has started for others as well.
+        at_end: What is done when all ways have ended.
     """
 
     def __init__(self, folder: Path, *, images: int, shard_size: int) -> None:
@@ -72,6 +75,8 @@ class Ground:
         self.server = TorchServe(folder / "torchserve", self.store)
         self.server.wait_until_ready()
         self.reference = b""
+        self.shared: set[str] = set()
+        self.at_end = ExitStack()
 
     def folder_of(self, name: str) -> Path:
         """Make an empty folder for one way."""
