@@ -319,6 +319,20 @@ def test_a_model_without_a_digest_is_known_by_its_answers(habits: Habits, tmp_pa
     assert other not in pins
 
 
+def test_another_reading_of_the_same_model_is_another_pin(tmp_path: Path) -> None:
+    """A run that began with probabilities is not continued with logits, nor answered from their cache: the
+    server's digest is of the model alone, and its answers mean what the card says.
+    """
+    with ProtocolServer(TRITON) as server:
+        usual = client(server, tmp_path)
+        logits = client(server, tmp_path, scores="logits")
+        named = client(server, tmp_path, output="probabilities")
+        digests = [api.describe().digest for api in (usual, logits, named)]
+        replied = [api.predict(PACK, 4).digest for api in (usual, logits, named)]
+    assert len(set(digests)) == 3
+    assert replied == digests
+
+
 def test_a_v1_reply_tells_what_v1_metadata_cannot(tmp_path: Path) -> None:
     """Labels, digest and version of our predictor's replies need no card; they hold for every row, and one
     failed answer between two makes no other model of it."""

@@ -185,6 +185,26 @@ def test_a_card_says_what_the_numbers_mean(tmp_path: Path, head: dict[str, Any])
         lay_out(made, tmp_path / "out", HANDLERS)
 
 
+def test_a_golden_image_that_the_archive_refuses(tmp_path: Path) -> None:
+    """A score outside its range is no answer to hold a server to: left out when the file is made, and an error
+    where it is in the file.
+    """
+    made = write_archive(
+        tmp_path, head="regression", quantity={"name": "red", "unit": "", "lowest": 0, "highest": 150}
+    )
+    for name, red in (("dim", 120), ("bright", 250)):
+        Image.new("RGB", (224, 224), (red, 60, 30)).save(tmp_path / f"{name}.png")
+    dim, bright = tmp_path / "dim.png", tmp_path / "bright.png"
+    golden = golden_set(tmp_path / "unpacked", [dim, bright])
+    assert [image["name"] for image in golden["images"]] == ["dim.png"]
+    with pytest.raises(DataError, match=r"refuses each of 1 images, bright\.png first"):
+        golden_set(tmp_path / "unpacked", [bright])
+    golden["images"][0]["b64"] = base64.b64encode(bright.read_bytes()).decode()
+    made.with_suffix(".golden.json").write_text(json.dumps(golden))
+    with pytest.raises(DataError, match=r"refuses the golden image dim\.png"):
+        lay_out(made, tmp_path / "out", HANDLERS)
+
+
 def test_the_verb_takes_any_archive(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One without record and golden images is laid out too, and `--json` names what was written."""
     made = write_archive(tmp_path, features=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -61,6 +62,18 @@ class ModelCard(BaseModel):
         if self.head is HeadKind.MULTILABEL and len(set(labels)) < len(labels):
             raise ConfigurationError("--model-card: two labels of a multilabel head have one name")
         return declared
+
+    def pinned(self, digest: str) -> str:
+        """Return the digest of a model together with how its numbers are read, where that is not as usual.
+
+        Args:
+            digest: Of the model that the server has, which knows nothing of the card: with another tensor, or
+                with logits in the place of probabilities, its answers are others.
+        """
+        told = self.model_dump(include={"scores", "output"}, exclude_defaults=True)
+        if not told:
+            return digest
+        return "sha256:" + hashlib.sha256(json.dumps([digest, told], sort_keys=True).encode()).hexdigest()
 
     def _thresholds(self, labels: list[str]) -> list[float]:
         given = self.thresholds

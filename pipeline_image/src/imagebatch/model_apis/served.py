@@ -148,10 +148,8 @@ class ServedModel(ModelApi):
             **dict(declared),
         )
         digest = self._digest(said, undigested)
-        if said.pixels:
-            digest = self._with_pixels(digest)
-        self._pin = undigested.model_copy(update={"digest": digest})
         self._made_here = bool(said.pixels)
+        self._pin = undigested.model_copy(update={"digest": self._as_asked(digest)})
         return self._pin
 
     @override
@@ -166,13 +164,17 @@ class ServedModel(ModelApi):
         logits = self._card.scores == "logits"
         head = head_of(pin, min(top_k, len(pin.labels)))
         answers = tuple(checked(row, head, logits=logits) for row in found.rows)
-        told = self._with_pixels(found.digest) if found.digest and self._made_here else found.digest
-        return Reply(told or pin.digest, answers)
+        return Reply(self._as_asked(found.digest) if found.digest else pin.digest, answers)
 
-    def _with_pixels(self, digest: str) -> str:
-        """Name a model together with its pixels; the archive's own digest does already."""
+    def _as_asked(self, digest: str) -> str:
+        """Name a model together with the pixels made for it here, and with how its answers are read.
+
+        The archive's own digest covers the pixels already.
+        """
         pixels, card = self._card.pixels, self._card
-        return digest if pixels is None or (card.whole and digest == card.digest) else pixels.pinned(digest)
+        if self._made_here and pixels and not (card.whole and digest == card.digest):
+            digest = pixels.pinned(digest)
+        return card.pinned(digest)
 
     def _counted(self, images: Sequence[ImagePayload]) -> Rows:
         found = self.rows(images)

@@ -5,6 +5,7 @@ The scorer asks about them before the first row of a run, and stops if the serve
 
 import base64
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,21 @@ def golden_set(folder: Path, images: Sequence[Path]) -> dict[str, Any]:
     Returns:
         The file: `model_digest`, `tolerance`, `images` with name, base64, and the answer as in a reply: of
         all classes, or a score. `tolerance` is of a probability, or a share of the score's range.
+
+    Raises:
+        DataError: The archive refuses each of them.
     """
     model = load_archive(folder)
     chosen = images[:: max(1, len(images) // IMAGES)][:IMAGES]
-    entries = [_entry(model, path) for path in chosen]
+    entries = []
+    for path in chosen:
+        data = path.read_bytes()
+        with suppress(ValueError):  # a score outside its range: such an image proves nothing at the server
+            entries.append(
+                {"name": path.name, "b64": base64.b64encode(data).decode(), **_answer(model, data)}
+            )
+    if chosen and not entries:
+        raise DataError(f"the archive refuses each of {len(chosen)} images, {chosen[0].name} first")
     return {"model_digest": model.digest, "tolerance": TOLERANCE, "images": entries}
 
 
@@ -44,7 +56,8 @@ def require_golden(path: Path, model: ImageModel) -> None:
         model: The archive.
 
     Raises:
-        DataError: It is another archive's file, or an answer is further off than its tolerance.
+        DataError: It is another archive's file, or an image is refused, or an answer is further off than its
+            tolerance.
     """
     golden = read_json(path)
     if golden is None:
@@ -52,18 +65,16 @@ def require_golden(path: Path, model: ImageModel) -> None:
     if golden["model_digest"] != model.digest:
         raise DataError(f"{path} is of the archive {golden['model_digest']}, this one is {model.digest}")
     for image in golden["images"]:
-        worst = _off(image, _answer(model, base64.b64decode(image["b64"])), model)
+        try:
+            found = _answer(model, base64.b64decode(image["b64"]))
+        except ValueError as error:
+            raise DataError(f"the archive refuses the golden image {image['name']}: {error}") from error
+        worst = _off(image, found, model)
         if worst > golden["tolerance"]:
             raise DataError(
                 f"the archive's answer to the golden image {image['name']} is {worst:.2g} off: it computes"
                 " something else here"
             )
-
-
-def _entry(model: ImageModel, path: Path) -> dict[str, Any]:
-    data = path.read_bytes()
-    encoded = base64.b64encode(data).decode("ascii")
-    return {"name": path.name, "b64": encoded, **_answer(model, data)}
 
 
 def _answer(model: ImageModel, data: bytes) -> dict[str, Any]:
