@@ -186,8 +186,8 @@ def test_a_card_says_what_the_numbers_mean(tmp_path: Path, head: dict[str, Any])
 
 
 def test_a_golden_image_that_the_archive_refuses(tmp_path: Path) -> None:
-    """A score outside its range is no answer to hold a server to: left out when the file is made, and an error
-    where it is in the file.
+    """A score outside its range is no answer to hold a server to: left out when the file is made, an error in
+    the file.
     """
     made = write_archive(
         tmp_path, head="regression", quantity={"name": "red", "unit": "", "lowest": 0, "highest": 150}
