@@ -42,6 +42,7 @@ BENCHMARKS = {
     "drift": Benchmark(["drift", "--publish"], "pipeline_image"),
     "trends": Benchmark(["trends", "--publish"], "pipeline_image"),
     "drift-cost": Benchmark(["drift_cost", "--publish"], "pipeline_image"),
+    "scale": Benchmark(["scale", "--publish"]),
     "whole-run": Benchmark(["whole_run", "--publish"], alone=True),
     "dag-overhead": Benchmark(["dag_overhead", "--publish"], alone=True),
     "quick": Benchmark(["peers", "--quick"], peers=("torch",), alone=True),
