@@ -37,7 +37,7 @@ BUSY = Trouble(spread=0.2, failures=0.05)  # a fifth of spread; one failure of a
 
 @dataclass(frozen=True)
 class Instance:
-    """A machine for rent: virtual cores and list price in USD an hour, in the provider's US regions, Linux."""
+    """A machine for rent: virtual cores, and list price in USD an hour, in US regions, with Linux."""
 
     name: str
     cores: int
