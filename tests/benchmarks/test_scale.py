@@ -46,7 +46,7 @@ def test_the_simulation_agrees_with_the_arithmetic(fleet: Fleet) -> None:
 
 
 def test_a_night_with_failures_loses_nothing_and_takes_longer() -> None:
-    """Each piece is scored to its end, those under which a machine failed again; the same seed, the same night."""
+    """Each piece is scored to its end, those under a failing machine again; the same seed, the same night."""
     plan, fleet = cut(2_000_000, 8, CONSTANTS, NIGHT), Fleet(4, 2)
     trouble = Trouble(spread=0.3, failures=2.0)
     calm, first, second = (

@@ -143,7 +143,8 @@ class StormRun:
         ground, storm = self._ground, self._storm
         ground.server.begin(storm)
         try:
-            self._finish()
+            if not self._finish():
+                return
             self._every_image_is_accounted_for()
             self._proven()
             self._orphan_is_powerless()
@@ -153,15 +154,30 @@ class StormRun:
             ground.server.begin(None)
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _finish(self) -> None:
-        """Run all stages; after an interruption once more, with its cause gone."""
+    def _finish(self) -> bool:
+        """Run all stages; after an interruption once more, with its cause gone.
+
+        Returns:
+            Whether there is a product: shards that were done before the refusal keep their failures, and
+            where these alone are more than is allowed, the run stays refused, in calm weather too.
+        """
         for _ in range(2):
             code = self._stages()
             if code == 0:
-                return
+                return True
             self._relent(code)
         code = self._stages()
-        rule("a run ends well once nothing is in its way", holds=code == 0, seen=(code, self._refused))
+        kept = code == ExitCode.DATA_REFUSED and self._kept_too_many()
+        rule(
+            "a run ends well once nothing is in its way", holds=code == 0 or kept, seen=(code, self._refused)
+        )
+        return not kept
+
+    def _kept_too_many(self) -> bool:
+        failed = set(self._failures())
+        poisoned = {self._ground.names[image] for image in self._storm.poison}
+        blamed = NEVER_PREDICTED <= failed <= NEVER_PREDICTED | poisoned
+        return blamed and self._storm.allowed.isdecimal() and len(failed) > int(self._storm.allowed)
 
     def _every_image_is_accounted_for(self) -> None:
         missing = set(self._failures())
