@@ -1,25 +1,29 @@
 """What keeps an installation tidy and looked after: orphaned containers, old runs, slow changes.
 
 `imagebatch_trends` looks back over all runs every morning and tells what has changed: on from the start too.
-`imagebatch_orphans` (where stages are containers) ends only what cannot count: it is on from the start.
+`imagebatch_orphans` (where stages are containers or pods) ends only what cannot count: on from the start.
 `imagebatch_prune` removes runs: it waits until somebody has looked at its days and switched it on.
 """
 
 import os
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from airflow.sdk import DAG, Param, get_current_context, task
 from airflow.timetables.trigger import CronTriggerTimetable
 from imagebatch_dags.asked import refuse_unknown
 from imagebatch_dags.notifiers import Notice, notify
+from imagebatch_dags.orphans import StageContainer, orphans
+from imagebatch_dags.places import installation
 from imagebatch_dags.run_name import run_folder
 from imagebatch_dags.stage import maintenance
 
 ORPHANS = """
-Stops and removes containers of stages that work for nobody: a later attempt has taken over, or their task or
-run has ended. They stay behind when a worker is killed. What they write cannot count, so the minutes until
-they are found are harmless.
+Stops and removes containers (or pods) of stages that work for nobody: a later attempt has taken over, or
+their task or run has ended. They stay behind when a worker is killed and no retry waits for them. What they
+write cannot count, so the minutes until they are found are harmless.
 """
 TRENDS = """
 Looks at the figures of the newest 60 runs of every pipeline, finds changes of level, steady slopes and weekly
@@ -45,15 +49,26 @@ def stop_orphans() -> dict[str, int]:
     Returns:
         Containers `seen` and `stopped`.
     """
-    # Here, for the docker SDK would cost every parse of this file.
-    from imagebatch_dags.container import installation  # noqa: PLC0415 - the docker SDK costs every parse
-    from imagebatch_dags.orphans import end, engine_client, orphans, stage_containers  # noqa: PLC0415 - the docker SDK costs every parse
-
     instance: Any = get_current_context()["ti"]
-    client = engine_client()
-    seen = stage_containers(client, installation())
+    seen, stop = _kubernetes() if os.environ["IMAGEBATCH_OPERATOR"] == "kubernetes" else _docker()
     found = orphans(seen, instance.get_dr_count, instance.get_ti_count)
-    return {"seen": len(seen), "stopped": sum(end(client, each, reason) for each, reason in found)}
+    return {"seen": len(seen), "stopped": sum(stop(each, reason) for each, reason in found)}
+
+
+def _docker() -> tuple[list[StageContainer], Callable[[StageContainer, str], bool]]:
+    from imagebatch_dags.containers import end, engine_client, stage_containers  # noqa: PLC0415 - the docker SDK costs every parse
+
+    client = engine_client()
+    return stage_containers(client, installation()), partial(end, client)
+
+
+def _kubernetes() -> tuple[list[StageContainer], Callable[[StageContainer, str], bool]]:
+    from imagebatch_dags.pod import namespace  # noqa: PLC0415 - the cluster's client costs every parse
+    from imagebatch_dags.pods import cluster, end_pod, stage_pods  # noqa: PLC0415 - the cluster's client costs every parse
+
+    client, place = cluster().core_v1_client, namespace()
+    seen = [each for each, _ in stage_pods(client, place, installation())]
+    return seen, partial(end_pod, client, place)
 
 
 @task(
@@ -93,12 +108,12 @@ def _dag(dag_id: str, cron: str, **arguments: Any) -> DAG:
     )
 
 
-if os.environ.get("IMAGEBATCH_OPERATOR") == "docker":
+if os.environ.get("IMAGEBATCH_OPERATOR") in {"docker", "kubernetes"}:
     with _dag(
         "imagebatch_orphans",
         "*/5 * * * *",
         doc_md=ORPHANS,
-        description="Stops containers of stages that work for nobody",
+        description="Stops containers and pods of stages that work for nobody",
         is_paused_upon_creation=False,
     ) as orphans_dag:
         stop_orphans()

@@ -5,22 +5,11 @@ from typing import Any
 
 from docker.types import Mount
 
-INPUTS = "/data/inputs"
-RUNS = "/data/runs"
-MODELS = "/data/model_store"  # for the golden images
-KEYS = "/run/imagebatch/keys"
+from imagebatch_dags.places import INPUTS, KEYS, MODELS, RUNS, labels
 
 # Every container of a stage is named this and 32 hexadecimal digits, and is addressed by that name alone: the
 # engine's proxy (containers/engine-proxy.cfg) lets no call about another container through.
 NAME = "imagebatch-stage-"
-
-INSTALLATION = "imagebatch.installation"
-DAG = "imagebatch.dag"
-DAG_RUN = "imagebatch.dag-run"
-RUN = "imagebatch.run"
-TASK = "imagebatch.task"
-MAP_INDEX = "imagebatch.map-index"
-ATTEMPT = "imagebatch.attempt"
 
 # Variables of the worker that every container gets, and that nobody sees in Airflow, plans or logs.
 SECRETS = "IMAGEBATCH_DOCKER_SECRETS"
@@ -61,15 +50,7 @@ def stage_container() -> dict[str, Any]:
         "privileged": False,
         "log_opts_max_size": "10m",
         "log_opts_max_file": "3",
-        "labels": {
-            INSTALLATION: installation(),
-            DAG: "{{ dag.dag_id }}",
-            DAG_RUN: "{{ dag_run.run_id }}",
-            RUN: "{{ run_folder(dag_run, ti) }}",
-            TASK: "{{ ti.task_id }}",
-            MAP_INDEX: "{{ ti.map_index }}",
-            ATTEMPT: "{{ ti.try_number }}",
-        },
+        "labels": labels(),
     }
 
 
@@ -91,11 +72,6 @@ def secrets() -> dict[str, str]:
             f"{SECRETS} names {', '.join(missing)}: set it for Airflow's workers, or take it out"
         )
     return {name: os.environ[name] for name in names}
-
-
-def installation() -> str:
-    """Name this Airflow among those that may share one engine (`IMAGEBATCH_INSTALLATION`)."""
-    return os.environ.get("IMAGEBATCH_INSTALLATION", "imagebatch")
 
 
 def confinement(cpu_limit: float, tmp_size: str) -> dict[str, Any]:

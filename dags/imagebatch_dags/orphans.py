@@ -1,25 +1,15 @@
-"""Containers that nobody waits for any more: found by their labels, stopped, removed.
+"""Containers and pods that nobody waits for any more, told by their labels.
 
-A worker that is killed leaves its container running. What it still writes cannot count, for attempts are
-fenced (docs/adr/0002), but it holds memory and asks the model server.
+A worker that is killed leaves its container running. A retry waits for it (`reattach`); where none comes, it
+holds memory and asks the model server for nobody. What a superseded one still writes cannot count, for
+attempts are fenced (docs/adr/0002).
 """
 
-import logging
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from airflow.providers.docker.hooks.docker import DockerHook
-from docker import APIClient
-from docker.errors import APIError, NotFound
+from imagebatch_dags.places import ATTEMPT, DAG, DAG_RUN, MAP_INDEX, TASK
 
-from imagebatch_dags.container import ATTEMPT, DAG, DAG_RUN, INSTALLATION, MAP_INDEX, TASK
-
-log = logging.getLogger(__name__)
-
-# Seconds between the polite signal and SIGKILL: Airflow kills a task that takes longer than five to stop.
-GRACE_SECONDS = 3
 # A task instance in another state has ended, or was cleared: its container works for nobody.
 UNDER_WAY = ["queued", "scheduled", "running", "restarting", "deferred", "up_for_retry", "up_for_reschedule"]
 GOING_ON = ["queued", "running"]
@@ -27,7 +17,7 @@ GOING_ON = ["queued", "running"]
 
 @dataclass(frozen=True)
 class StageContainer:
-    """One container of this installation.
+    """One container of this installation, or one pod.
 
     Attributes:
         id: its name, by which it is addressed (`container.NAME`).
@@ -36,7 +26,8 @@ class StageContainer:
         dag_run: Airflow's run id.
         task: task id.
         map_index: of the task instance; -1 where it is not mapped.
-        attempt: Airflow's try number, 1 for the first; a task that lost its scheduler keeps it.
+        attempt: Airflow's try number when it was started, 1 for the first; a later attempt may wait for it,
+            and a task that lost its scheduler keeps its number.
         created: when, in seconds since 1970.
     """
 
@@ -58,27 +49,6 @@ class StageContainer:
         shard = f"[{self.map_index}]" if self.map_index >= 0 else ""
         task = f"{self.dag} {self.dag_run} {self.task}{shard}, attempt {self.attempt}"
         return f"{self.id} ({task}, {self.status})"
-
-
-def engine_client() -> APIClient:
-    """Connect to the engine that the stages run on: `DOCKER_HOST`, else this machine's."""
-    # No connection of Airflow's: DockerOperator takes the engine's address from the same variable.
-    address = os.environ.get("DOCKER_HOST") or "unix://var/run/docker.sock"
-    return DockerHook(docker_conn_id=None, base_url=address).api_client
-
-
-def stage_containers(client: APIClient, installation: str) -> list[StageContainer]:
-    """List the containers of an installation, running or not.
-
-    Args:
-        client: of the engine.
-        installation: its name, the label of all its containers.
-
-    Returns:
-        Those whose labels are whole; a container that merely looks like one of ours is left alone.
-    """
-    labelled = client.containers(all=True, filters={"label": f"{INSTALLATION}={installation}"})
-    return [found for each in labelled if (found := _read(each))]
 
 
 def superseded(containers: Iterable[StageContainer]) -> list[StageContainer]:
@@ -126,56 +96,45 @@ def orphans(
     return found
 
 
-def stop_earlier_attempts(client: APIClient, labels: Mapping[str, str]) -> None:
-    """Stop what earlier attempts at a task have left behind: Airflow makes one at a time.
+def earlier_attempts(containers: Iterable[StageContainer], labels: Mapping[str, str]) -> list[StageContainer]:
+    """Pick what earlier attempts at a task have left behind: Airflow makes one at a time.
 
     Args:
-        client: of the engine.
-        labels: of the container that is about to start.
-    """
-    mine = _read({"Names": ["/"], "State": "", "Created": 0, "Labels": dict(labels)})
-    if mine is None:
-        return
-    for each in stage_containers(client, labels[INSTALLATION]):
-        if each.instance == mine.instance and each.attempt <= mine.attempt:
-            end(client, each, f"attempt {mine.attempt} takes over")
-
-
-def end(client: APIClient, container: StageContainer, reason: str) -> bool:
-    """Stop and remove one container.
-
-    Args:
-        client: of the engine.
-        container: which.
-        reason: for the log.
+        containers: of this installation.
+        labels: of the one that is about to start.
 
     Returns:
-        Whether it was there, and is gone now.
+        Those of the same task, oldest first; one of the same number is that of a scheduler that died.
+    """
+    mine = read(labels, "", "", 0)
+    if mine is None:
+        return []
+    found = [each for each in containers if each.instance == mine.instance and each.attempt <= mine.attempt]
+    return sorted(found, key=lambda each: (each.attempt, each.created))
+
+
+def read(labels: Mapping[str, str], name: str, status: str, created: int) -> StageContainer | None:
+    """Read whose a container or pod is.
+
+    Args:
+        labels: its labels, whole; those of a pod are its annotations.
+        name: by which it is addressed.
+        status: in the words of what runs it.
+        created: when, in seconds since 1970.
+
+    Returns:
+        None where a label is missing, or is not what it should be.
     """
     try:
-        client.stop(container.id, timeout=GRACE_SECONDS)
-        client.remove_container(container.id, v=True, force=True)
-    except NotFound:
-        return False
-    except APIError as error:
-        log.warning("Container %s is not removed: %s", container, error.explanation or error)
-        return False
-    log.warning("Stopped and removed container %s: %s", container, reason)
-    return True
-
-
-def _read(found: Mapping[str, Any]) -> StageContainer | None:
-    labels = found.get("Labels") or {}
-    try:
         return StageContainer(
-            id=found["Names"][0].removeprefix("/"),
-            status=found["State"],
+            id=name,
+            status=status,
             dag=labels[DAG],
             dag_run=labels[DAG_RUN],
             task=labels[TASK],
             map_index=int(labels[MAP_INDEX]),
             attempt=int(labels[ATTEMPT]),
-            created=int(found["Created"]),
+            created=created,
         )
-    except (KeyError, IndexError, ValueError):
+    except (KeyError, ValueError):
         return None

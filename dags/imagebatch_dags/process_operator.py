@@ -52,7 +52,7 @@ class ProcessStageOperator(StageLineage, BaseOperator):
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
-    def arguments(self) -> list[str]:
+    def stage_arguments(self) -> list[str]:
         """The command with its shard, as the stage's parser will see it."""
         command = [part for part in self.command if part]
         return command if self.shard is None else [*command, f"--shard={self.shard}"]
@@ -72,9 +72,9 @@ class ProcessStageOperator(StageLineage, BaseOperator):
                 78,
                 f"{self.executable} is not installed: run `make setup`, or set IMAGEBATCH_BIN",
             )
-        self.log.info("Running %s", [self.executable, *self.arguments])
+        self.log.info("Running %s", [self.executable, *self.stage_arguments])
         self._process = subprocess.Popen(  # noqa: S603 - a list of templated arguments, no shell
-            [self.executable, *self.arguments],
+            [self.executable, *self.stage_arguments],
             env=self._environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

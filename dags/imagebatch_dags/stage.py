@@ -1,7 +1,8 @@
 """The one place that builds an operator for a stage.
 
-`IMAGEBATCH_OPERATOR` chooses for all stages of all DAGs: `process` (a local process, the default) or `docker`
-(a container of the pipeline image). The command, the settings and the meaning of the exit codes are the same.
+`IMAGEBATCH_OPERATOR` chooses for all stages of all DAGs: `process` (a local process, the default), `docker`
+(a container of the pipeline image) or `kubernetes` (a pod of it). The command, the settings and the meaning
+of the exit codes are the same.
 """
 
 import os
@@ -18,7 +19,7 @@ INSTALLATION = (
     "IMAGEBATCH_API_URL",
     "IMAGEBATCH_MANAGEMENT_URL",
     "IMAGEBATCH_KEY_FILE",
-    "IMAGEBATCH_API_TOKEN_FILE",  # the token itself is a secret: IMAGEBATCH_DOCKER_SECRETS
+    "IMAGEBATCH_API_TOKEN_FILE",  # the token itself is a secret: IMAGEBATCH_DOCKER_SECRETS, …
     "IMAGEBATCH_API_TOKEN_IN_CLEAR",
     "IMAGEBATCH_API_CA_FILE",
     "IMAGEBATCH_GOLDEN",
@@ -68,7 +69,7 @@ def stage(task_id: str, command: list[str], **kwargs: Any) -> BaseOperator:
         The operator that `IMAGEBATCH_OPERATOR` names.
 
     Raises:
-        ValueError: `IMAGEBATCH_OPERATOR` is neither `process` nor `docker`.
+        ValueError: `IMAGEBATCH_OPERATOR` is none of `process`, `docker` and `kubernetes`.
     """
     cls, arguments = _operator()
     arguments["environment"] |= METRICS
@@ -128,4 +129,9 @@ def _operator() -> tuple[type[BaseOperator], dict[str, Any]]:
         from imagebatch_dags.docker_operator import DockerStageOperator  # noqa: PLC0415 - the docker SDK costs every parse
 
         return DockerStageOperator, {**stage_container(), "environment": settings}
-    raise ValueError(f"IMAGEBATCH_OPERATOR is {kind!r}: set it to process or docker")
+    if kind == "kubernetes":
+        from imagebatch_dags.kubernetes_operator import KubernetesStageOperator  # noqa: PLC0415 - its client costs every parse
+        from imagebatch_dags.pod import stage_pod  # noqa: PLC0415 - its client costs every parse
+
+        return KubernetesStageOperator, {**stage_pod(), "environment": settings}
+    raise ValueError(f"IMAGEBATCH_OPERATOR is {kind!r}: set it to process, docker or kubernetes")

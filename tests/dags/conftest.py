@@ -40,7 +40,7 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture(params=["process", "docker"])
 def operator(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Choose each operator in turn, the way an installation does."""
+    """Choose two operators in turn, the way an installation does; the third renders what they render."""
     monkeypatch.setenv("IMAGEBATCH_OPERATOR", request.param)
     return str(request.param)
 

@@ -57,15 +57,15 @@ def first_task(pipeline: Pipeline, context: Any, dag_run: Any, conf: dict[str, A
     seen = context(task, dag_run=dag_run("batch", conf=conf), **triggered(pipeline, conf))
     task.render_template_fields(seen)
     refuse_unknown(seen)
-    commands = [task.arguments]
+    commands = [task.stage_arguments]
     for name in ("report", "check_images"):
         if name in dag.task_dict:
             other = dag.task_dict[name]
             other.render_template_fields(seen | {"task": other})
-            commands.append(other.arguments)
+            commands.append(other.stage_arguments)
     score = dag.task_dict["score"].unmap({"shard": 0})
     score.render_template_fields(seen | {"task": score})
-    return [*commands, score.arguments]
+    return [*commands, score.stage_arguments]
 
 
 def attempted(pipeline: Pipeline, context: Any, dag_run: Any, conf: dict[str, Any]) -> list[list[str]] | str:
@@ -263,4 +263,4 @@ def test_suspect_images_stop_a_run_only_where_a_pipeline_says_so(default_dag: An
     task = dag.task_dict["check_images"]
     assert (task.upstream_task_ids, task.downstream_task_ids) == ({"check_manifest"}, {"check_predictions"})
     task.render_template_fields(context(task))
-    assert task.arguments[:3] == ["check", "--suite=images", "--max-suspect-images=5%"]
+    assert task.stage_arguments[:3] == ["check", "--suite=images", "--max-suspect-images=5%"]

@@ -23,7 +23,7 @@ def rendered(task: Any, context: Any, **params: Any) -> tuple[list[str], dict[st
     if isinstance(task, MappedOperator):
         task = task.unmap({"shard": 12})
     task.render_template_fields(context(task, **params))
-    return task.arguments, dict(task.environment)
+    return task.stage_arguments, dict(task.environment)
 
 
 def parse(arguments: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -44,16 +44,17 @@ def test_the_pipelines_own_parser_accepts_every_command(
     assert done.returncode == 0, (operator, arguments, done.stderr)
 
 
-def test_both_operators_render_the_same_commands(
+def test_all_operators_render_the_same_commands(
     monkeypatch: pytest.MonkeyPatch, installation: dict[str, str], context: Any
 ) -> None:
     """Where a stage runs changes neither its arguments nor its settings."""
     seen = []
-    for kind in ("process", "docker"):
+    monkeypatch.setenv("IMAGEBATCH_KUBERNETES_RUNS", "imagebatch-runs")
+    for kind in ("process", "docker", "kubernetes"):
         monkeypatch.setenv("IMAGEBATCH_OPERATOR", kind)
         dag = build_dag(Pipeline(dag_id="batch", input="/data/x"))
         seen.append([rendered(dag.task_dict[name], context) for name in STAGES])
-    assert seen[0] == seen[1]
+    assert seen[0] == seen[1] == seen[2]
     assert seen[0][2] == (
         [
             "score",
@@ -90,7 +91,7 @@ def test_a_run_from_before_goes_on_in_its_folder(operator: str, default_dag: Any
     task.render_template_fields(
         context(task, result={"run_id": "scheduled__2026-01-30", "stage": "preprocess"})
     )
-    assert "--run-id=scheduled__2026-01-30" in task.arguments
+    assert "--run-id=scheduled__2026-01-30" in task.stage_arguments
     assert (
         getattr(task, "labels", {}).get("imagebatch.run", "scheduled__2026-01-30") == "scheduled__2026-01-30"
     ), operator

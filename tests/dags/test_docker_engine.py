@@ -10,6 +10,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 from airflow.sdk.execution_time.timeout import timeout
 from docker.errors import NotFound
 from imagebatch_dags.container import stage_container
+from imagebatch_dags.container_logs import EngineAwayError
 from imagebatch_dags.docker_operator import DockerStageOperator
 
 from tests.dags.engine import IMAGE
@@ -37,7 +38,8 @@ def stage(client: docker.APIClient, own: str, monkeypatch: pytest.MonkeyPatch) -
     made: list[DockerStageOperator] = []
 
     def make(script: str, **changed: Any) -> DockerStageOperator:
-        arguments = stage_container() | {"labels": LABELS | {"imagebatch.installation": own}} | changed
+        labels = LABELS | {"imagebatch.installation": own} | changed.pop("labels", {})
+        arguments = stage_container() | {"labels": labels} | changed
         made.append(
             DockerStageOperator(task_id="score", command=[script], environment={"A": "b"}, **arguments)
         )
@@ -196,26 +198,118 @@ def test_a_stopped_task_stops_its_container_in_time(client: docker.APIClient, st
     assert isinstance(ends[0], AirflowException)
 
 
-def test_a_new_attempt_stops_the_one_that_was_left_behind(
+def abandoned(operator: DockerStageOperator) -> str:
+    """Start a stage's container as its worker would, which then dies: nobody follows it."""
+    operator._normalize_mounts()  # noqa: SLF001 - what execute() does first, and no more
+    operator._start(operator._work())  # noqa: SLF001 - what execute() does next
+    name: str = operator.container["Id"]
+    return name
+
+
+WAITS = """
+import json, pathlib, time
+print("begun", flush=True)
+while not pathlib.Path("/data/runs/gate").exists():
+    time.sleep(0.05)
+print(json.dumps({"stage": "score", "host": pathlib.Path("/etc/hostname").read_text().strip()}))
+"""
+SLEEPS = "import time; time.sleep(600)"
+EARLIER = {"labels": {"imagebatch.attempt": "1"}}
+
+
+def test_a_retry_waits_for_the_container_of_a_killed_worker(
+    client: docker.APIClient, stage: Stage, own: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The next attempt finds the healthy container, hears it from its first line on, and takes its result."""
+    name = abandoned(stage(WAITS, **EARLIER))
+    short = client.inspect_container(name)["Id"][:12]
+    operator = stage(WAITS)
+    ends: list[Any] = []
+    thread = threading.Thread(target=lambda: ends.append(operator.execute({})))
+    thread.start()
+    client.exec_start(client.exec_create(name, ["touch", "/data/runs/gate"], user="root")["Id"])
+    thread.join(30)
+    assert ends == [{"stage": "score", "host": short}]
+    assert "begun" in capfd.readouterr().out
+    assert left(client, own) == []
+
+
+def test_a_container_that_has_succeeded_unseen_is_not_run_again(
     client: docker.APIClient, stage: Stage, own: str
 ) -> None:
-    """A retry finds the container of the attempt before it, of the same task and shard only, and ends it."""
-    labels = LABELS | {"imagebatch.installation": own, "imagebatch.attempt": "1"}
-    earlier, other_shard = (
-        client.create_container(
-            IMAGE,
-            ["imagebatch", "import time; time.sleep(600)"],
-            labels=labels | changed,
-            stop_signal="SIGINT",
-        )["Id"]
-        for changed in ({}, {"imagebatch.map-index": "4"})
-    )
-    client.start(earlier)
-    client.start(other_shard)
+    """Its result is still in its log."""
+    script = "import json, time; print(json.dumps({'stage': 'score', 'at': time.time()}))"
+    name = abandoned(stage(script, **EARLIER))
+    client.wait(name)
+    told = client.logs(name).decode()
+    result = stage(script).execute({})
+    assert result is not None
+    assert str(result["at"]) in told
+    assert left(client, own) == []
+
+
+@pytest.mark.parametrize(
+    "difference", ["command", "variable", "failed", "paused", "not started", "superseded"]
+)
+def test_another_container_is_ended_and_a_new_one_made(
+    client: docker.APIClient, stage: Stage, own: str, monkeypatch: pytest.MonkeyPatch, difference: str
+) -> None:
+    """One that does something else, or does not work, is no use; nor is one beside a later attempt."""
+    monkeypatch.setenv("IMAGEBATCH_DOCKER_SECRETS", "IMAGEBATCH_API_TOKEN")
+    monkeypatch.setenv("IMAGEBATCH_API_TOKEN", "old")
+    ends_badly = "import sys, time; sys.exit(69)"
+    wanted = ends_badly if difference == "failed" else SLEEPS
+    with monkeypatch.context() as patched:
+        if difference == "not started":
+            patched.setattr(docker.APIClient, "start", lambda *_: None)
+        names = [abandoned(stage("another" if difference == "command" else wanted, **EARLIER))]
+    match difference:
+        case "variable":
+            monkeypatch.setenv("IMAGEBATCH_API_TOKEN", "new")
+        case "failed":
+            client.wait(names[0])
+        case "paused":
+            client.pause(names[0])
+        case "superseded":
+            time.sleep(1)  # the engine tells whole seconds
+            names.append(abandoned(stage("another", **EARLIER)))
+    operator = stage(wanted)
+    thread = threading.Thread(target=lambda: _ends(operator))
+    thread.start()
+    if difference != "failed":
+        new = _running(client, own, *names)["Names"][0]
+        assert {each["Names"][0] for each in left(client, own)} == {new}
+        operator.on_kill()
+    thread.join(30)
+    assert operator.container["Id"] not in names
+    assert left(client, own) == []
+
+
+def test_a_retry_ends_what_is_its_own_tasks_alone(client: docker.APIClient, stage: Stage) -> None:
+    """The neighbour's container of the same attempt is not touched."""
+    earlier = abandoned(stage(SLEEPS, **EARLIER))
+    other = abandoned(stage(SLEEPS, labels={"imagebatch.map-index": "4"}))
     stage('print(\'{"stage": "score"}\')').execute({})
     with pytest.raises(NotFound):
         client.inspect_container(earlier)
-    assert client.inspect_container(other_shard)["State"]["Running"]
+    assert client.inspect_container(other)["State"]["Running"]
+    client.remove_container(other, force=True)
+
+
+def test_an_attempt_that_loses_sight_leaves_its_container(
+    client: docker.APIClient, stage: Stage, own: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the engine does not answer nobody knows how a container fares: the next attempt will."""
+
+    def away(*_: Any, **__: Any) -> None:
+        raise EngineAwayError("the engine is away for 180 s")
+
+    monkeypatch.setattr("imagebatch_dags.docker_operator.ContainerLogs.follow", away)
+    operator = stage(SLEEPS)
+    with pytest.raises(AirflowException, match="the engine is away"):
+        operator.execute({})
+    assert [each["State"] for each in left(client, own)] == ["running"]
+    operator.on_kill()
 
 
 def test_an_image_that_is_not_there_is_named(stage: Stage) -> None:
@@ -231,11 +325,12 @@ def test_a_network_that_is_not_there_is_named(client: docker.APIClient, stage: S
     assert left(client, own) == []
 
 
-def _running(client: docker.APIClient, own: str) -> dict[str, Any]:
+def _running(client: docker.APIClient, own: str, *but: str) -> dict[str, Any]:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
-        if found := [each for each in left(client, own) if each["State"] == "running"]:
-            return found[0]
+        for each in left(client, own):
+            if each["State"] == "running" and each["Names"][0].removeprefix("/") not in but:
+                return each
         time.sleep(0.05)
     raise AssertionError("no container came up")
 

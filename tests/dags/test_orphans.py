@@ -10,7 +10,8 @@ import docker
 import pytest
 from docker.errors import NotFound
 from imagebatch_dags.container import NAME
-from imagebatch_dags.orphans import end, orphans, stage_containers
+from imagebatch_dags.containers import end, stage_containers
+from imagebatch_dags.orphans import orphans
 
 from tests.dags.engine import IMAGE
 

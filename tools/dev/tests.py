@@ -30,6 +30,7 @@ SUITES = {
         "monitoring": "monitoring",
         "deploy/kserve/predictor": "deploy/kserve/predictor",
         "deploy/kserve/manifests": "deploy/kserve",
+        "deploy/kubernetes": "deploy/kserve",
     },
     "fuzz": {
         "imagebatch/inputs/test_left_out.py": "pipeline_image",

@@ -17,7 +17,7 @@ MAKE_STAGE = """
 from imagebatch_dags.stage import stage
 operator = stage("anything", ["--version"])
 operator._normalize_mounts()
-operator._start()
+operator._start(operator._work())
 print(operator.container["Id"])
 """
 

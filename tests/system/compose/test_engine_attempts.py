@@ -19,7 +19,7 @@ def keep(address, data, **more):
     sent.append((address, json.dumps({name: value for name, value in data.items() if value is not None})))
     return send(address, data, **more)
 client._post_json = keep
-operator._start()
+operator._start(operator._work())
 operator._remove()
 address, body = sent[0]
 print(json.dumps({"path": "/" + address.split("/", 3)[3], "name": operator.container["Id"], "body": body}))

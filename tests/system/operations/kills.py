@@ -16,7 +16,7 @@ from tests.system.kit.table import head_of, row_of
 from tests.system.kit.verdict import Seen, require
 from tests.system.operations.killing import engine, service, stage_container, workers
 from tests.system.operations.orphan import Abandoned
-from tests.system.operations.stack import Stack, folder_name
+from tests.system.operations.stack import DAG, Stack, folder_name
 from tools.airflow_api import ENDED
 from tools.paths import ROOT, say
 
@@ -75,14 +75,28 @@ class Outcome:
     orphans: int
 
 
+def waited_for(stack: Stack) -> None:
+    """See that a second attempt at a shard has waited for the container of the first.
+
+    Raises:
+        RuntimeError: none has.
+    """
+    run = str(stack.api(f"/dags/{DAG}/dagRuns?order_by=-run_after&limit=1")["dag_runs"][0]["dag_run_id"])
+    again = [each for each in stack.tasks(run) if each["task_id"] == "score" and each["try_number"] > 1]
+    said = [line for each in again for line in stack.log(run, each)]
+    if not any("Waiting for container" in line for line in said):
+        raise RuntimeError(f"no retry has waited for a container: {said[-20:]}")
+
+
 ABANDONED = Abandoned()
 KILLS = [
     Kill("a container that scores a shard", stage_container, "the task is retried, the shard continues", 2),
     Kill(
         "the processes that run tasks, not their containers",
         workers,
-        "the executor notices; the tasks are retried",
+        "the executor notices; the retries wait for the containers",
         2,
+        waited_for,
     ),
     Kill(
         "the same processes, while an attempt that Airflow cannot see works on one shard",

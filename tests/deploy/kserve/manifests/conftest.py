@@ -35,9 +35,12 @@ def build(tmp_path: Path) -> Build:
     def make(overlay: str, *components: str) -> list[Manifest]:
         folder = KSERVE / "overlays" / overlay
         if components:
-            whole = tmp_path / "-".join((overlay, *components))
+            deploy = tmp_path / "-".join((overlay, *components))
+            whole = deploy / "kserve"
             for part in ("base", "components", "overlays"):
                 shutil.copytree(KSERVE / part, whole / part, dirs_exist_ok=True)
+            # The nightly batch is the one of clusters without KServe.
+            shutil.copytree(KSERVE.parent / "kubernetes", deploy / "kubernetes", dirs_exist_ok=True)
             folder = whole / "overlays" / overlay
             page = folder / "kustomization.yaml"
             said = yaml.safe_load(page.read_text("utf-8"))
