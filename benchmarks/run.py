@@ -29,6 +29,7 @@ class Benchmark:
 
 BENCHMARKS = {
     "memory": Benchmark(["memory", "--publish"], "pipeline_image"),
+    "store-requests": Benchmark(["store_requests", "--publish"], "pipeline_image"),
     "peers": Benchmark(["peers", "--publish", "--fresh"], peers=EVERY_PEER),
     "night": Benchmark(
         ["peers", "--data", "night", "--publish", "--fresh", "--only", "ours", "ceiling", "fastapi-ours"],

@@ -47,7 +47,7 @@ def main() -> int:
     asked = _arguments()
     with (
         tempfile.TemporaryDirectory(prefix="imagebatch-memory-", dir=asked.scratch) as folder,
-        _server() as url,
+        fixed_server() as url,
     ):
         sizes = [measured(size, Path(folder), url) for size in (asked.small, asked.large)]
     result = {"small": asked.small, "large": asked.large, "stages": compared(*sizes)}
@@ -150,7 +150,8 @@ def _peak(command: Sequence[str], variables: dict[str, str]) -> tuple[float, flo
 
 
 @contextlib.contextmanager
-def _server() -> Iterator[str]:
+def fixed_server() -> Iterator[str]:
+    """Start the server with a fixed answer; yield its address."""
     argv = [sys.executable, "-m", "benchmarks.lib.fixed_server"]
     server = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True)  # noqa: S603 - no shell; our own module
     try:

@@ -46,6 +46,7 @@ class Asked:
 
 
 Before = Callable[[Asked], Wrong | None]
+Passed = Callable[[Asked], Asked]
 After = Callable[[Asked, Wrong], Wrong]
 
 
@@ -55,6 +56,7 @@ class Relay:
     Args:
         upstream: The real server, `http://host:port`.
         before: Asked about each request; what it returns is sent in place of the server's reply.
+        passed: Given each request; what it returns is what the server gets.
         after: Asked about each reply of the server; what it returns is sent.
 
     Attributes:
@@ -67,10 +69,12 @@ class Relay:
         upstream: str,
         *,
         before: Before = lambda _: None,
+        passed: Passed = lambda asked: asked,
         after: After = lambda _, reply: reply,
     ) -> None:
         self._address = urlsplit(upstream).netloc
         self._before = before
+        self._passed = passed
         self._after = after
         self._numbers = itertools.count(1)
         self.requests = self.scored = 0
@@ -106,7 +110,7 @@ class Relay:
         asked = Asked(number, request.command, request.path, request.headers, body)
         self.requests = max(self.requests, number)
         wrong = self._before(asked)
-        send(request, wrong or self._after(asked, self._forward(asked)))
+        send(request, wrong or self._after(asked, self._forward(self._passed(asked))))
 
     def _forward(self, asked: Asked) -> Wrong:
         connection = http.client.HTTPConnection(self._address, timeout=300)

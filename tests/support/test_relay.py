@@ -30,6 +30,19 @@ def test_passes_on(server: ModelServer) -> None:
         assert (relay.requests, relay.scored) == (2, 2)
 
 
+def test_what_passes_can_be_changed(server: ModelServer) -> None:
+    """The server gets what `passed` makes of a request."""
+    server.key = "k"
+
+    def with_key(asked: Asked) -> Asked:
+        asked.headers["Authorization"] = "Bearer k"
+        return asked
+
+    with Relay(server.url, passed=with_key) as relay:
+        assert predict(relay.url).status_code == 200
+    assert predict(server.url).status_code == 400
+
+
 def test_passes_headers_and_refusals_on(server: ModelServer) -> None:
     """Request headers arrive, and a refusal comes back with its status and body."""
     server.key = "k"

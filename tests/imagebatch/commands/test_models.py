@@ -21,9 +21,12 @@ Asked = list[tuple[str, str, dict[str, list[str]], str | None]]
 def management(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Asked]:
     """A server that answers 200 but to `gone`, `refused`, `broken`, and the first time to `busy`.
 
+    Workers are loading when they are looked at for the first time, those of `slow` for ever.
+
     Of archives it has all but missing.mar, and cannot load broken-by-labels.mar and silent.mar.
     """
     asked: Asked = []
+    workers: dict[str, list[str]] = {}
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
@@ -38,6 +41,13 @@ def management(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Aske
             if parts.path == "/models/m/default":
                 return self.tell(403, "Cannot remove default version for model m")
             listing = {"models": [{"modelName": "m"}], "status": "done"}
+            if "min_worker" in parts.query:
+                workers[parts.path] = ["LOADING"] * int(parse_qs(parts.query)["min_worker"][0])
+            elif parts.path in workers and self.command == "GET":
+                told = [{"workers": [{"status": one} for one in workers[parts.path]]}]
+                if parts.path != "/models/slow":
+                    workers[parts.path] = ["READY"] * len(workers[parts.path])
+                return self.tell(status, told)
             return self.tell(status, [listing] if "customized" in parts.query else listing)
 
         def tell(self, status: int, content: object) -> None:
@@ -105,6 +115,7 @@ def test_every_action_asks_what_torchserve_documents(call: Call, management: Ask
             {"min_worker": ["4"], "max_worker": ["4"], "synchronous": ["true"]},
             "Bearer secret",
         ),
+        *[("GET", "/models/m/1.0", {}, "Bearer secret")] * 2,
         ("DELETE", "/models/m/1.0", {}, "Bearer secret"),
         ("PUT", "/models/m/1.1/set-default", {}, "Bearer secret"),
     ]
@@ -172,8 +183,17 @@ def test_a_busy_server_is_asked_again(
     """TorchServe answers 500 to what it could not end in time, and may leave a model without workers."""
     monkeypatch.setattr("imagebatch.model_apis.torchserve.management.PAUSES", (0.0, 0.0))
     assert call("models", *action, "--model", "busy").code == 0
-    assert len(management) == 2
-    assert management[0] == management[1]
+    changes = [one for one in management if one[0] != "GET"]
+    assert len(changes) == 2
+    assert changes[0] == changes[1]
     management.clear()
     assert call("models", *action, "--model", "broken").code == 69
     assert len(management) == 3
+
+
+@pytest.mark.usefixtures("management")
+def test_workers_that_do_not_come_are_told(call: Call) -> None:
+    """`scale` ends with 69 when they are not ready in time; none at all are ready at once."""
+    late = call("models", "scale", "--model", "slow", "--workers", "2", "--request-timeout", "0.5")
+    assert (late.code, "0 of 2 workers of slow are ready" in late.err) == (69, True), late.err
+    assert call("models", "scale", "--model", "slow", "--workers", "0").code == 0

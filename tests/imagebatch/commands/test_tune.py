@@ -98,7 +98,7 @@ class Management:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                described = [{"workers": [{}] * outer.workers}]
+                described = [{"workers": [{"status": "READY"}] * outer.workers}]
                 send(self, Wrong(body=json.dumps(described).encode()))
 
             def do_PUT(self) -> None:

@@ -13,13 +13,13 @@ import pytest
 from imagebatch.contracts.rows import MANIFEST_SCHEMA
 from imagebatch.errors import ConfigurationError, RunHeldError, StorageError
 from imagebatch.runs.folder import (
-    FsspecRunFolder,
     LocalRunFolder,
     RunFolder,
     open_run,
     parquet_bytes,
     parquet_rows,
 )
+from imagebatch.runs.object_store import FsspecRunFolder
 
 from tests.support.calls import Call
 

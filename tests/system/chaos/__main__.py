@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support import children
-from tests.system.chaos import oip
+from tests.system.chaos import oip, stores
 from tests.system.chaos.ground import ALL, Ground
 from tests.system.chaos.page import write_page
 from tests.system.chaos.runs import Result
@@ -18,17 +18,20 @@ from tests.system.kit.suite import Suite, run
 from tests.system.kit.verdict import Verdict
 from tools.paths import say
 
-FAMILIES = ("replies", "overload", "serving", "crashes", "disks", "bucket", "crowd")
+FAMILIES = ("replies", "overload", "serving", "crashes", "disks", "crowd")
 for family in FAMILIES:
     importlib.import_module(f"tests.system.chaos.{family}")
 
 
 class Chaos(Suite[Scenario, Result]):
-    """Everything that can go wrong, done to runs on a real TorchServe; most of it on a real MLServer, too."""
+    """Everything that can go wrong, done to runs on a real TorchServe; most of it on a real MLServer, too.
+
+    And what a store can do to runs that are kept in it.
+    """
 
     verb = "chaos"
     text = str(__doc__)
-    scenarios = (*ALL, *oip.SCENARIOS)
+    scenarios = (*ALL, *oip.SCENARIOS, *stores.SCENARIOS)
     head = f"{'images':>7}{'lost':>6}{'doubled':>8}{'extra s':>9}"
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
@@ -75,13 +78,19 @@ class Chaos(Suite[Scenario, Result]):
             ground.server.ensure()
 
     def finish(self, verdicts: Sequence[Verdict[Result]], *, complete: bool) -> list[str]:
-        """Write the table of docs/reference/reliability.md whose scenarios were all played."""
+        """Write each table of docs/reference/reliability.md whose scenarios were all played."""
         del complete
-        for other, ground in self._grounds.items():
-            played = [one for one in verdicts if (one.scenario.part == oip.PART) == other]
-            if len(played) == len(oip.SCENARIOS if other else ALL):
-                write_page(played, self._asked.images, ground.calm_seconds, other=other)
+        for part, whole in (("", ALL), (oip.PART, oip.SCENARIOS), (stores.PART, stores.SCENARIOS)):
+            played = [one for one in verdicts if _table_of(one.scenario) == part]
+            if len(played) == len(whole):
+                ground = self._ground_of(played[0].scenario)
+                write_page(played, self._asked.images, ground.calm_seconds, part=part)
         return []
+
+
+def _table_of(scenario: Scenario) -> str:
+    """Name the table that a scenario is a row of; empty: the page's first."""
+    return scenario.part if scenario.part in {oip.PART, stores.PART} else ""
 
 
 if __name__ == "__main__":

@@ -3,88 +3,57 @@
 from __future__ import annotations
 
 import shutil
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from adlfs import AzureBlobFileSystem  # type: ignore[import-untyped]  # it ships no types
+from imagebatch.runs.folder import open_run
 
 from tests.imagebatch.conftest import call, runs, server
 from tests.support.calls import Call
-from tests.support.children import Child
+from tests.support.store_servers import StoreServer, running
 from tests.support.stores import require_a_run, require_one_creator
-from tools.loopback import free_ports
-from tools.paths import ROOT
 
 __all__ = ["call", "runs", "server"]  # fixtures
 
-_AZURITE = ROOT / "var" / "azurite"
-_VERSION = "3.37.0"
-# Azurite knows one account, whose key its documentation prints.
-_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
-
-
-@pytest.fixture(scope="module")
-def program() -> Path:
-    """Azurite, installed once below var/."""
-    found = _AZURITE / "node_modules" / ".bin" / "azurite-blob"
-    npm = shutil.which("npm")
-    if not found.exists():
-        if npm is None:
-            pytest.skip("no npm here to install Azurite with")
-        subprocess.run(
-            [npm, "install", "--prefix", _AZURITE, f"azurite@{_VERSION}", "--no-audit", "--no-fund"],
-            check=True,
-            capture_output=True,
-        )
-    return found
-
 
 @pytest.fixture
-def azure(program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AzureBlobFileSystem]:
-    """The containers `data` and `claims` of a server on loopback."""
-    (port,) = free_ports(1)
-    flags = ["--blobHost", "127.0.0.1", "--blobPort", str(port), "--location", str(tmp_path / "azurite")]
-    flags += ["--silent", "--skipApiVersionCheck", "--disableTelemetry"]
-    node = shutil.which("node")
-    assert node
-    running = Child([node, str(program), *flags], environment={}, log=tmp_path / "azurite.log")
-    deadline = time.monotonic() + 100
-    while time.monotonic() < deadline and not _listens(port):
-        time.sleep(0.1)
-    monkeypatch.setenv(
-        "AZURE_STORAGE_CONNECTION_STRING",
-        f"DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey={_KEY};"
-        f"BlobEndpoint=http://127.0.0.1:{port}/devstoreaccount1;",
-    )
-    AzureBlobFileSystem.clear_instance_cache()  # it would go on with the server of an earlier test
-    store = AzureBlobFileSystem()
-    store.mkdir("data")
-    store.mkdir("claims")
-    yield store
-    running.kill()
+def azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StoreServer]:
+    """The containers `data` and `runs` of a server on loopback."""
+    if shutil.which("npm") is None:
+        pytest.skip("no npm here to install Azurite with")
+    with running("az", tmp_path / "azurite") as store:
+        for name, value in store.environment().items():
+            monkeypatch.setenv(name, value)
+        AzureBlobFileSystem.clear_instance_cache()  # it would go on with the server of an earlier test
+        yield store
     AzureBlobFileSystem.clear_instance_cache()
 
 
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
-        return False
-    return True
-
-
 @pytest.mark.timeout(600)
-def test_one_creator(azure: AzureBlobFileSystem) -> None:
+@pytest.mark.usefixtures("azure")
+def test_one_creator() -> None:
     """Fencing rests on it."""
-    assert azure.exists("claims")
-    require_one_creator("az://claims/runs")
+    require_one_creator("az://runs/claims")
 
 
 @pytest.mark.timeout(600)
-def test_a_run(call: Call, azure: AzureBlobFileSystem, runs: Path) -> None:
+def test_a_run(call: Call, azure: StoreServer, runs: Path) -> None:
     """Listed, scored, certified and proven there, with the bytes of the same run on a disk."""
-    require_a_run(call, "az://data/deep", runs, lambda key, data: azure.pipe_file(f"data/deep/{key}", data))
+    require_a_run(call, "az://data/deep", runs, lambda key, data: azure.put(f"data/deep/{key}", data))
+
+
+@pytest.mark.filterwarnings("ignore:Sending a large body")  # its client hands aiohttp a block as it is
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("azure")
+def test_a_large_file_has_one_creator() -> None:
+    """A file that is sent in blocks is refused like any other, and can be replaced after that."""
+    run = open_run("az://runs", "large")
+    first, second = (bytes([byte]) * (70 << 20) for byte in (1, 2))
+    assert run.create("large", first)
+    assert not run.create("large", second)
+    assert run.read("large") == first
+    run.write("large", second)
+    with run.reading("large") as stream:
+        assert stream.read() == second

@@ -26,15 +26,11 @@ from imagebatch.inputs.archives import (
     members,
 )
 from imagebatch.inputs.left_out import NameFilter, is_snapshot
-from imagebatch.inputs.names import (
-    in_one_spelling,
-    local_path,
-    require_this_machine,
-    to_uri,
-)
+from imagebatch.inputs.names import local_path, require_this_machine, to_uri
 from imagebatch.inputs.patience import PASSING, patiently, storage_failed
 from imagebatch.inputs.source import ImageSource
 from imagebatch.inputs.unavailable import ImageUnavailableError
+from imagebatch.stores import keys_below, object_exists
 
 # `zip://inside::file:///outside.zip`, as fsspec writes it.
 _CHAIN = re.compile(r"(?:zip|tar|libarchive)://|[a-z0-9+.-]+://.*::[a-z0-9+.-]+://", re.IGNORECASE)
@@ -251,15 +247,19 @@ class InputListing:
         except (ValueError, ImportError) as error:
             raise ConfigurationError(f"--input {self._uri}: {error}") from error
         try:
-            filesystem.invalidate_cache()
-            found: list[str] = filesystem.find(root)
-            if in_one_spelling(self._uri).startswith("gs:"):
-                # In what its client remembers of a listing it does not find keys with an empty part again.
-                filesystem.invalidate_cache()
+            found = keys_below(filesystem, root)
+            asked = "/" in root and (not found or self._is_one_file(root))
+            alone = asked and object_exists(filesystem, root)
         except FileNotFoundError as error:
             raise InputNotFoundError(f"--input {self._uri}: not found") from error
         except Exception as error:
             raise StorageError(f"cannot list {self._uri}: {error}; run the same command again") from error
+        if alone and found not in ([], [root]):
+            raise ConfigurationError(
+                f"--input {self._uri}: there is an object of this key, and others whose keys go on with /;"
+                " name the ones that are meant in a list (--manifest)"
+            )
+        found = [root] if alone else found
         kind = archive_kind(root)
         if kind and not found:
             raise InputNotFoundError(f"--input {self._uri}: no such archive")
@@ -268,6 +268,10 @@ class InputListing:
         else:
             yield from self._keys(found, root.rstrip("/"))
 
+    def _is_one_file(self, root: str) -> bool:
+        """Tell whether the input's name is that of an image or an archive, not of a folder of them."""
+        return bool(archive_kind(root)) or self._names.of_file(root.rpartition("/")[2]) is None
+
     def _keys(self, keys: list[str], base: str) -> Iterator[tuple[bytes, str]]:
         """Yield what is wanted of a store's keys; a store of shards alone is one input."""
         last = [key.rsplit("/", 1)[-1] for key in keys]
@@ -275,7 +279,7 @@ class InputListing:
         sharded = not wanted and any(archive_kind(name) == "tar" for name in last)
         for key, basename in zip(keys, last, strict=True):
             # One slash parts the input from a name: `in//a.jpg` and `in/a.jpg` are two images.
-            name = key.removeprefix(base).removeprefix("/") or basename
+            name = key.removeprefix(base).removeprefix("/") or basename or "/"  # the folder's own marker
             encoded = name.encode("utf-8", "surrogateescape")
             uri = f"{scheme_of(self._uri)}://{key.removeprefix('/')}"
             reason = self._names.of_key(name) if keys != [base] else None

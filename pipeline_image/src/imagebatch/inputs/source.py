@@ -35,6 +35,7 @@ from imagebatch.inputs.names import (
 from imagebatch.inputs.patience import PASSING, patiently
 from imagebatch.inputs.unavailable import ImageUnavailableError
 from imagebatch.inputs.web import WebSource
+from imagebatch.stores import is_whole_key, read_beginning
 
 _HELD = "/proc/self/fd" if hasattr(os, "O_PATH") and os.path.isdir("/proc/self/fd") else ""
 # On Linux a held file is opened through its link in /proc; elsewhere its path may have become a link since.
@@ -225,12 +226,15 @@ class ImageSource:
     def _read_remote(self, uri: str) -> bytes:
         if not self.allows(uri):
             raise ImageUnavailableError(Reason.OUTSIDE_ALLOWED_ROOTS, "see --allowed-roots")
-        if "?versionId=" in uri and in_one_spelling(uri).startswith("s3:"):
-            # Another object would be read.
-            raise ImageUnavailableError(Reason.UNREADABLE, "the client of S3 cuts a key at ?versionId=")
         try:
-            with fsspec.open(uri, "rb") as stream:
-                data: bytes = stream.read(self._max_bytes + 1)
+            filesystem, path = fsspec.core.url_to_fs(uri)
+            if not is_whole_key(filesystem, path, uri):  # another object would be read
+                raise ImageUnavailableError(  # noqa: TRY301 (one place tells all)
+                    Reason.UNREADABLE, f"the store's client takes this key for another: {path}"
+                )
+            data = read_beginning(filesystem, path, self._max_bytes + 1)
+        except ImageUnavailableError:
+            raise
         except FileNotFoundError as error:
             raise ImageUnavailableError(
                 Reason.NOT_FOUND, f"no such object{about_missing(uri.split('://', 1)[1])}"

@@ -8,31 +8,32 @@ what fencing rests on.
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import os
-import tempfile
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO
 from urllib.parse import unquote, urlsplit
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from typing_extensions import override
 
-from imagebatch.errors import ConfigurationError, ImagebatchError, StorageError
-
-_NOT_IMPLEMENTED = 501
+from imagebatch.errors import ImagebatchError, StorageError
 
 
 class RunFolder(ABC):
-    """The files of one run, by path relative to the run's folder."""
+    """The files of one run, by path relative to the run's folder.
+
+    Attributes:
+        uri: Where it is, for people.
+        appends: Whether `append` keeps anything.
+    """
 
     uri: str
+    appends = False
 
     @abstractmethod
     def read(self, path: str) -> bytes:
@@ -153,15 +154,15 @@ def open_run(runs_uri: str, run_id: str) -> RunFolder:
     parts = urlsplit(runs_uri)
     if parts.scheme == "file":
         return LocalRunFolder(Path(unquote(parts.path)) / run_id)
-    try:
-        filesystem, root = fsspec.core.url_to_fs(runs_uri)
-    except (ValueError, ImportError) as error:
-        raise ConfigurationError(f"--runs-uri {runs_uri}: {error}") from error
-    return FsspecRunFolder(filesystem, f"{root.rstrip('/')}/{run_id}", f"{runs_uri.rstrip('/')}/{run_id}")
+    from imagebatch.runs.object_store import open_stored_run  # noqa: PLC0415 (it is made of what is here)
+
+    return open_stored_run(runs_uri, run_id)
 
 
 class LocalRunFolder(RunFolder):
     """A run on a local disk."""
+
+    appends = True
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
@@ -177,7 +178,7 @@ class LocalRunFolder(RunFolder):
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise _storage_error("read", self._path(path), error) from error
+            raise storage_error("read", self._path(path), error) from error
 
     @override
     @contextlib.contextmanager
@@ -202,7 +203,7 @@ class LocalRunFolder(RunFolder):
         except OSError as error:
             if exclusive and isinstance(error, FileExistsError) and target.exists():
                 raise
-            raise _storage_error("write", target, error) from error
+            raise storage_error("write", target, error) from error
 
     @override
     def append(self, path: str, data: bytes) -> bool:
@@ -210,7 +211,7 @@ class LocalRunFolder(RunFolder):
             with self._path(path).open("ab") as stream:
                 stream.write(data)
         except OSError as error:
-            raise _storage_error("write", self._path(path), error) from error
+            raise storage_error("write", self._path(path), error) from error
         return True
 
     @override
@@ -222,7 +223,7 @@ class LocalRunFolder(RunFolder):
         try:
             self._path(path).unlink(missing_ok=True)
         except OSError as error:
-            raise _storage_error("remove", self._path(path), error) from error
+            raise storage_error("remove", self._path(path), error) from error
 
     @override
     def list(self, folder: str) -> list[str]:
@@ -230,7 +231,7 @@ class LocalRunFolder(RunFolder):
         try:
             found = [file for file in base.rglob("*") if file.is_file() and not file.name.endswith(".tmp")]
         except OSError as error:
-            raise _storage_error("list", base, error) from error
+            raise storage_error("list", base, error) from error
         return sorted(file.relative_to(self._root).as_posix() for file in found)
 
     @override
@@ -241,7 +242,7 @@ class LocalRunFolder(RunFolder):
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise _storage_error("read", self._path(path), error) from error
+            raise storage_error("read", self._path(path), error) from error
         with stream:
             yield stream
 
@@ -265,133 +266,8 @@ def _flush_names(folder: Path) -> None:
         os.close(descriptor)
 
 
-class FsspecRunFolder(RunFolder):
-    """A run in an object store: objects appear whole, and `create` is a conditional write."""
-
-    def __init__(self, filesystem: fsspec.AbstractFileSystem, root: str, uri: str) -> None:
-        self._fs = filesystem
-        self._root = root
-        self.uri = uri
-        self._proven = False
-
-    def _path(self, path: str) -> str:
-        return f"{self._root}/{path}"
-
-    @override
-    def read(self, path: str) -> bytes:
-        with _translated("read", self._path(path)):
-            return bytes(self._fs.cat_file(self._path(path)))
-
-    @override
-    def exists(self, path: str) -> bool:
-        with _translated("read", self._path(path)):
-            self._fs.invalidate_cache()
-            return bool(self._fs.exists(self._path(path)))
-
-    @override
-    def remove(self, path: str) -> None:
-        with _translated("remove", self._path(path)), contextlib.suppress(FileNotFoundError):
-            self._fs.rm_file(self._path(path))
-
-    @override
-    def list(self, folder: str) -> list[str]:
-        with _translated("list", self._path(folder)):
-            self._fs.invalidate_cache()
-            found: Any = self._fs.find(self._path(folder))
-        names = (str(file).removeprefix(f"{self._root}/") for file in found)
-        return sorted(name for name in names if not name.endswith(".tmp"))
-
-    @override
-    @contextlib.contextmanager
-    def publishing(self, path: str, *, exclusive: bool = False) -> Iterator[IO[bytes]]:
-        if exclusive and not self._proven:
-            self._prove_conditional_writes()
-        # Closing a remote file publishes it even after an error, so the pieces are gathered locally first.
-        with tempfile.NamedTemporaryFile(prefix="imagebatch-") as stream:
-            yield stream.file
-            stream.flush()
-            with _translated("write", self._path(path)):
-                if exclusive:
-                    self._create(Path(stream.name), self._path(path))
-                else:
-                    self._fs.put_file(stream.name, self._path(path), mode="overwrite")
-
-    def _prove_conditional_writes(self) -> None:
-        """Create an object twice: a store that lets the second one through would let two runs share an id.
-
-        Raises:
-            ConfigurationError: The store ignores the condition, or does not know it.
-            StorageError: It cannot be written to.
-        """
-        probe = self._path(f".probe-{uuid.uuid4().hex}.tmp")
-        with _translated("write", probe), tempfile.NamedTemporaryFile(prefix="imagebatch-") as stream:
-            for content in (b"first", b"second"):
-                stream.seek(0)
-                stream.truncate()
-                stream.write(content)
-                stream.flush()
-                try:
-                    self._create(Path(stream.name), probe)
-                except FileExistsError:
-                    self._proven = content == b"second"
-                except Exception as error:
-                    if not _not_known(error):
-                        raise
-                    break
-            with contextlib.suppress(FileNotFoundError, PermissionError):  # it may be forbidden to remove
-                self._fs.rm_file(probe)
-        if not self._proven:
-            raise ConfigurationError(
-                f"the store of {self.uri} does not keep conditional writes (If-None-Match): two runs of one"
-                " id could write into one folder, unnoticed; keep runs on a disk, or in a store that does, as"
-                " S3, GCS, Azure, MinIO, Ceph and SeaweedFS"
-            )
-
-    def _create(self, source: Path, target: str) -> None:
-        """Put an object unless there is one.
-
-        Raises:
-            FileExistsError: There is one, with other content.
-        """
-        try:
-            self._fs.put_file(str(source), target, mode="create")
-        except Exception as error:
-            if not _already_there(error):
-                raise
-            # A write whose reply was lost is sent again by the client, and then finds itself.
-            self._fs.invalidate_cache()
-            if self._fs.cat_file(target) != source.read_bytes():
-                raise FileExistsError(errno.EEXIST, "there is such an object", target) from error
-
-    @override
-    @contextlib.contextmanager
-    def reading(self, path: str) -> Iterator[IO[bytes]]:
-        with _translated("read", self._path(path)), self._fs.open(self._path(path), "rb") as stream:
-            yield stream
-
-
-def _already_there(error: BaseException | None) -> bool:
-    """Tell whether a conditional write was refused by its condition; s3fs knows only the way AWS says it."""
-    while error is not None:
-        reply = getattr(error, "response", None) or {}
-        if isinstance(error, FileExistsError) or reply.get("Error", {}).get("Code") == "PreconditionFailed":
-            return True
-        error = error.__cause__
-    return False
-
-
-def _not_known(error: BaseException | None) -> bool:
-    """Tell whether a store says that it does not know conditional writes."""
-    while error is not None:
-        reply = getattr(error, "response", None) or {}
-        status = reply.get("ResponseMetadata", {}).get("HTTPStatusCode")
-        if isinstance(error, NotImplementedError) or status == _NOT_IMPLEMENTED:
-            return True
-        error = error.__cause__
-    return False
-
-
-def _storage_error(verb: str, path: Path | str, error: Exception) -> StorageError:
+def storage_error(verb: str, path: Path | str, error: Exception) -> StorageError:
+    """Say that a file cannot be read or written, and what to do."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else error
     return StorageError(
         f"cannot {verb} {path}: {text}; check the disk or bucket and run the same command again"
@@ -399,10 +275,11 @@ def _storage_error(verb: str, path: Path | str, error: Exception) -> StorageErro
 
 
 @contextlib.contextmanager
-def _translated(verb: str, path: str) -> Iterator[None]:
+def translated(verb: str, path: str) -> Iterator[None]:
+    """Raise whatever a store's client raises as a StorageError; what the caller's block raises stays."""
     try:
         yield
     except (FileNotFoundError, FileExistsError, ImagebatchError, pa.ArrowInvalid):
         raise  # the last two are the caller's, raised while it reads
     except Exception as error:
-        raise _storage_error(verb, path, error) from error
+        raise storage_error(verb, path, error) from error

@@ -23,6 +23,7 @@ from imagebatch.settings import ModelsSettings
 # Seconds before asking again. A server whose cores are all busy answers 500 to what it could not end in time,
 # such as "Interrupted while cleaning resources", and may leave the model without workers.
 PAUSES = (2.0, 5.0)
+_BETWEEN_LOOKS = 0.2  # seconds
 # As in handlers/config.properties: an archive runs code, and only the model store's are to run.
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 # TorchServe keeps a model whose workers it could not start.
@@ -99,10 +100,32 @@ class Management:
         return self._insist("DELETE", _path(model, version))
 
     def scale(self, model: str, version: str, workers: int) -> Any:
-        """Set a model's number of workers."""
+        """Set a model's number of workers, and return when so many are ready, and no others are left.
+
+        Raises:
+            ModelApiUnavailableError: They are not after the request timeout.
+        """
         count = str(workers)
         wanted = {"min_worker": count, "max_worker": count, "synchronous": "true"}
-        return self._insist("PUT", _path(model, version), **wanted)
+        answer = self._insist("PUT", _path(model, version), **wanted)
+        self._await_workers(model, version, workers)
+        return answer
+
+    def _await_workers(self, model: str, version: str, workers: int) -> None:
+        """Wait until a model has exactly so many workers, each ready: one that dies is begun again."""
+        deadline = time.monotonic() + self._timeout
+        while True:
+            described = _picked(self._ask("GET", _path(model, version)), 0)
+            found = [worker["status"] for worker in _picked(described, "workers")]
+            ready = found.count("READY")
+            if ready == len(found) == workers:
+                return
+            if time.monotonic() >= deadline:
+                raise ModelApiUnavailableError(
+                    f"{ready} of {workers} workers of {model} are ready after {self._timeout:.0f} s"
+                    f" ({len(found)} are there); what they said is in the server's model_log.log"
+                )
+            time.sleep(_BETWEEN_LOOKS)
 
     def _insist(self, method: str, path: str, **parameters: str) -> Any:
         for pause in PAUSES:

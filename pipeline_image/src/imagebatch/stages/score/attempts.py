@@ -14,6 +14,7 @@ import os
 import re
 import socket
 import uuid
+from collections.abc import Sequence
 from typing import Self
 
 import pyarrow as pa
@@ -38,17 +39,20 @@ class Attempt:
         run: The run's files.
         shard: Number of the shard.
         number: 1 for the first attempt.
+        left: The shard's files as they were listed before this attempt began.
 
     Attributes:
         shard: Number of the shard.
         number: 1 for the first attempt.
+        left: Paths of the files that earlier attempts left.
     """
 
-    def __init__(self, run: RunFolder, shard: int, number: int) -> None:
+    def __init__(self, run: RunFolder, shard: int, number: int, left: Sequence[str] = ()) -> None:
         self._run = run
         self.shard = shard
         self._folder = scores_folder(shard)
         self.number = number
+        self.left = left
 
     @classmethod
     def claim(cls, run: RunFolder, shard: int) -> Self:
@@ -56,7 +60,9 @@ class Attempt:
         # No two records are alike: that is how a store's lost reply is told from another attempt's record.
         who = {"host": socket.gethostname(), "pid": os.getpid(), "token": uuid.uuid4().hex}
         record = json.dumps(who).encode()
-        attempt = cls(run, shard, _newest(run, scores_folder(shard)) + 1)
+        # Listed once: what an attempt that is superseded writes after this is not taken over.
+        left = run.list(scores_folder(shard))
+        attempt = cls(run, shard, _newest(left) + 1, left)
         while not run.create(attempt._record(attempt.number), record):
             attempt.number += 1
         return attempt
@@ -67,7 +73,7 @@ class Attempt:
         Those of version 0.1.0 have no digest in their names: they are not listed, and scored again.
         """
         found: dict[int, list[tuple[str, str]]] = {}
-        for path in self._run.list(self._folder):
+        for path in self.left:
             if match := _PART.search(path):
                 found.setdefault(int(match[1]), []).append((path, match[2]))
         return found
@@ -106,6 +112,6 @@ class Attempt:
         return f"{self._folder}/attempt-{number:05d}.json"
 
 
-def _newest(run: RunFolder, folder: str) -> int:
-    numbers = [int(match[1]) for path in run.list(folder) if (match := _ATTEMPT.search(path))]
+def _newest(paths: Sequence[str]) -> int:
+    numbers = [int(match[1]) for path in paths if (match := _ATTEMPT.search(path))]
     return max(numbers, default=0)

@@ -11,7 +11,7 @@ import itertools
 import json
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from imagebatch.contracts.layout import scores_folder
@@ -28,14 +28,15 @@ class Journal:
         run: The run's files.
         shard: Number of the shard.
         attempt: Number of this attempt, whose journals nobody else writes.
+        left: Paths of the files that earlier attempts left; listed here if not given.
     """
 
-    def __init__(self, run: RunFolder, shard: int, attempt: int) -> None:
+    def __init__(self, run: RunFolder, shard: int, attempt: int, left: Sequence[str] | None = None) -> None:
         self._run = run
         self._folder = scores_folder(shard)
         self._attempt = attempt
         self._kept: set[int] = set()
-        self._earlier = self._found()
+        self._earlier = _journals(self._listed() if left is None else left)
 
     def keep(self, part: int, rows: list[ScoreRow]) -> None:
         """Keep rows until `drop`, whatever happens to this process."""
@@ -60,18 +61,23 @@ class Journal:
 
     def clear(self) -> None:
         """Remove all journals of a shard that is finished, those of attempts that it has overtaken too."""
-        for path in itertools.chain(*self._found().values()):
-            self._run.remove(path)
+        if self._run.appends:  # else there can be none
+            for path in itertools.chain(*_journals(self._listed()).values()):
+                self._run.remove(path)
 
-    def _found(self) -> dict[int, list[str]]:
-        found: dict[int, list[str]] = {}
-        for path in self._run.list(self._folder):
-            if match := _JOURNAL.search(path):
-                found.setdefault(int(match[1]), []).append(path)
-        return found
+    def _listed(self) -> Sequence[str]:
+        return self._run.list(self._folder)
 
     def _path(self, part: int) -> str:
         return f"{self._folder}/journal-{part:05d}-attempt-{self._attempt:05d}.jsonl"
+
+
+def _journals(paths: Sequence[str]) -> dict[int, list[str]]:
+    found: dict[int, list[str]] = {}
+    for path in paths:
+        if match := _JOURNAL.search(path):
+            found.setdefault(int(match[1]), []).append(path)
+    return found
 
 
 def _rows(line: bytes) -> list[Any]:

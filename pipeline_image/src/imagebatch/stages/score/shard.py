@@ -106,7 +106,7 @@ class ShardInProgress:
             embed: Ids of the images whose embeddings are wanted.
         """
         attempt = Attempt.claim(run, number)
-        journal = Journal(run, number, attempt.number)
+        journal = Journal(run, number, attempt.number, attempt.left)
         shard = cls(
             run, attempt, journal, manifest, trust=trust, threshold=threshold, cache=cache, embed=embed
         )

@@ -95,8 +95,9 @@ class OpenShards:
             RunHeldError: A newer attempt has taken a shard over that is open here. Two scorers could
                 supersede each other, at two shards: whoever has lost one begins no more.
         """
-        for held in self._open.values():
-            held.require_newest()
+        # All take the shards in one order: whoever has passed this scorer has taken its newest, too.
+        if newest := next(reversed(self._open.values()), None):
+            newest.require_newest()
         begun = ShardInProgress.begin(
             self._run,
             shard,
