@@ -32,7 +32,7 @@ class Settings:
             one way: `imagebatch_header.View`.
         head: What the model's numbers mean: a head of `imagebatch_heads`.
         threshold, thresholds, quantity: What there is to say about it: `imagebatch_heads.Declared`.
-        fit, interpolation, padding: How a picture becomes a square: `imagebatch_pixels.Fit`.
+        fit, interpolation, padding, contrast: How a picture becomes a square: `imagebatch_pixels.Fit`.
     """
 
     engine: str = "openvino"
@@ -53,6 +53,7 @@ class Settings:
     fit: str = "crop"
     interpolation: str = "bilinear"
     padding: str = "black"
+    contrast: str = "as-is"
 
     @property
     def declared(self) -> Declared:
@@ -66,7 +67,8 @@ class Settings:
         Raises:
             ValueError: A value is none of those that there are.
         """
-        return Fit(fit=self.fit, interpolation=self.interpolation, padding=self.padding)
+        said = {field.name: getattr(self, field.name) for field in fields(Fit)}
+        return Fit(**said)
 
     @property
     def view(self) -> View:

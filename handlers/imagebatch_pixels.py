@@ -18,6 +18,7 @@ __all__ = ["PIXELS_VERSION", "Data", "Fit", "ImageError", "View", "decode"]
 
 FITS: Final = ("crop", "squash", "pad")
 FILTERS: Final = ("bilinear", "bicubic")
+CONTRASTS: Final = ("as-is", "percentiles-1-99")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +31,14 @@ class Fit:
             of `crop` pixels is kept then.
         interpolation: `bilinear` or `bicubic`, both antialiased.
         padding: The colour that `pad` fills with: `white`, `black`, `grey` or `#rrggbb`.
+        contrast: What becomes of the square's values: `as-is`, or `percentiles-1-99`: the value below which a
+            hundredth of them lies becomes 0, the one above which a hundredth lies 255, all channels alike.
     """
 
     fit: str = "crop"
     interpolation: str = "bilinear"
     padding: str = "black"
+    contrast: str = "as-is"
 
     def __post_init__(self) -> None:
         """Check every value.
@@ -46,6 +50,8 @@ class Fit:
             raise ValueError(f"fit must be {', '.join(FITS[:-1])} or {FITS[-1]}: got {self.fit!r}")
         if self.interpolation not in FILTERS:
             raise ValueError(f"interpolation must be {' or '.join(FILTERS)}: got {self.interpolation!r}")
+        if self.contrast not in CONTRASTS:
+            raise ValueError(f"contrast must be {' or '.join(CONTRASTS)}: got {self.contrast!r}")
         try:
             _ = self.rgb
         except ValueError as error:
@@ -109,7 +115,10 @@ def decode(
     high, wide = resized.shape[1:]
     # The corner is rounded half to even, as torchvision does.
     top, left = round((high - crop) / 2), round((wide - crop) / 2)
-    return resized[:, top : top + crop, left : left + crop].expand(3, crop, crop).contiguous()
+    square = resized[:, top : top + crop, left : left + crop]
+    if fit.contrast != "as-is":
+        square = _stretch(square)
+    return square.expand(3, crop, crop).contiguous()
 
 
 def _resize(pixels: torch.Tensor, resize: int, max_pixels: int, fit: Fit) -> torch.Tensor:
@@ -131,3 +140,20 @@ def _pad(pixels: torch.Tensor, side: int, rgb: tuple[int, int, int]) -> torch.Te
     top, left = (side - high) // 2, (side - wide) // 2
     square[:, top : top + high, left : left + wide] = pixels
     return square
+
+
+def _stretch(square: torch.Tensor) -> torch.Tensor:
+    """Spread uint8 (1 or 3, height, width) so that its 1st percentile becomes 0 and its 99th 255.
+
+    Whole numbers throughout, and one table for all values: the same bits on every machine. A square of one value
+    stays as it is.
+    """
+    values = square.flatten().to(torch.int64)
+    reached = 100 * torch.bincount(values, minlength=256).cumsum(0)  # a hundred times the values up to each
+    low = int((reached >= len(values)).nonzero()[0])
+    high = int((reached > 99 * len(values)).nonzero()[0])
+    if high <= low:
+        return square
+    spread = (torch.arange(256) - low) * 510 + (high - low)  # twice, so that halves are rounded up
+    table = (spread // (2 * (high - low))).clamp(0, 255).to(torch.uint8)
+    return table[square.to(torch.int64)]

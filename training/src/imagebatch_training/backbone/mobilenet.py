@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 from safetensors import safe_open
@@ -13,16 +13,22 @@ from torchvision.models import (  # type: ignore[import-untyped]  # ships no typ
     mobilenet_v2,
 )
 
+from imagebatch_training.cut import WHOLE, Cut
+
 # MobileNetV2 among them: this is the one module that imports torchvision.
 __all__ = [
     "METADATA",
     "BottomRightConv2d",
     "Convention",
+    "CutNetwork",
     "MobileNetV2",
+    "Network",
     "Normalise",
     "ServedModel",
     "build",
     "load_backbone",
+    "pool",
+    "read_cut",
     "read_weights",
 ]
 
@@ -78,6 +84,54 @@ class Normalise(nn.Module):
         return (x.to(torch.float32) - self.mean) / self.std
 
 
+_LEAST = 1e-6  # added to a variance: its root has no slope at nought
+
+
+def pool(x: torch.Tensor, pooling: tuple[str, ...]) -> torch.Tensor:
+    """Turn activations (batch, channels, height, width) into features (batch, channels x statistics)."""
+    mean = x.mean((2, 3), keepdim=True)
+    found = {"mean": lambda: mean, "max": lambda: x.amax((2, 3)), "std": lambda: _deviation(x, mean)}
+    return torch.cat([found[name]().flatten(1) for name in pooling], 1)
+
+
+def _deviation(x: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+    return ((x - mean).square().mean((2, 3)) + _LEAST).sqrt()
+
+
+class CutNetwork(nn.Module):
+    """The lower part of a network, its pooling and a classifier; what lies above is not computed.
+
+    Args:
+        network: Its layers are taken, not copied.
+        cut: Where it ends.
+        classes: Outputs of the classifier.
+
+    Attributes:
+        last_channel: Features: channels x statistics.
+    """
+
+    __module__ = "imagebatch_training.backbone"  # an exported program records it: the room, not the file
+
+    def __init__(self, network: MobileNetV2, cut: Cut, classes: int) -> None:
+        super().__init__()
+        last = network.features[cut.last]
+        layers = [*network.features[: cut.last], last.conv[0] if cut.layer != str(cut.last) else last]
+        self.features = nn.Sequential(*layers)
+        self.pooling = cut.pooling
+        channels = next(m for m in reversed([*layers[-1].modules()]) if isinstance(m, nn.BatchNorm2d))
+        self.last_channel = channels.num_features * len(cut.pooling)
+        self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(self.last_channel, classes))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Turn normalised pixels (batch, 3, height, width) into logits (batch, classes)."""
+        logits: torch.Tensor = self.classifier(pool(self.features(x), self.pooling))
+        return logits
+
+
+Network: TypeAlias = MobileNetV2 | CutNetwork
+"""torchvision's network, whole, or the part of it that is used."""
+
+
 class ServedModel(nn.Module):
     """Normalisation and network in one graph.
 
@@ -86,7 +140,7 @@ class ServedModel(nn.Module):
         convention: Of its weights.
     """
 
-    def __init__(self, network: MobileNetV2, convention: Convention) -> None:
+    def __init__(self, network: Network, convention: Convention) -> None:
         super().__init__()
         self.normalise = Normalise(convention)
         self.network = network
@@ -97,40 +151,58 @@ class ServedModel(nn.Module):
         return logits
 
 
-def build(padding: Padding, classes: int) -> MobileNetV2:
-    """Build torchvision's MobileNetV2, untrained, in evaluation mode.
+def build(padding: Padding, classes: int, cut: Cut = WHOLE) -> Network:
+    """Build torchvision's MobileNetV2, or the part of it that is used, untrained, in evaluation mode.
 
     Args:
         padding: Convention of the weights to be loaded. It changes no name and no shape of the state_dict.
         classes: Outputs of the classifier.
+        cut: Where it ends.
 
     Returns:
         The network, channels last in memory: twice as fast on a CPU.
     """
+    whole = _whole(padding, classes)
+    network = whole if cut == WHOLE else CutNetwork(whole, cut, classes)
+    return network.eval().to(memory_format=torch.channels_last)
+
+
+def _whole(padding: Padding, classes: int) -> MobileNetV2:
     network = mobilenet_v2(num_classes=classes)
     if padding == "tensorflow":
         for module in list(network.modules()):
             if isinstance(module, nn.Conv2d) and module.stride == (2, 2):
                 module.__class__ = BottomRightConv2d
                 module.padding = (0, 0)
-    return network.eval().to(memory_format=torch.channels_last)
+    return network
 
 
-def load_backbone(path: Path, classes: int) -> tuple[MobileNetV2, Convention]:
+def load_backbone(path: Path, classes: int, cut: Cut = WHOLE) -> tuple[Network, Convention]:
     """Build the network that a weights file describes, with its backbone loaded and a new classifier.
 
     Args:
         path: Written by `imagebatch-train weights`.
         classes: Outputs of the classifier.
+        cut: Where it ends.
 
     Returns:
         The network in evaluation mode, and how its weights want to be used.
     """
     state, convention = read_weights(path)
-    network = build(convention.padding, classes)
+    network = _whole(convention.padding, classes)
     head = {name: value for name, value in network.state_dict().items() if name.startswith("classifier.")}
     network.load_state_dict(state | head, strict=True)
-    return network, convention
+    used: Network = network if cut == WHOLE else CutNetwork(network, cut, classes)
+    return used.eval().to(memory_format=torch.channels_last), convention
+
+
+def read_cut(path: Path) -> Cut:
+    """Read where the network of a weights file ends: whole, where the file does not say."""
+    with safe_open(path, framework="pt") as file:
+        metadata = json.loads(file.metadata()[METADATA])
+    return Cut(
+        **{name: tuple(v) if isinstance(v, list) else v for name, v in metadata.get("cut", {}).items()}
+    )
 
 
 def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], Convention]:

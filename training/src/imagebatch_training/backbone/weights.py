@@ -14,6 +14,7 @@ from imagebatch_training import settings as conf
 from imagebatch_training.backbone.download import fetch, fetch_from_index
 from imagebatch_training.backbone.keras_weights import read_keras_backbone
 from imagebatch_training.backbone.mobilenet import METADATA, Convention, build
+from imagebatch_training.cut import WHOLE, Cut
 from imagebatch_training.errors import ConfigurationError, DownloadError
 from imagebatch_training.files import publish, read_json, sha256_file, write_json
 
@@ -85,11 +86,13 @@ def require_weights(settings: conf.Settings) -> WeightsFile:
     return found
 
 
-def write_weights(path: Path, state: dict[str, torch.Tensor], convention: Convention, source: str) -> None:
-    """Write a weights file with its convention; the same tensors give the same bytes."""
-    convention_text = json.dumps({"source": source} | asdict(convention))
+def write_weights(
+    path: Path, state: dict[str, torch.Tensor], convention: Convention, source: str, cut: Cut = WHOLE
+) -> None:
+    """Write a weights file with its convention and its cut; the same tensors give the same bytes."""
+    told = {"source": source} | asdict(convention) | ({} if cut == WHOLE else {"cut": asdict(cut)})
     # One entry only: safetensors writes several in a random order, and the file's digest would change.
-    metadata = {METADATA: convention_text}
+    metadata = {METADATA: json.dumps(told)}
     tensors = {name: value.detach().contiguous() for name, value in sorted(state.items())}
     with publish(path) as temporary:
         save_file(tensors, temporary, metadata=metadata)

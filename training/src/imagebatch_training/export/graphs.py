@@ -9,7 +9,14 @@ import torch
 from imagebatch_engines import load_engine  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
 from torch import nn
 
-from imagebatch_training.backbone.mobilenet import ServedModel, build, read_weights
+from imagebatch_training.backbone.mobilenet import (
+    CutNetwork,
+    ServedModel,
+    build,
+    pool,
+    read_cut,
+    read_weights,
+)
 from imagebatch_training.errors import DataError
 
 EXACT = ("openvino", "torch")
@@ -35,9 +42,12 @@ class WithFeatures(nn.Module):
         self.network = model.network
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Turn uint8 (batch, 3, crop, crop) into float32 logits (batch, classes), features (batch, 1280)."""
-        # torchvision's own forward, cut in two before the classifier.
+        """Turn uint8 (batch, 3, crop, crop) into float32 logits (batch, classes), features (batch, width)."""
         activations = self.network.features(self.normalise(x))
+        if isinstance(self.network, CutNetwork):
+            features = pool(activations, self.network.pooling)
+            return self.network.classifier(features), features
+        # torchvision's own forward, cut in two before the classifier.
         features = torch.flatten(nn.functional.adaptive_avg_pool2d(activations, (1, 1)), 1)
         return self.network.classifier(features), features
 
@@ -52,7 +62,7 @@ def load_served_model(path: Path) -> ServedModel:
         The model in evaluation mode: uint8 (batch, 3, crop, crop) to float32 logits (batch, classes).
     """
     state, convention = read_weights(path)
-    network = build(convention.padding, len(state["classifier.1.bias"]))
+    network = build(convention.padding, len(state["classifier.1.bias"]), read_cut(path))
     network.load_state_dict(state, strict=True)
     # The exported program records strides: plain ones are understood by every reader.
     return ServedModel(network.to(memory_format=torch.contiguous_format), convention).eval()

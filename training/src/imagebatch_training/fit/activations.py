@@ -11,7 +11,8 @@ import openvino as ov  # type: ignore[import-untyped]  # ships no type marker
 import torch
 from torch import nn
 
-from imagebatch_training.backbone.mobilenet import Convention, MobileNetV2, Normalise
+from imagebatch_training.backbone.mobilenet import Convention, CutNetwork, Network, Normalise, pool
+from imagebatch_training.cut import WHOLE
 from imagebatch_training.files import publish, sha256_json
 from imagebatch_training.images.pixels import Pixels
 from imagebatch_training.progress import progress
@@ -32,19 +33,25 @@ class FrozenNetwork(nn.Module):
         first: First block that will be trained.
     """
 
-    def __init__(self, network: MobileNetV2, convention: Convention, first: int) -> None:
+    def __init__(self, network: Network, convention: Convention, first: int) -> None:
         super().__init__()
         self.below = nn.Sequential(Normalise(convention), *network.features[:first])
         self.above = network.features[first:]
+        self.pooling = pooling_of(network)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Turn uint8 (1, 3, side, side) into the input of block `first` and pooled features (1, 1280)."""
+        """Turn uint8 (1, 3, side, side) into the input of block `first` and pooled features (1, width)."""
         activations = self.below(x)
-        return activations, self.above(activations).mean((2, 3))
+        return activations, pool(self.above(activations), self.pooling)
+
+
+def pooling_of(network: Network) -> tuple[str, ...]:
+    """Return the statistics that a network's features are."""
+    return network.pooling if isinstance(network, CutNetwork) else WHOLE.pooling
 
 
 def load_activations(
-    pixels: Pixels, network: MobileNetV2, convention: Convention, *, first: int, key: str, cache: Path
+    pixels: Pixels, network: Network, convention: Convention, *, first: int, key: str, cache: Path
 ) -> tuple[Activations, Features]:
     """Compute the input of `network.features[first]` and the frozen features for every view of every image.
 
@@ -53,11 +60,11 @@ def load_activations(
         network: With its frozen weights.
         convention: Of those weights.
         first: First block that is trained.
-        key: Changes with the pixels and the weights.
+        key: Changes with the pixels, the weights and where the network ends.
         cache: Folder for the results; another key's results there are removed.
 
     Returns:
-        float32 arrays (views, images, channels, height, width), memory-mapped, and (views, images, 1280);
+        float32 arrays (views, images, channels, height, width), memory-mapped, and (views, images, width);
         view 0 is the image as it is.
     """
     name = sha256_json([key, first, VIEWS])[:16]

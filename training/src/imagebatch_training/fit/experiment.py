@@ -16,8 +16,9 @@ import numpy.typing as npt
 import torch
 
 from imagebatch_training import metrics
-from imagebatch_training.backbone.mobilenet import Convention, MobileNetV2, load_backbone
+from imagebatch_training.backbone.mobilenet import Convention, Network, load_backbone
 from imagebatch_training.backbone.weights import WeightsFile
+from imagebatch_training.cut import WHOLE
 from imagebatch_training.fit.activations import Activations, Features, load_activations
 from imagebatch_training.fit.assessment import Assessment, assess
 from imagebatch_training.fit.finetune import fine_tune, start_head
@@ -66,7 +67,7 @@ class Experiment:
 class _Frozen:
     """What both splits start from."""
 
-    network: MobileNetV2
+    network: Network
     convention: Convention
     activations: Activations
     features: Features
@@ -93,14 +94,15 @@ def run_experiment(settings: Settings, data: DataSet, weights: WeightsFile) -> E
 
 
 def _load_frozen(settings: Settings, data: DataSet, weights: WeightsFile, key: str) -> _Frozen:
-    network, convention = load_backbone(weights.path, len(data.labels.classes))
+    cut = settings.model.cut
+    network, convention = load_backbone(weights.path, len(data.labels.classes), cut)
     cache = Path(settings.paths.training) / "cache"
     activations, features = load_activations(
         load_pixels(data, settings.model, key, cache),
         network,
         convention,
         first=settings.finetune.first_block,
-        key=f"{key} {weights.sha256}",
+        key=f"{key} {weights.sha256}" if cut == WHOLE else f"{key} {weights.sha256} {cut}",
         cache=cache,
     )
     return _Frozen(network=network, convention=convention, activations=activations, features=features)

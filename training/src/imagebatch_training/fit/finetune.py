@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from imagebatch_training.backbone.mobilenet import MobileNetV2
+from imagebatch_training.backbone.mobilenet import Network
 from imagebatch_training.fit.activations import Activations
 from imagebatch_training.fit.head import Head
 from imagebatch_training.fit.probe import ProbeFit, Targets
@@ -50,7 +50,7 @@ class FineTuneFit:
 
 
 def fine_tune(
-    network: MobileNetV2,
+    network: Network,
     activations: Activations,
     targets: Targets,
     train: Targets,
@@ -106,7 +106,7 @@ class _Run:
 
     def __init__(
         self,
-        network: MobileNetV2,
+        network: Network,
         activations: Activations,
         targets: Targets,
         train: Targets,
@@ -153,7 +153,7 @@ class _Run:
             mean.lerp_(value, 1 - self.settings.averaging)
 
 
-def start_head(network: MobileNetV2, start: ProbeFit, settings: FineTune) -> Head:
+def start_head(network: Network, start: ProbeFit, settings: FineTune) -> Head:
     """Make a head that computes what the probe computes, with every BatchNorm frozen."""
     head = Head(network, settings.first_block, settings.dropout)
     with torch.no_grad():

@@ -7,8 +7,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from imagebatch_training.backbone.mobilenet import MobileNetV2
-from imagebatch_training.fit.activations import Activations
+from imagebatch_training.backbone.mobilenet import Network, pool
+from imagebatch_training.fit.activations import Activations, pooling_of
 
 _BATCH = 128
 
@@ -22,17 +22,17 @@ class Head(nn.Module):
         dropout: Share of the features dropped in training mode.
     """
 
-    def __init__(self, network: MobileNetV2, first: int, dropout: float) -> None:
+    def __init__(self, network: Network, first: int, dropout: float) -> None:
         super().__init__()
         self.first = first
         self.blocks = copy.deepcopy(network.features[first:])
+        self.pooling = pooling_of(network)
         self.classifier = nn.Linear(network.last_channel, network.classifier[1].out_features)
         self.dropout = dropout
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
-        """Turn activations (batch, channels, height, width) into pooled features (batch, 1280)."""
-        pooled: torch.Tensor = self.blocks(x.contiguous(memory_format=torch.channels_last)).mean((2, 3))
-        return pooled
+        """Turn activations (batch, channels, height, width) into pooled features (batch, width)."""
+        return pool(self.blocks(x.contiguous(memory_format=torch.channels_last)), self.pooling)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Turn activations (batch, channels, height, width) into logits (batch, classes)."""
@@ -47,7 +47,7 @@ class Head(nn.Module):
         logits: npt.NDArray[np.float32] = torch.cat([self(x) for x in _batches(activations)]).numpy()
         return logits
 
-    def install(self, network: MobileNetV2, temperature: float) -> None:
+    def install(self, network: Network, temperature: float) -> None:
         """Put the trained blocks and classifier back into a network.
 
         Args:

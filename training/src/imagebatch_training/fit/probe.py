@@ -53,7 +53,8 @@ def fit_probe(
     """
     known = features[:, torch.from_numpy(train)].flatten(0, 1)
     answers = torch.from_numpy(np.tile(targets[train], len(features)))
-    mean, std = known.mean(0), known.std(0) + 1e-6
+    mean, deviation = known.mean(0), known.std(0)
+    std = deviation.clamp(min=float(probe.floor * deviation.mean())) + 1e-6
     scaled = (known - mean) / std
     losses: dict[float, float] = {}
     fits: dict[float, tuple[torch.Tensor, torch.Tensor]] = {}

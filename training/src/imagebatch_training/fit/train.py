@@ -64,7 +64,9 @@ def _train(settings: Settings, data: DataSet, weights: WeightsFile, key: str) ->
         tracking.log_splits(data.labels, data.csv)
         experiment = run_experiment(settings, data, weights)
         path = model_path(settings)
-        write_weights(path, experiment.served_state(), experiment.convention, weights.source)
+        write_weights(
+            path, experiment.served_state(), experiment.convention, weights.source, settings.model.cut
+        )
         report = _report(settings, data, weights, experiment) | {"run_id": run_id, "key": key}
         for trained in experiment.trained:
             tracking.log_assessment(trained.assessment, data.labels)

@@ -34,7 +34,7 @@ def pixels_key(data: DataSet, model: Model) -> str:
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         digests = list(pool.map(_digest, _files(data)))
-    declared = [view] if (view := model.view.declared()) else []
+    declared = [said for said in (model.view.declared(), model.square.declared()) if said]
     return sha256_json([PIXELS_VERSION, model.resize, model.crop, *declared, digests])[:16]
 
 
@@ -82,7 +82,7 @@ def _digest(file: Path) -> str:
 def _decode(file: Path, model: Model) -> Pixels:
     try:
         size = {"resize": model.resize, "crop": model.crop}
-        pixels: Pixels = decode(file.read_bytes(), **size, view=model.view).numpy()
+        pixels: Pixels = decode(file.read_bytes(), **size, view=model.view, fit=model.square).numpy()
     except ImageError as error:
         raise DataError(f"{file}: {error}; remove it from the labels") from error
     return pixels

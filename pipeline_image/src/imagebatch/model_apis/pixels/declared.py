@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 _Channels = Annotated[list[float], Field(min_length=3, max_length=3)]
 _LARGEST_SIDE = 4096
-_OF_FIT = {"fit", "interpolation", "padding"}
+_OF_FIT = {"fit", "interpolation", "padding", "contrast"}
 
 
 class Pixels(BaseModel):
@@ -27,6 +27,7 @@ class Pixels(BaseModel):
         fit: How a picture becomes a square: `crop`, `squash` or `pad` (`imagebatch_pixels.Fit`).
         interpolation: Likewise: `bilinear` or `bicubic`.
         padding: Likewise: what `pad` fills with, `white`, `black`, `grey` or `#rrggbb`.
+        contrast: Likewise: `as-is`, or `percentiles-1-99`.
         mean: Of each of red, green and blue, in 0..1, taken away before `std` divides; for FP32 alone.
         std: Likewise.
         datatype: Of the tensor, where the server does not say it.
@@ -43,6 +44,7 @@ class Pixels(BaseModel):
     fit: Literal["crop", "squash", "pad"] = "crop"
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     padding: str = "black"
+    contrast: Literal["as-is", "percentiles-1-99"] = "as-is"
     mean: _Channels | None = None
     std: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)] | None = None
     datatype: Literal["", "UINT8", "FP32"] = ""

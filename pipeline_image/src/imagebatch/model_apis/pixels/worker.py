@@ -45,7 +45,8 @@ class Worker:
         torch.set_num_threads(1)  # one worker per core: more threads per worker only fight each other
         self._np, self._refused = np, imagebatch_pixels.ImageError
         view = imagebatch_pixels.View(**settings["view"])
-        fit = imagebatch_pixels.Fit(**{name: settings[name] for name in ("fit", "interpolation", "padding")})
+        of_fit = ("fit", "interpolation", "padding", "contrast")
+        fit = imagebatch_pixels.Fit(**{name: settings[name] for name in of_fit})
         known = {name: settings[name] for name in ("resize", "crop", "max_pixels")} | {
             "view": view,
             "fit": fit,
