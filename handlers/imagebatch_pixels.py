@@ -145,8 +145,8 @@ def _pad(pixels: torch.Tensor, side: int, rgb: tuple[int, int, int]) -> torch.Te
 def _stretch(square: torch.Tensor) -> torch.Tensor:
     """Spread uint8 (1 or 3, height, width) so that its 1st percentile becomes 0 and its 99th 255.
 
-    Whole numbers throughout, and one table for all values: the same bits on every machine. A square of one value
-    stays as it is.
+    Whole numbers throughout, and one table for all values: the same bits on every machine. A square of one
+    value stays as it is.
     """
     values = square.flatten().to(torch.int64)
     reached = 100 * torch.bincount(values, minlength=256).cumsum(0)  # a hundred times the values up to each

@@ -64,7 +64,8 @@ def _stretched(values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     if high <= low:
         return values
     spread = np.floor((values - low) * 255 / (high - low) + 0.5)
-    return np.clip(spread, 0, 255).astype(np.uint8)
+    result: npt.NDArray[np.uint8] = np.clip(spread, 0, 255).astype(np.uint8)
+    return result
 
 
 def _cache(settings: Settings, files: Sequence[Path]) -> Path:

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from safetensors import safe_open
@@ -120,7 +120,8 @@ class CutNetwork(nn.Module):
         self.pooling = cut.pooling
         channels = next(m for m in reversed([*layers[-1].modules()]) if isinstance(m, nn.BatchNorm2d))
         self.last_channel = channels.num_features * len(cut.pooling)
-        self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(self.last_channel, classes))
+        # Any, as torchvision's is to type checkers.
+        self.classifier: Any = nn.Sequential(nn.Dropout(0.2), nn.Linear(self.last_channel, classes))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Turn normalised pixels (batch, 3, height, width) into logits (batch, classes)."""
@@ -199,10 +200,8 @@ def load_backbone(path: Path, classes: int, cut: Cut = WHOLE) -> tuple[Network, 
 def read_cut(path: Path) -> Cut:
     """Read where the network of a weights file ends: whole, where the file does not say."""
     with safe_open(path, framework="pt") as file:
-        metadata = json.loads(file.metadata()[METADATA])
-    return Cut(
-        **{name: tuple(v) if isinstance(v, list) else v for name, v in metadata.get("cut", {}).items()}
-    )
+        said = json.loads(file.metadata()[METADATA]).get("cut")
+    return Cut(layer=said["layer"], pooling=tuple(said["pooling"])) if said else WHOLE
 
 
 def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], Convention]:
