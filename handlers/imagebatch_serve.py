@@ -4,7 +4,8 @@ TorchServe keeps three keys in one file. Whoever holds the management key decide
 clients get a file of their own with nothing but the inference key, which this process renews before it ends.
 
 `imagebatch_serve.py` serves; `imagebatch_serve.py health` exits 0 when every archive has all its workers.
-Standard library only.
+`imagebatch_serve.py serve` serves behind a platform that lets nobody else in (SageMaker, Vertex AI): the
+routes that the platform asks, without keys, on all addresses (imagebatch_hosted). Standard library only.
 """
 
 import contextlib
@@ -23,7 +24,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from imagebatch_hosted import Front
 
 TEMPLATE = Path(__file__).with_name("config.properties")
 PORTS = {"inference": 8080, "management": 8081, "metrics": 8082}
@@ -31,6 +35,16 @@ PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")  # as in allowed_urls of the 
 RENEWED_IN = 4  # the last quarter of the inference key's life is for getting a new one
 PAUSE = 1.0  # seconds between two looks at the keys
 GRACE = 15.0  # seconds for TorchServe to end by itself; the engine kills after 30
+# What `serve` takes for granted where the environment says nothing: SageMaker unpacks model.tar.gz there, and
+# lets other users write to nothing but /tmp.
+HOSTED = {
+    "IMAGEBATCH_MODEL_STORE": "/opt/ml/model",
+    "IMAGEBATCH_INFERENCE_HOST": "0.0.0.0",  # noqa: S104 - the platform asks from outside the container
+    "IMAGEBATCH_SERVER_FOLDER": "/tmp",  # noqa: S108 - the container's own
+    "IMAGEBATCH_CLIENT_KEYS": "/tmp/keys",  # noqa: S108 - the container's own
+}
+BEHIND = 8083  # TorchServe's inference API where another process answers the platform
+PORT_VARIABLES = ("AIP_HTTP_PORT", "SAGEMAKER_BIND_TO_PORT")  # Vertex AI's and SageMaker's
 CONFIGURATION = 78  # exit code, docs/reference/protocol.md
 
 
@@ -38,11 +52,15 @@ def main(arguments: list[str]) -> int:
     """Serve, or ask the server that runs in this container for its health.
 
     Args:
-        arguments: none, or `health`.
+        arguments: none, `health` or `serve`.
 
     Returns:
         Exit code: TorchServe's; for `health` 0 or 1.
     """
+    hosted = arguments == ["serve"]
+    if hosted:
+        os.environ.update({name: value for name, value in HOSTED.items() if not os.environ.get(name)})
+        Path(os.environ["IMAGEBATCH_CLIENT_KEYS"]).mkdir(parents=True, exist_ok=True)
     folder = Path(os.environ.get("IMAGEBATCH_SERVER_FOLDER", "/srv/server"))
     store = Path(os.environ.get("IMAGEBATCH_MODEL_STORE", "/srv/model_store"))
     if arguments == ["health"]:
@@ -57,6 +75,8 @@ def main(arguments: list[str]) -> int:
         templates = [TEMPLATE, *map(Path, filter(None, [os.environ.get("IMAGEBATCH_CONFIG")]))]
         lines = "\n".join(template.read_text(encoding="utf-8") for template in templates)
         config = configuration(lines, os.environ, store)
+        if hosted:
+            behind_a_platform(config, os.environ, folder / "key_file.json").start()
         path = folder / "config.properties"
         path.write_text("".join(f"{name}={value}\n" for name, value in config.items()))
         return serve(path, folder / "key_file.json", clients)
@@ -100,6 +120,36 @@ def configuration(template: str, environment: Mapping[str, str], store: Path) ->
         "default_workers_per_model": environment.get("IMAGEBATCH_WORKERS")
         or str(len(os.sched_getaffinity(0))),
     }
+
+
+def behind_a_platform(config: dict[str, str], environment: Mapping[str, str], private: Path) -> "Front":
+    """Make what the platform asks, and move TorchServe's inference API to loopback.
+
+    Args:
+        config: all settings; the inference address changes.
+        environment: names of `PORT_VARIABLES` and of imagebatch_hosted.
+        private: TorchServe's keys.
+
+    Returns:
+        The front, listening; it does not answer yet.
+
+    Raises:
+        OSError: no archive, or several: the platform names no model. Or the port cannot be had.
+    """
+    import imagebatch_hosted as hosted  # noqa: PLC0415 - tools/ imports this module by another path, for the rest of it
+
+    served = archives(Path(config["model_store"])).served
+    if len(served) != 1:
+        raise OSError(f"{config['model_store']} holds {len(served)} archives that can be served, not one")
+    host = config["inference_address"].removeprefix("http://").rpartition(":")[0]
+    port = next(
+        filter(str.isdecimal, map(environment.get, PORT_VARIABLES, ("", ""))), str(PORTS["inference"])
+    )
+    config["inference_address"] = f"http://127.0.0.1:{BEHIND}"
+    ((model, _),) = served.values()
+    behind = hosted.TorchServe(BEHIND, model, lambda: str(keys(private).get("inference", {}).get("key", "")))
+    most = int(config["max_request_size"])
+    return hosted.Front((host, int(port)), behind, hosted.routes(environment), most)
 
 
 class Archives(NamedTuple):

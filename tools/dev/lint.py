@@ -14,7 +14,8 @@ TYPED = (
     ("handlers", "handlers", "handlers:pipeline_image/picture"),
     ("training", "training/src", "training/src"),
     ("airflow", "dags", "dags"),
-    ("airflow", "tools", ".:dags"),  # tools/local/notice.py tells by the receivers of missed deadlines
+    # tools/local/notice.py tells by the receivers of missed deadlines; tools/torchserve.py reads handlers/.
+    ("airflow", "tools", ".:dags:handlers"),
     ("monitoring", "monitoring", "monitoring"),
     (
         "deploy/kserve/predictor",
@@ -22,6 +23,7 @@ TYPED = (
         "deploy/kserve/predictor:handlers:pipeline_image/picture",
     ),
     ("airflow", "containers", "containers"),
+    ("airflow", "deploy/pipelines/imagebatch_pipelines", "deploy/pipelines"),
 )
 DOCKERFILES = sorted(
     path

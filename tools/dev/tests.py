@@ -48,9 +48,11 @@ SUITES = {
         "system/kserve": "pipeline_image",
         "system/demo": "airflow",
     },
+    # Their environment is made only for `make orchestrators`, whose ways begin with them.
+    "orchestrators": {"deploy/pipelines": "deploy/pipelines"},
 }
 # How many random examples hypothesis tries (tests/support/examples.py); EXAMPLES says another number.
-PROFILES = {"unit": "steady", "fuzz": "thorough", "e2e": "steady"}
+PROFILES = {"unit": "steady", "fuzz": "thorough", "e2e": "steady", "orchestrators": "steady"}
 LANES = 2
 PARALLEL = ("unit", "fuzz")  # suites that share the cores out; what e2e starts wants them all
 LARGE = 30  # files of tests in a folder beyond which both lanes share it; its session fixtures are made twice
@@ -62,7 +64,7 @@ def main(argv: list[str]) -> int:
     """Run one suite, or what is chosen of it.
 
     Args:
-        argv: `unit`, `fuzz` or `e2e`, and the choice; see `--help`.
+        argv: `unit`, `fuzz`, `e2e` or `orchestrators`, and the choice; see `--help`.
 
     Returns:
         0 if everything passed; 1 if not, or if no test ran.

@@ -54,7 +54,11 @@ def test_every_flag_stands_in_exactly_one_group(command: str) -> None:
     found = groups(kind)
     assert sorted(flag.setting for some in found.values() for flag in some) == sorted(kind.model_fields)
     assert all(found.values())
-    assert {flag.setting for flag in list(found.values())[-1]} == {"log_level", "settings_file"}
+    assert {flag.setting for flag in list(found.values())[-1]} == {
+        "log_level",
+        "settings_file",
+        "result_files",
+    }
     for title, some in found.items():
         homes = {flag.home for flag in some}
         assert title in {REQUIRED, ONE_OF} or homes == ({kind} if title == OWN else {some[0].home})

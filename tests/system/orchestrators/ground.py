@@ -1,5 +1,6 @@
 """What all ways stand on: photographs, a TorchServe on loopback, and the CSV that every way must give."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -16,7 +17,8 @@ from tools.paths import ROOT, VAR, fail, program
 
 PHOTOGRAPHS = VAR / "data" / "solar-cells" / "images"
 ARCHIVE = ROOT / "model_store" / f"{MODEL}.mar"
-IMAGE = "imagebatch:latest"
+TAG = os.environ.get("IMAGEBATCH_TAG", "latest")  # as `make images` takes it
+IMAGE = f"imagebatch:{TAG}"
 WAYS: list[Scenario] = []
 
 

@@ -21,10 +21,18 @@ from imagebatch import __version__, log, settings
 from imagebatch.cli.commands import COMMANDS
 from imagebatch.cli.help import overview
 from imagebatch.cli.parser import nearest, parsed
+from imagebatch.cli.result_files import write_result_files
 from imagebatch.cli.unforeseen import unforeseen
 from imagebatch.contracts.account import OTHER_SUFFIXES
 from imagebatch.contracts.records import PROTOCOL_VERSION
-from imagebatch.errors import ExitCode, ImagebatchError, StorageError, UsageError, one_line
+from imagebatch.errors import (
+    ExitCode,
+    ImagebatchError,
+    NothingToDoError,
+    StorageError,
+    UsageError,
+    one_line,
+)
 from imagebatch.settings.flags import summary
 
 __all__ = ["COMMANDS", "call", "main", "parse"]
@@ -102,11 +110,33 @@ def _execute(name: str, asked: settings.CommonSettings) -> None:
     log.configure(asked.log_level)
     function = getattr(importlib.import_module(command.module), command.function)
     known = {"run_id": asked.run_id} if isinstance(asked, settings.RunSettings) else {}
-    result = command.summarize(asked, function(asked))
     try:
-        print(_last_line(known | {"stage": name} | result), flush=True)  # noqa: T201 (the protocol's last line)
+        result = command.summarize(asked, function(asked))
+    except NothingToDoError as nothing:
+        result = _of_nothing(name, asked, known, nothing)
+    content = known | {"stage": name} | result
+    write_result_files(asked.result_files, content)
+    try:
+        print(_last_line(content), flush=True)  # noqa: T201 (the protocol's last line)
     except OSError as error:  # its disk is full, or whoever was to read it has gone
         raise StorageError(f"{name} is done, but its result cannot be written: {error.strerror}") from error
+
+
+def _of_nothing(
+    name: str, asked: settings.CommonSettings, known: dict[str, Any], nothing: NothingToDoError
+) -> dict[str, Any]:
+    """Return what a command tells that found nothing to do, where that may end with 0.
+
+    Raises:
+        NothingToDoError: It may not; files that are wanted of preprocess are written.
+    """
+    counts = dict.fromkeys(("listed", "accepted", "rejected", "shards"), 0) if name == "preprocess" else {}
+    result = {"nothing_to_do": str(nothing)} | counts
+    if isinstance(asked, settings.InputSettings) and asked.nothing_to_do_code == "0":
+        return result
+    if name == "preprocess":
+        write_result_files(asked.result_files, known | {"stage": name} | result)
+    raise nothing
 
 
 def _last_line(content: dict[str, Any]) -> str:

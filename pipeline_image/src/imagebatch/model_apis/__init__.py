@@ -12,6 +12,8 @@ from imagebatch.settings import ApiSettings
 from imagebatch.settings.backends import BUILT_IN, GROUP, added
 from imagebatch.settings.values import GRPC_SCHEMES
 
+_SERVERLESS = {"local", "transform"}
+
 
 def open_backend(kind: str, settings: ApiSettings, model: str, version: str) -> ModelApi:
     """Open the model API of a kind.
@@ -26,8 +28,8 @@ def open_backend(kind: str, settings: ApiSettings, model: str, version: str) -> 
         ConfigurationError: There is no such kind here, its package cannot be loaded, or it speaks no gRPC.
     """
     connect = importlib.import_module(BUILT_IN[kind]).connect if kind in BUILT_IN else _added(kind)
-    urls = [settings.api_url] if kind == "local" else settings.api_url.split(",")
-    if kind in BUILT_IN.keys() - {"local", "oip"} and any(url.startswith(GRPC_SCHEMES) for url in urls):
+    urls = [settings.api_url] if kind in _SERVERLESS else settings.api_url.split(",")
+    if kind in BUILT_IN.keys() - _SERVERLESS - {"oip"} and any(url.startswith(GRPC_SCHEMES) for url in urls):
         raise ConfigurationError(f"--backend {kind} speaks HTTP: --api-url grpc:// is for --backend oip")
     opened: dict[str, ModelApi] = {
         url: connect(settings.model_copy(update={"api_url": url}), model, version) for url in urls

@@ -24,12 +24,15 @@ class ImagePayload:
         embed: Whether its embedding is wanted too. Ask only an API whose description says that it gives any.
         page: The page or frame of the file that is meant, from 1; 0: the one that the model declares. Name
             one only to an API whose description says that it looks at `pages`.
+        name: The file's name within the input, as bytes; empty where it is no image of a run. Only an API
+            whose answers lie in files looks at it.
     """
 
     key: str
     data: bytes
     embed: bool = False
     page: int = 0
+    name: bytes = b""
 
 
 # A grey PNG of 8x8: whatever the model makes of it, an answer shows that the server can answer.

@@ -11,6 +11,7 @@ from typing import Self, TypedDict, TypeVar
 
 import numpy as np
 
+from imagebatch.contracts.ids import decode_id
 from imagebatch.contracts.records import Reason, RunDescription
 from imagebatch.contracts.rows import AskedRow, ScoreRow
 from imagebatch.errors import ConfigurationError, ModelChangedError, one_line
@@ -206,7 +207,8 @@ class Scorer:
             else:
                 key = f"{position}-{row['sha256'][:16]}"
                 page = self._named_page(row)
-                images.append(ImagePayload(key, data, embed=row.get("embed", False), page=page))
+                name = decode_id(row["image_id"])
+                images.append(ImagePayload(key, data, embed=row.get("embed", False), page=page, name=name))
                 positions.append(position)
         asked = iter(positions)
         for answers in self._packs.score(images):

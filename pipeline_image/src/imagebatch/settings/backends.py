@@ -14,6 +14,7 @@ BUILT_IN = {
     "kserve_v1": "imagebatch.model_apis.kserve_v1",
     "mlflow": "imagebatch.model_apis.mlflow",
     "http": "imagebatch.model_apis.template",
+    "transform": "imagebatch.model_apis.transform",
 }
 
 

@@ -17,9 +17,11 @@ from imagebatch.settings.values import (
     OptionalHttpUrl,
     OptionalTime,
     Path,
+    ResultFiles,
     RunId,
     RunsUri,
     Seconds,
+    Uri,
 )
 
 S = TypeVar("S", bound="CommonSettings")
@@ -51,6 +53,12 @@ class CommonSettings(BaseSettings):
     settings_file: Path = Field(
         default="",
         description="File of IMAGEBATCH_NAME=value lines, as tune writes it; flags and variables win.",
+    )
+    result_files: ResultFiles = Field(
+        "",
+        description="Files that fields of the last line are written to, for orchestrators that do not read"
+        " it, as shards=/tmp/shards; line: the line itself; shard_list: a JSON list of preprocess's shards,"
+        " as texts.",
     )
 
     def part(self, kind: type[S], **more: object) -> S:
@@ -138,9 +146,9 @@ class ApiSettings(CommonSettings):
     )
     model_card: Path = Field(
         "",
-        description="Backends oip, kserve_v1, mlflow, http: file with what the server does not say of its"
-        " model, its labels above all (docs/reference/model-apis.md); {model} in it stands for the model's"
-        " name.",
+        description="Backends oip, kserve_v1, mlflow, http, transform: file with what the server does not say"
+        " of its model, its labels above all (docs/reference/model-apis.md); {model} in it stands for the"
+        " model's name.",
     )
     payload: Literal["auto", "raw", "base64"] = Field(
         "auto",
@@ -151,6 +159,11 @@ class ApiSettings(CommonSettings):
         "",
         description="Backend http: YAML file with the request and where the answers are in the reply"
         " (docs/reference/model-apis.md). Needs imagebatch[http].",
+    )
+    transform_output: Uri = Field(
+        "",
+        description="Backend transform: folder of a finished SageMaker batch transform of the input, with a"
+        " file NAME.out for each image.",
     )
     shared_memory: bool = Field(
         default=True,

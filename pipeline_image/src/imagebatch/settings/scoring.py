@@ -81,8 +81,8 @@ class SourceSettings(CommonSettings):
     backend: Backend = Field(
         "torchserve",
         description="Kind of model API: torchserve; local, which needs no server but runs the archive's own"
-        " handler in worker processes here; oip, kserve_v1, mlflow, http (docs/reference/model-apis.md); or"
-        " one that an installed package adds.",
+        " handler in worker processes here; oip, kserve_v1, mlflow, http, transform"
+        " (docs/reference/model-apis.md); or one that an installed package adds.",
     )
     model: ModelName = Field(
         "solar-cells",
@@ -145,6 +145,11 @@ class InputSettings(RunSettings, SourceSettings):
     allow_empty: bool = Field(
         default=False,
         description="An input without any image is nothing to do (code 99), not an error (code 65).",
+    )
+    nothing_to_do_code: Literal["99", "0"] = Field(
+        "99",
+        description="Exit code where there is nothing to do; 0 is for orchestrators to which every other code"
+        " is a failure: they branch on the number of shards, 0 (--result-files).",
     )
 
 

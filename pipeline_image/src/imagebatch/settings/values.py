@@ -69,6 +69,9 @@ OptionalHttpUrl = Annotated[str, StringConstraints(pattern=r"^(https?://[^\s?#]+
 Encoding = Annotated[str, AfterValidator(_known_encoding), ValueName("NAME")]
 Patterns = Annotated[str, ValueName("PATTERN,...")]
 Ports = Annotated[str, ValueName("PORT,...")]
+ResultFiles = Annotated[
+    str, StringConstraints(pattern=r"^([a-z_]+=[^,=]+(,[a-z_]+=[^,=]+)*)?$"), ValueName("NAME=PATH,...")
+]
 
 Allowance = Annotated[
     str, StringConstraints(pattern=r"^(\d{1,9}|(100|\d{1,2})(\.\d+)?%)$"), ValueName("COUNT|PERCENT")
