@@ -20,7 +20,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from benchmarks.lib.published import RESULTS, keep
-from benchmarks.lib.scale import Constants, Fleet, Plan, Requests, cut, estimate, measured
+from benchmarks.lib.scale import Constants, Fleet, Plan, cut, estimate, measured, requests
 from benchmarks.lib.simulated import Night, Trouble
 from tools.paths import ROOT, fail, say
 
@@ -55,8 +55,8 @@ READS, WRITES = 0.0004 / 1000, 0.005 / 1000  # USD of a GET and of a PUT or LIST
 def main() -> int:
     """Compute, compare, publish."""
     asked = _arguments()
-    constants, requests = measured(), Requests()
-    rows = [row_of(images, asked.hours, constants, requests, asked.seeds) for images in SIZES]
+    constants = measured()
+    rows = [row_of(images, asked.hours, constants, asked.seeds) for images in SIZES]
     checks = against_measured(constants)
     for row in rows:
         say(f"{row['images']:>13,} images: {row['machines']} machines, {row['hours']:.2f} h")
@@ -81,14 +81,14 @@ def main() -> int:
     return 0
 
 
-def row_of(images: int, hours: float, constants: Constants, requests: Requests, seeds: int) -> dict[str, Any]:
+def row_of(images: int, hours: float, constants: Constants, seeds: int) -> dict[str, Any]:
     """One size: the fewest machines with which the night is over in time, and what they cost."""
     instance = INSTANCES[0]
     fleet, plan = fit(images, hours, instance.cores, constants)
     computed = estimate(plan, fleet, constants)
     calm = Night(plan, fleet, constants, Trouble()).play().seconds
     busy = [Night(plan, fleet, constants, BUSY, seed).play() for seed in range(seeds)]
-    asked = requests.of(plan)
+    asked = requests(plan)
     prices = {}
     for each in INSTANCES:
         theirs, cuts = fit(images, hours, each.cores, constants)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.lib.published import RESULTS
@@ -17,6 +17,7 @@ MOST_SHARDS = 1024  # task instances that one Airflow task maps to (airflow/airf
 MOST_PER_SHARD = 100_000  # images (dags/imagebatch_dags/pipeline.py)
 DEFAULT_SHARD = 4096  # images
 TASKS = 8  # of a run one after the other; the shards' own starts hide behind the scoring of others
+PART = 256  # images that `score` keeps in one file of an object store
 LISTED = 1000  # keys that an object store returns to one LIST
 
 
@@ -175,31 +176,18 @@ def estimate(plan: Plan, fleet: Fleet, constants: Constants) -> Estimate:
     return Estimate(single + work + TASKS * constants.task, work, single, tail)
 
 
-@dataclass(frozen=True)
-class Requests:
-    """Requests to an object store, counted before a real S3 server.
+def requests(plan: Plan) -> dict[str, float]:
+    """Count a night's requests to an object store, by what they cost: `read` (GET) and `write` (PUT, LIST).
 
-    Attributes:
-        per_image: GETs of an image: `preprocess` hashes it, `score` sends it.
-        per_shard: Requests that write, and that read, a shard's files, in all stages together.
-        per_run: The same of a run's other files.
+    As counted before a real S3 server (`benchmarks/cases/store_requests.py`, docs/how-to/object-stores.md): an
+    image is read by `preprocess` and by `score`, and its input listed twice.
     """
-
-    per_image: float = 2.0
-    per_shard: dict[str, float] = field(default_factory=lambda: {"write": 0.0, "read": 0.0})
-    per_run: dict[str, float] = field(default_factory=lambda: {"write": 0.0, "read": 0.0})
-
-    def of(self, plan: Plan) -> dict[str, float]:
-        """Count a night's, by what they cost: `read` (GET, HEAD) and `write` (PUT, LIST)."""
-        shards = plan.shards * plan.runs
-        return {
-            "read": plan.images * self.per_image
-            + shards * self.per_shard["read"]
-            + plan.runs * self.per_run["read"],
-            "write": plan.images / LISTED
-            + shards * self.per_shard["write"]
-            + plan.runs * self.per_run["write"],
-        }
+    shards = plan.shards * plan.runs
+    parts = max(shards, plan.images / PART)
+    return {
+        "read": 2 * plan.images + 11 * shards + 3 * parts,
+        "write": 2 * plan.images / LISTED + 6 * shards + parts,
+    }
 
 
 def _result(name: str) -> Any:
