@@ -179,8 +179,8 @@ def estimate(plan: Plan, fleet: Fleet, constants: Constants) -> Estimate:
 def requests(plan: Plan) -> dict[str, float]:
     """Count a night's requests to an object store, by what they cost: `read` (GET) and `write` (PUT, LIST).
 
-    As counted before a real S3 server (`benchmarks/cases/store_requests.py`, docs/how-to/object-stores.md): an
-    image is read by `preprocess` and by `score`, and its input listed twice.
+    As counted before a real S3 server (cases/store_requests.py, docs/how-to/object-stores.md): an image is
+    read by `preprocess` and by `score`, and its input listed twice.
     """
     shards = plan.shards * plan.runs
     parts = max(shards, plan.images / PART)
