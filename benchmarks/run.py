@@ -44,6 +44,7 @@ BENCHMARKS = {
     "trends": Benchmark(["trends", "--publish"], "pipeline_image"),
     "drift-cost": Benchmark(["drift_cost", "--publish"], "pipeline_image"),
     "scale": Benchmark(["scale", "--publish"]),
+    "celery": Benchmark(["celery", "--publish"], "pipeline_image", alone=True),
     "whole-run": Benchmark(["whole_run", "--publish"], alone=True),
     "dag-overhead": Benchmark(["dag_overhead", "--publish"], alone=True),
     "quick": Benchmark(["peers", "--quick"], peers=("torch",), alone=True),

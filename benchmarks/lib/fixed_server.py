@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 LABELS = ["mono-sound", "mono-defective", "poly-sound", "poly-defective"]
@@ -24,8 +25,13 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers every image with the same probabilities, rotated by its digest so that no class is alone."""
+    """Answers every image with the same probabilities, rotated by its digest so that no class is alone.
 
+    Attributes:
+        seconds: How long each pack takes, however many are asked at once: a model server that never tires.
+    """
+
+    seconds = 0.0
     protocol_version = "HTTP/1.1"
     wbufsize = -1  # one write for head and body
 
@@ -35,6 +41,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.headers["Content-Type"] == "application/json":
             answer = json.dumps(DESCRIPTION).encode()
         else:
+            time.sleep(self.seconds)
             entries = ",".join(_entry(name.decode()) for name in _NAME.findall(body))
             answer = f'{{"model": {json.dumps(MODEL)}, "images": [{entries}]}}'.encode()
         self.send_response(200)

@@ -10,6 +10,7 @@ from airflow.timetables.trigger import CronTriggerTimetable
 
 from imagebatch_dags.alerts import deadlines
 from imagebatch_dags.asked import Asked, params_of, refuse_unknown
+from imagebatch_dags.broker import check_visibility
 from imagebatch_dags.links import ReportLink, ResultLink
 from imagebatch_dags.night import Night
 from imagebatch_dags.pipeline import Pipeline
@@ -50,7 +51,11 @@ def build_dag(pipeline: Pipeline, *, auto_register: bool = True) -> DAG:
 
     Returns:
         The DAG; every option of the pipeline with a title is a Param of the trigger form.
+
+    Raises:
+        PipelineError: its stages may run longer than the installation's broker allows.
     """
+    check_visibility(pipeline)
     asked = Asked(pipeline)
     night = Night(pipeline, asked)
     with DAG(

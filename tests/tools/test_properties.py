@@ -26,7 +26,7 @@ def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         properties.read(tmp_path / "none")
 
 
-@pytest.mark.parametrize("name", ["airflow/airflow.env", "handlers/config.properties"])
+@pytest.mark.parametrize("name", ["airflow/airflow.env", "airflow/celery.env", "handlers/config.properties"])
 def test_no_line_of_a_shipped_file_is_passed_over(name: str) -> None:
     """Every line is a comment, blank, or a setting whose name stands once."""
     lines = [line for line in (ROOT / name).read_text().splitlines() if line and not line.startswith("#")]

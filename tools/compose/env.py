@@ -25,6 +25,8 @@ SECRETS = (
     "MLFLOW_DATABASE_PASSWORD",
     "MLFLOW_ADMIN_PASSWORD",
     "MLFLOW_SECRET_KEY",
+    "CELERY_DATABASE_PASSWORD",
+    "REDIS_PASSWORD",
 )
 HEADER = """# Settings and secrets of docker-compose.yaml, made by `make env`. Keep it to yourself, and in
 # your backups: without AIRFLOW_FERNET_KEY what Airflow has encrypted in its database cannot be read again.

@@ -35,9 +35,12 @@ WATCHERS: dict[str, ThirdParty] = {
     "PUSHGATEWAY_IMAGE": ("prom/pushgateway:v1.11.1", "pushgateway"),
     "STATSD_EXPORTER_IMAGE": ("prom/statsd-exporter:v0.28.0", "statsd"),
 }
-EVERYBODY = THIRD_PARTY | WATCHERS
+# The same for the profile `celery`, and what makes tasks its worker's (docs/how-to/several-machines.md).
+BROKER: dict[str, ThirdParty] = {"REDIS_IMAGE": ("redis:7.4", "redis")}
+EVERYBODY = THIRD_PARTY | WATCHERS | BROKER
+SEVERAL = {"COMPOSE_PROFILES": "celery", "IMAGEBATCH_EXECUTOR": "CeleryExecutor"}
 WATCHED = {
-    "COMPOSE_PROFILES": "monitoring",
+    "COMPOSE_PROFILES": "celery,monitoring",  # a worker that waits, with the executor as ever
     "IMAGEBATCH_METRICS_URL": "http://pushgateway:9091",
     "AIRFLOW_STATSD": "True",
 }

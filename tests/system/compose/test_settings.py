@@ -17,19 +17,24 @@ from tools.compose.security_table import (
 )
 from tools.compose.stack import Stack
 
+SEVERAL = {"airflow-worker", "redis"}  # of the profile celery
 WATCHERS = {"alertmanager", "prometheus", "pushgateway", "statsd"}  # of the profile monitoring
-SERVICES = WATCHERS | {
-    "airflow-api-server",
-    "airflow-dag-processor",
-    "airflow-init",
-    "airflow-scheduler",
-    "airflow-triggerer",
-    "engine-proxy",
-    "mlflow",
-    "postgres",
-    "stage-image",
-    "torchserve",
-}
+SERVICES = (
+    WATCHERS
+    | SEVERAL
+    | {
+        "airflow-api-server",
+        "airflow-dag-processor",
+        "airflow-init",
+        "airflow-scheduler",
+        "airflow-triggerer",
+        "engine-proxy",
+        "mlflow",
+        "postgres",
+        "stage-image",
+        "torchserve",
+    }
+)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +51,7 @@ def test_no_container_is_forgotten(containers: dict[str, dict[str, Any]]) -> Non
 def test_nobody_is_root(everything: dict[str, dict[str, Any]]) -> None:
     """Each container names an ordinary user; ours a numeric one."""
     users = {name: each["Config"]["User"] for name, each in everything.items()}
-    assert users.pop("postgres") == "postgres"
+    assert [users.pop(name) for name in ("postgres", "redis")] == ["postgres", "redis"]
     assert {users.pop(name) for name in WATCHERS} == {"65534:65534"}
     assert {user.split(":")[0] for user in users.values()} == {"10001"}
 
@@ -91,7 +96,7 @@ def test_only_pages_for_people_are_published_on_loopback(
 
 
 def test_the_engines_socket_is_in_one_container(everything: dict[str, dict[str, Any]]) -> None:
-    """The proxy alone sees the socket, and the scheduler alone sees the proxy."""
+    """The proxy alone sees the socket, and who starts stages alone sees the proxy: scheduler and worker."""
     holders = {
         name
         for name, each in everything.items()
@@ -101,7 +106,21 @@ def test_the_engines_socket_is_in_one_container(everything: dict[str, dict[str, 
     neighbours = {
         name for name, each in everything.items() if "engine" in networks(each, name_of(each, everything))
     }
-    assert neighbours == {"engine-proxy", "airflow-scheduler"}
+    assert neighbours == {"engine-proxy", "airflow-scheduler", "airflow-worker"}
+
+
+def test_a_worker_knows_no_key_and_no_database_of_airflow(containers: dict[str, dict[str, Any]]) -> None:
+    """What runs tasks has the passwords of broker and results, and none that signs, decrypts or logs in."""
+    told = dict(each.split("=", 1) for each in containers["airflow-worker"]["Config"]["Env"])
+    servers = dict(each.split("=", 1) for each in containers["airflow-scheduler"]["Config"]["Env"])
+    kept = (
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
+        "AIRFLOW__CORE__FERNET_KEY",
+        "AIRFLOW__API_AUTH__JWT_SECRET",
+        "AIRFLOW__API__SECRET_KEY",
+    )
+    assert [name for name in kept if servers[name] in told.values()] == []
+    assert "//celery:" in told["AIRFLOW__CELERY__RESULT_BACKEND"]
 
 
 def name_of(found: dict[str, Any], everything: dict[str, dict[str, Any]]) -> str:

@@ -20,7 +20,7 @@ from tools.paths import ROOT, say
 PAGE = ROOT / "docs" / "reference" / "orchestrators.md"
 PASSAGE = re.compile(r"(<!-- begin orchestrators -->\n).*?(<!-- end orchestrators -->)", re.DOTALL)
 # The first is the reference; each module's functions put themselves into WAYS.
-MODULES = ("whole", "airflow", "kubernetes", "kubeflow", "vertex", "sagemaker")
+MODULES = ("whole", "airflow", "kubernetes", "kubeflow", "vertex", "sagemaker", "celery")
 for module in MODULES:
     importlib.import_module(f"tests.system.orchestrators.{module}")
 

@@ -75,6 +75,46 @@ def test_what_make_env_writes_is_what_compose_wants() -> None:
     assert wanted <= set(env.settings(Path("/var/run/docker.sock")))
 
 
+def test_one_variable_chooses_the_executor() -> None:
+    """Without it, tasks are processes of the scheduler as ever; every process of Airflow is told the same."""
+    services: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE)["services"]
+    told = {
+        name: service["environment"]["AIRFLOW__CORE__EXECUTOR"]
+        for name, service in services.items()
+        if name.startswith("airflow-")
+    }
+    assert len(told) == 6
+    assert set(told.values()) == {"${IMAGEBATCH_EXECUTOR:-imagebatch_dags.executor.KeepingLocalExecutor}"}
+
+
+def test_the_broker_is_on_a_network_of_its_own() -> None:
+    """Nobody but the scheduler and the workers reaches Redis, and no port of it is published."""
+    services: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE)["services"]
+    near = {name for name, service in services.items() if "broker" in service.get("networks", ())}
+    assert near == {"redis", "airflow-scheduler", "airflow-worker"}
+    assert services["redis"]["networks"] == ["broker"]
+    assert "ports" not in services["redis"]
+
+
+def test_a_worker_is_told_no_secret_of_airflow() -> None:
+    """Its variables name the passwords of the broker and of the results, and no other."""
+    worker = yaml.safe_load(COMPOSE)["services"]["airflow-worker"]
+    told = set(re.findall(r"\$\{([A-Z0-9_]+)", str(worker["environment"])))
+    assert told & {*env.SECRETS, "AIRFLOW_FERNET_KEY"} == {"REDIS_PASSWORD", "CELERY_DATABASE_PASSWORD"}
+
+
+@pytest.mark.parametrize("name", ["first-machine", "second-machine", "store"])
+def test_what_further_machines_want_is_asked_for(name: str) -> None:
+    """Addresses and credentials have no default; what is published is on one address of the machine."""
+    text = (ROOT / "deploy" / "celery" / f"{name}.yaml").read_text(encoding="utf-8")
+    overlay = yaml.safe_load(text.replace("!override", ""))
+    assert set(overlay["services"]) <= set(yaml.safe_load(COMPOSE)["services"])
+    for variable in re.findall(r"\$\{([A-Z0-9_]+)\}", text):
+        assert f"${{{variable}:?" in text, variable
+    published = [port for service in overlay["services"].values() for port in service.get("ports", ())]
+    assert all(port.startswith("${IMAGEBATCH_PRIVATE_ADDRESS:?") for port in published)
+
+
 def test_every_service_is_confined() -> None:
     """A service of any profile is confined, limited and healthy-checked, or ends by itself."""
     services: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE)["services"]
