@@ -14,11 +14,10 @@ from urllib.parse import urlsplit
 from tests.support.celery_airflow import CeleryAirflow
 from tests.support.model_server import Wrong
 from tests.support.relay import Asked, Relay
-from tests.system.chaos.bucket import CREDENTIALS, Store
+from tests.support.store_servers import SeaweedFS
 from tests.system.kit.verdict import RefutedError, require
 from tests.system.orchestrators.ground import Ground, Went, way
 from tools.airflow_api import ENDED, Run
-from tools.loopback import ask
 from tools.paths import program
 
 DAG = "on_several_machines"
@@ -49,14 +48,13 @@ class Platform:
     def __init__(self, ground: Ground) -> None:
         folder = ground.folder_of("celery")
         self.pause = 0.5
-        self.store = Store(folder / "store")
+        self.store = SeaweedFS(folder / "store", ("photographs", "runs"))
         for name in ground.ids:
             self.store.put(f"photographs/{name}", (ground.photographs / name).read_bytes())
         self.relay = Relay(ground.server.inference, after=self._late)
         stages = {
             **ground.settings,
-            **CREDENTIALS,
-            "AWS_ENDPOINT_URL": self.store.s3,
+            **self.store.environment(),
             "IMAGEBATCH_OPERATOR": "process",
             "IMAGEBATCH_BIN": str(program("pipeline_image", "imagebatch")),
             "IMAGEBATCH_API_URL": self.relay.url,
@@ -64,7 +62,7 @@ class Platform:
             "IMAGEBATCH_RUNS_URI": "s3://runs",
             "IMAGEBATCH_SHARED_MEMORY": "false",  # the model server is on another host
         }
-        reached = [urlsplit(url).port or 0 for url in (self.store.s3, self.relay.url)]
+        reached = [urlsplit(url).port or 0 for url in (self.store.url, self.relay.url)]
         self.airflow = CeleryAirflow(
             folder / "airflow", SOURCE, stages, reached=reached, workers=HOSTS, concurrency=CONCURRENCY
         )
@@ -127,7 +125,7 @@ class Batch:
         require(0 <= doubled <= again, f"{doubled} images were scored twice, at most {again} may be")
         tries = sum(each["try_number"] - 1 for each in self._api.tasks(self.run))
         folder = self._api.result(self.run, "preprocess")["run_id"]
-        csv = ask(f"{self._platform.store.filer}/buckets/runs/{folder}/output/predictions.csv")
+        csv = self._platform.store.get(f"runs/{folder}/output/predictions.csv")
         spread = ", ".join(f"{name} {self.hosts[name]}" for name in HOSTS)
         told_again = f"{tries} tasks tried again, {doubled} images scored again"
         return Went(csv, f"{seen}shards: {spread}; {told_again}; {took:.0f} s in all")
