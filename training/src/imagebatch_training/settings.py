@@ -15,7 +15,7 @@ from imagebatch_training.cut import Cut
 from imagebatch_training.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from imagebatch_pixels import Fit  # type: ignore[import-untyped]
+    from imagebatch_pixels import Fit  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
 
 CONTRASTS = ("as-is", "percentiles-1-99")
 """As `imagebatch_pixels` has them."""
