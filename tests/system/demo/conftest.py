@@ -55,6 +55,10 @@ class Stack:
         """Run the demo's script with arguments that `make demo` does not pass."""
         return self._timed(["python3.11", "-m", "tools.local.demo", *arguments])
 
+    def benchmark(self, *arguments: str) -> Demo:
+        """Run a benchmark on this stack's archive."""
+        return self._timed(["python3.11", "-m", "benchmarks.run", *arguments])
+
     def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command of `imagebatch` against this stack."""
         return subprocess.run(
