@@ -49,8 +49,9 @@ class _Killing:
     def run(self, begin: int) -> None:
         """Wait for the first packs beyond those that pin the model; kill, start, wait for the log's word."""
         for _ in range(begin):
-            if not self._packs.acquire(timeout=_LONG):
-                return
+            while not self._packs.acquire(timeout=0.1):
+                if self._ended.is_set():  # too few of the run's packs came here: `after` says so
+                    return
         self._second.kill()
         self._killed.set()
         try:
