@@ -20,11 +20,12 @@ from imagebatch_dags.outcome import last_result, raise_for_exit
 from imagebatch_dags.places import ATTEMPT, INSTALLATION, PROGRAM
 from imagebatch_dags.process_operator import announce
 from imagebatch_dags.reattach import Work, is_worth_waiting_for
+from imagebatch_dags.stage_command import StageCommand
 
 OUT_OF_MEMORY = 137
 
 
-class DockerStageOperator(StageLineage, DockerOperator):
+class DockerStageOperator(StageCommand, StageLineage, DockerOperator):
     """Run one `imagebatch` command in a container that is gone when the task ends.
 
     The engine's client, its connection and its arguments are DockerOperator's. What it does not offer is done
@@ -49,12 +50,6 @@ class DockerStageOperator(StageLineage, DockerOperator):
         self.cpu_limit = cpu_limit
         self.tmp_size = tmp_size
         self.shard = shard
-
-    @property
-    def stage_arguments(self) -> list[str]:
-        """The command with its shard, as the stage's parser will see it."""
-        command = [part for part in self.command or [] if part]
-        return command if self.shard is None else [*command, f"--shard={self.shard}"]
 
     def execute(self, context: Context) -> dict[str, Any] | None:  # type: ignore[override] # the parsed line, not the text
         """Run the container to its end, or wait for that of an earlier attempt, then remove it.

@@ -26,12 +26,13 @@ from imagebatch_dags.places import ATTEMPT, PROGRAM
 from imagebatch_dags.pod import label_values, literal
 from imagebatch_dags.pods import GONE, GRACE_SECONDS, SPEC, cluster, end_pod, worth_waiting_for
 from imagebatch_dags.process_operator import announce
+from imagebatch_dags.stage_command import StageCommand
 
 KEPT = 20  # last lines: the result or the complaint is among them
 OUT_OF_MEMORY = 137
 
 
-class KubernetesStageOperator(StageLineage, KubernetesPodOperator):
+class KubernetesStageOperator(StageCommand, StageLineage, KubernetesPodOperator):
     """Run one `imagebatch` command in a pod that is gone when the task ends.
 
     The client, the merging with a template, the start and the logs are KubernetesPodOperator's. Its own way
@@ -77,12 +78,6 @@ class KubernetesStageOperator(StageLineage, KubernetesPodOperator):
     def hook(self) -> KubernetesHook:
         """The connection to the cluster."""
         return cluster(self.config_file)
-
-    @property
-    def stage_arguments(self) -> list[str]:
-        """The command with its shard, as the stage's parser will see it."""
-        command = [part for part in self.command if part]
-        return command if self.shard is None else [*command, f"--shard={self.shard}"]
 
     def execute(self, context: Context) -> dict[str, Any] | None:
         """Run the pod to its end, or wait for that of an earlier attempt, then delete it.

@@ -13,13 +13,14 @@ from airflow.sdk import BaseOperator, Context
 
 from imagebatch_dags.lineage import StageLineage
 from imagebatch_dags.outcome import last_result, raise_for_exit
+from imagebatch_dags.stage_command import StageCommand
 
 # Airflow's own settings hold its signing keys and its database's address: no business of a stage.
 WITHHELD = ("AIRFLOW", "_AIRFLOW", "__AIRFLOW", "PYTHONPATH", "VIRTUAL_ENV")
 LONGEST_LINE = 65_536  # bytes of one log line; the rest of a longer one becomes the next line
 
 
-class ProcessStageOperator(StageLineage, BaseOperator):
+class ProcessStageOperator(StageCommand, StageLineage, BaseOperator):
     """Run one `imagebatch` command as a process group of its own.
 
     Args:
@@ -50,12 +51,6 @@ class ProcessStageOperator(StageLineage, BaseOperator):
         self.environment = environment or {}
         self.grace = grace
         self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def stage_arguments(self) -> list[str]:
-        """The command with its shard, as the stage's parser will see it."""
-        command = [part for part in self.command if part]
-        return command if self.shard is None else [*command, f"--shard={self.shard}"]
 
     def execute(self, context: Context) -> dict[str, Any] | None:
         """Run the stage to its end.

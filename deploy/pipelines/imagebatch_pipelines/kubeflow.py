@@ -92,7 +92,7 @@ def pipeline(image: str = IMAGE, *, at_once: int = 4, cluster: Cluster | None = 
     def batch(*given: object) -> None:
         values = dict(zip(PARAMETERS, given, strict=True))
         planned = start(PREPROCESS, values)
-        rest = {name: values.get(name) or planned.outputs[name] for name in handed}
+        rest = {name: values[name] if name in values else planned.outputs[name] for name in handed}
         inner(**rest).set_display_name("shards")
 
     kinds = {name: PARAMETERS[name].kind for name in (*EVERYWHERE, *API)} | dict(PREPROCESS.results)
@@ -186,8 +186,13 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         0; 2 for parameters that the pipeline does not take; 1 where a stage failed in a local run.
     """
-    asked = _parser().parse_args(argv)
+    parser = _parser()
+    asked = parser.parse_args(argv)
     if asked.action == "compile":
+        if bool(asked.secret) != bool(asked.secret_keys):
+            parser.error("--secret and --secret-keys belong together: whose keys become variables, and which")
+        if asked.at_once < 1:
+            parser.error("--at-once must be at least 1")
         cluster = None
         if not asked.plain:
             keys = tuple(filter(None, asked.secret_keys.split(",")))

@@ -59,15 +59,25 @@ def read(pairs: Sequence[str], declared: Mapping[str, Declared] = TABLE) -> dict
     Raises:
         ParameterError: One is unknown, twice there, of another type, or missing.
     """
-    values: dict[str, str | int] = {}
+    values = {name: _typed(name, text, declared) for name, text in variables(pairs).items()}
+    return checked(values, declared)
+
+
+def variables(pairs: Sequence[str]) -> dict[str, str]:
+    """Read NAME=VALUE, each name once.
+
+    Raises:
+        ParameterError: One has no name or no value, or is twice there.
+    """
+    found: dict[str, str] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
-        if not equals:
+        if not (name and equals):
             raise ParameterError(f"{pair!r} is not NAME=VALUE")
-        if name in values:
+        if name in found:
             raise ParameterError(f"{name} is given twice")
-        values[name] = _typed(name, text, declared)
-    return checked(values, declared)
+        found[name] = text
+    return found
 
 
 def checked(values: Mapping[str, object], declared: Mapping[str, Declared]) -> dict[str, str | int]:

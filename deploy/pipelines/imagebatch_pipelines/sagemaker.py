@@ -13,16 +13,15 @@ import hashlib
 import itertools
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
-from botocore.loaders import Loader
-from botocore.model import ServiceModel
-from botocore.validate import ParamValidator
 
+from imagebatch_pipelines.parameters import ParameterError, variables
+from imagebatch_pipelines.sagemaker_check import DefinitionError, check, jobs
 from imagebatch_pipelines.stages import (
     COMMAND,
     IMAGE,
@@ -35,23 +34,11 @@ from imagebatch_pipelines.stages import (
     flags,
 )
 
-CONFIGURATION = 78  # exit code, docs/reference/protocol.md
+USAGE, CONFIGURATION = 2, 78  # exit codes, docs/reference/protocol.md
 SERVING_IMAGE = "imagebatch-serving:latest"
 CARD = "/opt/ml/processing/model"
 RESULT = "/opt/ml/processing/result"
 RUN_ID = {"Get": "Execution.PipelineExecutionId"}
-LONGEST_ARGUMENT = 256
-OPERATIONS = {
-    "Processing": "CreateProcessingJob",
-    "Model": "CreateModel",
-    "Transform": "CreateTransformJob",
-}
-# A pipeline starts a job of these steps under a name of its own.
-NAMED = {
-    "Processing": {"ProcessingJobName": "x"},
-    "Model": {"ModelName": "x"},
-    "Transform": {"TransformJobName": "x"},
-}
 OWN = {
     one.name: one
     for one in (
@@ -71,10 +58,6 @@ TRANSFORM_ONLY = {
     "model_data",
     "model_card",
 }
-
-
-class DefinitionError(ValueError):
-    """A step that SageMaker would refuse; the text names it."""
 
 
 def parameters(*, transform: bool) -> dict[str, Parameter]:
@@ -270,75 +253,15 @@ def _if_any(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"Name": "any-image", "Type": "Condition", "Arguments": arguments}
 
 
-def jobs(made: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """List all steps that start something, in their order, those behind the condition too."""
-    for step in made["Steps"]:
-        yield from (step["Arguments"]["IfSteps"] if step["Type"] == "Condition" else [step])
-
-
-def check(made: Mapping[str, Any]) -> None:
-    """Hold each step's arguments to botocore's model of the call that SageMaker makes of them.
-
-    Raises:
-        DefinitionError: A field that the call does not have, lacks, or that is of another type.
-    """
-    model = ServiceModel(Loader().load_service_model("sagemaker", "service-2"))
-    declared = {f"Parameters.{one['Name']}": one for one in made["Parameters"]}
-    for step in jobs(made):
-        shape = model.operation_model(OPERATIONS[step["Type"]]).input_shape
-        call = _resolved(step["Arguments"], declared) | NAMED[step["Type"]]
-        if shape is None or (report := ParamValidator().validate(call, shape)).has_errors():
-            raise DefinitionError(f"step {step['Name']}: {report.generate_report()}")
-        if unknown := _unknown(call, shape, step["Name"]):
-            raise DefinitionError(f"{unknown[0]} is no field of {OPERATIONS[step['Type']]}")
-        for text in call.get("AppSpecification", {}).get("ContainerArguments", []):
-            if len(text) > LONGEST_ARGUMENT:
-                raise DefinitionError(
-                    f"step {step['Name']}: an argument of {len(text)} characters: {text[:60]}…"
-                )
-
-
-def _unknown(value: Any, shape: Any, path: str) -> list[str]:
-    """Name the fields that a shape does not have: botocore's validator passes over some of them."""
-    if shape.type_name == "structure" and isinstance(value, dict):
-        strange = [f"{path}.{name}" for name in value if name not in shape.members]
-        known = [name for name in value if name in shape.members]
-        return strange + [
-            one for name in known for one in _unknown(value[name], shape.members[name], f"{path}.{name}")
-        ]
-    if shape.type_name == "list" and isinstance(value, list):
-        return [one for item in value for one in _unknown(item, shape.member, path)]
-    return []
-
-
-def _resolved(value: Any, declared: Mapping[str, Mapping[str, Any]]) -> Any:
-    """Put an example of the right type in each variable's place."""
-    if isinstance(value, list):
-        return [_resolved(one, declared) for one in value]
-    if not isinstance(value, dict):
-        return value
-    if "Std:Join" in value:
-        join = value["Std:Join"]
-        return join["On"].join(str(_resolved(one, declared)) for one in join["Values"])
-    if "Get" in value:
-        name = value["Get"]
-        if name.startswith("Parameters.") and name not in declared:
-            raise DefinitionError(f"{name} is no parameter of the pipeline")
-        return (
-            1 if declared.get(name, {}).get("Type") == "Integer" else "arn:aws:iam::111122223333:role/example"
-        )
-    return {name: _resolved(one, declared) for name, one in value.items()}
-
-
 def main(argv: Sequence[str]) -> int:
     """Do what is asked; see the module's text.
 
     Returns:
-        0; 78 for a definition that SageMaker would refuse, or does refuse.
+        0; 2 for a variable without a value; 78 for a definition that SageMaker would refuse, or does refuse.
     """
     asked = _parser().parse_args(argv)
     try:
-        environment = dict(pair.split("=", 1) for pair in asked.environment)
+        environment = variables(asked.environment)
         made = definition(
             asked.image, asked.serving_image, transform=not asked.without_transform, environment=environment
         )
@@ -355,7 +278,10 @@ def main(argv: Sequence[str]) -> int:
                 ClientRequestToken=hashlib.sha256(body.encode()).hexdigest(),
             )
             print(answer["PipelineArn"])
-    except (DefinitionError, OSError, BotoCoreError, ClientError, ParamValidationError, ValueError) as error:
+    except ParameterError as error:
+        print(f"imagebatch_pipelines.sagemaker: --environment: {error}", file=sys.stderr)
+        return USAGE
+    except (DefinitionError, OSError, BotoCoreError, ClientError, ParamValidationError) as error:
         print(f"imagebatch_pipelines.sagemaker: {' '.join(str(error).split())[:400]}", file=sys.stderr)
         return CONFIGURATION
     return 0

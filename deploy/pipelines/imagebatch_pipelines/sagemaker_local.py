@@ -10,6 +10,7 @@ own local pipelines cannot be created (3.27.0).
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import uuid
@@ -22,12 +23,12 @@ import boto3
 from sagemaker.core.local import LocalSession
 
 from imagebatch_pipelines import parameters
-from imagebatch_pipelines.sagemaker import jobs
+from imagebatch_pipelines.sagemaker_check import jobs
 
 # The SDK reports each call to its maker unless it is told not to.
 QUIET = {"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}}}
 NETWORK = "sagemaker-local"  # which the SDK's containers share
-FAILED = 69  # exit code, docs/reference/protocol.md: the same again continues the run
+FAILED, CONFIGURATION = 69, 78  # exit codes, docs/reference/protocol.md: after 69 the same again goes on
 
 
 class StepError(RuntimeError):
@@ -155,12 +156,18 @@ def main(argv: Sequence[str]) -> int:
     """Do what is asked; see the module's text.
 
     Returns:
-        0; 2 for parameters that the pipeline does not take; 69 where a step failed.
+        0; 2 for parameters that the pipeline does not take; 69 where a step failed; 78 for no definition.
     """
     asked = _parser().parse_args(argv)
-    made = json.loads(asked.definition.read_text("utf-8"))
     try:
-        values = parameters.read(asked.set, declared_in(made))
+        made = json.loads(asked.definition.read_text("utf-8"))
+        declared = declared_in(made)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        text = f"{asked.definition} is no definition: {' '.join(str(error).split())[:300]}"
+        print(f"imagebatch_pipelines.sagemaker_local: {text}", file=sys.stderr)
+        return CONFIGURATION
+    try:
+        values = parameters.read(asked.set, declared)
         session = LocalSession(boto3.Session(), sagemaker_config=QUIET)
         container = {"user": asked.user} | ({"extra_hosts": asked.host} if asked.host else {})
         asked.folder.mkdir(parents=True, exist_ok=True)
@@ -195,7 +202,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--port", type=int, default=8080, help="for the serving container, on all addresses")
     # The SDK's folders can be read by whoever calls it alone: containers run as that user.
-    parser.add_argument("--user", default="0:0", help="that containers run as (default: 0:0)")
+    own = f"{os.getuid()}:{os.getgid()}"
+    parser.add_argument("--user", default=own, help="that containers run as (default: the caller)")
     parser.add_argument(
         "--host", action="append", default=[], metavar="NAME:ADDRESS", help="that containers know"
     )

@@ -130,3 +130,12 @@ def test_a_parameter_that_is_missing_starts_nothing(
     """2 and one line."""
     assert main(["local", f"--root={tmp_path}", "--set=input=x"]) == 2
     assert "runs_uri, api_url: no value" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("half", [["--secret=runs-s3"], ["--secret-keys=TOKEN"], ["--at-once=0"]])
+def test_half_a_secret_is_refused(half: list[str], tmp_path: Path) -> None:
+    """Its keys would be in no stage, and nothing would say so; and no shard at once is no pipeline."""
+    with pytest.raises(SystemExit) as ended:
+        main(["compile", f"--out={tmp_path / 'pipeline.yaml'}", *half])
+    assert ended.value.code == 2
+    assert not (tmp_path / "pipeline.yaml").exists()

@@ -11,7 +11,8 @@ import boto3
 import pytest
 from imagebatch_pipelines import sagemaker_local
 from imagebatch_pipelines.parameters import read
-from imagebatch_pipelines.sagemaker import DefinitionError, check, definition, jobs, main
+from imagebatch_pipelines.sagemaker import definition, main
+from imagebatch_pipelines.sagemaker_check import DefinitionError, check, jobs
 from moto.server import ThreadedMotoServer
 
 
@@ -131,3 +132,17 @@ def test_a_refusal_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
     assert main(["create", "--role=arn:aws:iam::111122223333:role/example"]) == 78
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_what_is_no_definition_or_no_variable_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is started: 78 for the file, 2 for a variable without a value."""
+    (tmp_path / "list.json").write_text("[]")
+    for name in ("absent.json", "list.json"):
+        asked = [f"--definition={tmp_path / name}", f"--folder={tmp_path / 'jobs'}"]
+        assert sagemaker_local.main(asked) == 78
+        assert f"{name} is no definition" in capsys.readouterr().err
+    assert main(["definition", f"--out={tmp_path / 'made.json'}", "--environment=TOKEN"]) == 2
+    assert "'TOKEN' is not NAME=VALUE" in capsys.readouterr().err
+    assert not (tmp_path / "made.json").exists()

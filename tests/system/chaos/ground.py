@@ -5,14 +5,14 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.support.demo_material import copy_photographs
 from tests.system.chaos import archives
 from tests.system.chaos.runs import Folder, Result, Run, ids_of, only
 from tests.system.chaos.torchserve import MODEL, TorchServe
 from tests.system.kit.scenario import Scenario, described
 from tools.local.services import base_environment
-from tools.paths import ROOT, VAR, fail
+from tools.paths import ROOT, fail
 
-PHOTOGRAPHS = VAR / "data" / "solar-cells" / "images"
 ARCHIVE = ROOT / "model_store" / f"{MODEL}.mar"
 POISONABLE = "2.0"
 ALL: list[Scenario] = []
@@ -42,18 +42,11 @@ class Ground:
     """
 
     def __init__(self, folder: Path, *, images: int, storm_seconds: float) -> None:
-        if not PHOTOGRAPHS.is_dir() or not ARCHIVE.exists():
-            fail(f"{PHOTOGRAPHS} or {ARCHIVE} is missing: run `make demo` first")
         self.folder = folder
         self.logs = folder / "logs"
         self.storm_seconds = storm_seconds
         self.photographs = folder / "photographs"
-        self.photographs.mkdir()
-        # Every ninth or so: all kinds of cells, not the first module only.
-        found = sorted(PHOTOGRAPHS.iterdir())
-        for photograph in found[:: max(1, len(found) // images)][:images]:
-            shutil.copy(photograph, self.photographs)
-        self.ids = sorted(path.name for path in self.photographs.iterdir())
+        self.ids = copy_photographs(images, self.photographs, ARCHIVE)
         self.store = folder / "store"
         self.store.mkdir()
         shutil.copy(ARCHIVE, self.store)

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.children import Child
+from tests.support.demo_material import copy_photographs
 from tests.system.chaos.torchserve import MODEL, TorchServe
 from tests.system.kit.scenario import Scenario, described
 from tests.system.kit.verdict import RefutedError
 from tools.local.services import base_environment
-from tools.paths import ROOT, VAR, fail, program
+from tools.paths import ROOT, program
 
-PHOTOGRAPHS = VAR / "data" / "solar-cells" / "images"
 ARCHIVE = ROOT / "model_store" / f"{MODEL}.mar"
 TAG = os.environ.get("IMAGEBATCH_TAG", "latest")  # as `make images` takes it
 IMAGE = f"imagebatch:{TAG}"
@@ -61,16 +61,10 @@ class Ground:
     """
 
     def __init__(self, folder: Path, *, images: int, shard_size: int) -> None:
-        if not PHOTOGRAPHS.is_dir() or not ARCHIVE.exists():
-            fail(f"{PHOTOGRAPHS} or {ARCHIVE} is missing: run `make demo` first")
         self.folder, self.shard_size = folder, shard_size
         self.logs = folder / "logs"
         self.photographs = folder / "photographs"
-        self.photographs.mkdir()
-        found = sorted(PHOTOGRAPHS.iterdir())
-        for photograph in found[:: max(1, len(found) // images)][:images]:
-            shutil.copy(photograph, self.photographs)
-        self.ids = sorted(path.name for path in self.photographs.iterdir())
+        self.ids = copy_photographs(images, self.photographs, ARCHIVE)
         self.store = folder / "store"
         self.store.mkdir()
         shutil.copy(ARCHIVE, self.store)

@@ -14,4 +14,5 @@ def imagebatch_run(ground: Ground) -> Went:
         IMAGEBATCH_RUNS_URI=str(runs),
     )
     require(batch.wait() == 0, f"`imagebatch run` failed: {batch.err[-500:]}")
-    return Went((runs / "whole" / "output" / "predictions.csv").read_bytes(), f"{len(ground.ids)} predicted")
+    csv = (runs / "whole" / "output" / "predictions.csv").read_bytes()
+    return Went(csv, f"{len(ground.ids)} predicted: the reference")
