@@ -22,6 +22,7 @@ from imagebatch.model_apis.base import Answer, ApiFaultError, Fault, ImagePayloa
 from imagebatch.model_apis.card import read_card
 from imagebatch.model_apis.reply import parse_reply
 from imagebatch.settings import ApiSettings
+from imagebatch.stores import read_object
 
 _SUFFIX = ".out"
 _ONLY = "0"  # the id that the handler gives to a body which is one image
@@ -101,7 +102,7 @@ class TransformOutput(ModelApi):
     def _reply(self, image: ImagePayload, top_k: int) -> Reply:
         fs, name = self._opened(), image.name.decode("utf-8", "surrogateescape") + _SUFFIX
         try:
-            body = fs.cat_file(f"{self._root}/{name}")
+            body = read_object(fs, f"{self._root}/{name}")
         except FileNotFoundError as error:
             raise ApiFaultError(Fault.BAD_REPLY, f"the transform job left no {name}") from error
         except Exception as error:  # what a store's client raises is of no one kind
