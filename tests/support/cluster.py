@@ -451,19 +451,22 @@ def _now() -> str:
 
 
 def main(argv: list[str]) -> None:
-    """Serve until this process is ended, and say on standard error which pods were made.
+    """Serve until this process is ended; say on standard error which pods were made, and how many are there.
 
     Args:
         argv: where to write the kubeconfig, and `IMAGE=FOLDER` for each image.
     """
     here = Cluster({name: Path(folder) for name, folder in (each.split("=", 1) for each in argv[1:])}, {})
     here.kubeconfig(Path(argv[0]))
-    told = 0
+    told = there = 0
     while True:
         time.sleep(0.2)
         for name in here.made[told:]:
             sys.stderr.write(f"made {name}\n")
             told += 1
+        if there != len(here.pods):
+            there = len(here.pods)
+            sys.stderr.write(f"there are {there}\n")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from tools.local.services import base_environment
 from tools.paths import ROOT, program
 
 PATIENCE = 900.0  # seconds for a run
+LEFT_SECONDS = 60.0  # after a run for its last pod to be gone
 # Airflow's own way to run a DAG from its beginning to its end, as tests/system/demo/test_dag_run.py does it.
 RUN = """
 import json, sys
@@ -54,7 +55,11 @@ def kubernetes_pods(ground: Ground) -> Went:
     require(batch.wait(PATIENCE) == 0, f"the DAG did not run: {batch.err[-500:]}")
     told = json.loads(log.with_suffix(".out").read_text("utf-8").strip().splitlines()[-1])
     require(told["state"] == "success", f"the run is {told}")
-    pods = len([line for line in api.err.splitlines() if line.startswith("made ")])
+    deadline = time.monotonic() + LEFT_SECONDS
+    while not api.err.endswith("there are 0\n"):
+        require(time.monotonic() < deadline, f"pods are left: {api.err[-300:]}")
+        time.sleep(0.2)
+    pods = api.err.count("made ")
     api.kill()
     (csv,) = (folder / "runs").glob("*/output/predictions.csv")
     return Went(csv.read_bytes(), f"{pods} pods, all deleted; Airflow's run is a success")
