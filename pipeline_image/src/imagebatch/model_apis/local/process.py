@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from imagebatch.errors import ConfigurationError, one_line
 from imagebatch.model_apis.base import ApiFaultError, Fault, ImagePayload
@@ -40,20 +40,57 @@ class Program:
     refusal: Callable[[str], str]
 
 
+class Child(Protocol):
+    """A process of ours, as `subprocess.Popen` has it."""
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit code, negative for a signal; None as long as nobody has waited for its end."""
+
+    def kill(self) -> None:
+        """End it at once."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return its exit code once it has ended.
+
+        Raises:
+            subprocess.TimeoutExpired: It has not, in that many seconds.
+        """
+
+
+Launch = Callable[[Program, int, str], Child]
+"""Starts a program's process with a descriptor of its socket and an empty folder."""
+
+
+def launched(program: Program, descriptor: int, folder: str) -> Child:
+    """Start a program's process."""
+    return subprocess.Popen(  # noqa: S603 (this package's own script)
+        [sys.executable, "-I", str(program.script), str(descriptor), program.argument, folder],
+        pass_fds=[descriptor],
+        stdin=subprocess.DEVNULL,
+    )
+
+
 class WorkerProcess:
     """One worker. Not safe to use from two threads at once.
 
     Args:
         program: What it runs.
         timeout: Seconds after which a request is given up and its worker replaced.
+        launch: How its process is started.
     """
 
-    def __init__(self, program: Program, timeout: float) -> None:
+    def __init__(self, program: Program, timeout: float, launch: Launch = launched) -> None:
         self._program = program
         self._timeout = timeout
+        self._launch = launch
         self._description = b""
         self._connection: Connection[Any, bytes] | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Child | None = None
         self._end: Any = None
 
     @property
@@ -67,14 +104,13 @@ class WorkerProcess:
             return
         folder = tempfile.mkdtemp(prefix="imagebatch-local-")
         mine, its = socket.socketpair()
-        with its:
-            descriptor = its.fileno()
-            program = self._program
-            self._process = subprocess.Popen(  # noqa: S603 (this package's own script)
-                [sys.executable, "-I", str(program.script), str(descriptor), program.argument, folder],
-                pass_fds=[descriptor],
-                stdin=subprocess.DEVNULL,
-            )
+        try:
+            with its:
+                self._process = self._launch(self._program, its.fileno(), folder)
+        except BaseException:
+            mine.close()
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         self._connection = Connection(mine.detach())
         self._description = b""
         self._end = weakref.finalize(self, _end, self._process, self._connection, folder)
@@ -121,7 +157,7 @@ class WorkerProcess:
         """
         self.describe()
         try:
-            self._require_connection().send(
+            self.require_connection().send(
                 (operation, argument, [(image.key, image.data) for image in images])
             )
             body = self._received(self._timeout)
@@ -132,7 +168,7 @@ class WorkerProcess:
         return body[1:]
 
     def _received(self, seconds: float) -> bytes:
-        connection = self._require_connection()
+        connection = self.require_connection()
         if not connection.poll(seconds):
             self.kill()
             raise ApiFaultError(Fault.TIMED_OUT, f"no answer in {seconds:g} s")
@@ -144,14 +180,19 @@ class WorkerProcess:
             self._process.kill()
         self.stop()
 
-    def _require_connection(self) -> Connection[Any, bytes]:
+    def require_connection(self) -> Connection[Any, bytes]:
+        """Return this end of the worker's socket.
+
+        Raises:
+            OSError: There is no worker.
+        """
         if self._connection is None:
             msg = "the worker was not started"
             raise OSError(msg)
         return self._connection
 
 
-def _end(process: subprocess.Popen[bytes], connection: Connection[Any, bytes], folder: str) -> None:
+def _end(process: Child, connection: Connection[Any, bytes], folder: str) -> None:
     with contextlib.suppress(OSError):
         connection.close()
     try:

@@ -7,7 +7,7 @@ import queue
 from collections.abc import Iterator
 
 from imagebatch.model_apis.base import ApiFaultError, Fault
-from imagebatch.model_apis.local.process import Program, WorkerProcess
+from imagebatch.model_apis.local.process import Launch, Program, WorkerProcess, launched
 
 
 class WorkerPool:
@@ -17,14 +17,17 @@ class WorkerPool:
         program: What each runs.
         workers: How many.
         timeout: Seconds before a request is given up, or a thread stops waiting for an idle worker.
+        launch: How each is started.
 
     Attributes:
         all: The workers.
     """
 
-    def __init__(self, program: Program, workers: int, timeout: float) -> None:
+    def __init__(
+        self, program: Program, workers: int, timeout: float, launch: Launch = launched
+    ) -> None:
         self._timeout = timeout
-        self.all = [WorkerProcess(program, timeout) for _ in range(workers)]
+        self.all = [WorkerProcess(program, timeout, launch) for _ in range(workers)]
         # Last in, first out: a process that has loaded is preferred to one that has not.
         self._idle: queue.LifoQueue[WorkerProcess] = queue.LifoQueue()
         for worker in self.all:

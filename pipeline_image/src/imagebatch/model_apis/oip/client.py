@@ -12,6 +12,7 @@ import itertools
 import json
 import secrets
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 import requests
@@ -153,23 +154,31 @@ class OpenInference(ServedModel):
     def _of_pixels(
         self, images: Sequence[ImagePayload], chosen: ImageInput, maker: PixelMaker, form: Form
     ) -> Rows:
-        """Send the pixels of the images, so many at once that a request stays small."""
+        """Send the pixels of the images, so many at once that a request stays small.
+
+        While one request is out, the pixels of the next are made: neither this machine nor the server waits.
+        """
         most = min(chosen.most or len(images), max(1, _MOST_BYTES // maker.size(form)))
-        requests_ = -(-len(images) // most)
+        requests_ = max(1, -(-len(images) // most))
+        edges = [len(images) * edge // requests_ for edge in range(requests_ + 1)]
+        pieces = [images[start:end] for start, end in itertools.pairwise(edges)]
         rows: list[Row] = []
         digests: set[str] = set()
-        for number in range(requests_):
-            start, end = (len(images) * edge // requests_ for edge in (number, number + 1))
-            made = maker.make(images[start:end], form)
-            found: list[Row] = []
-            if made.count:
-                shape = [made.count, *maker.shape] if chosen.batched else maker.shape
-                given = Given(chosen.name, chosen.datatype, shape, form == "raw", content=made.contents)
-                answered = self._inferred(given, made.count)
-                digests.add(answered.digest)
-                found = list(answered.rows)
-            rest = iter(found)
-            rows += [next(rest) if refusal is None else refusal for refusal in made.refusals]
+        with ThreadPoolExecutor(1) as ahead:
+            making = ahead.submit(maker.make, pieces[0], form)
+            for following in (*pieces[1:], None):
+                made = making.result()
+                if following is not None:
+                    making = ahead.submit(maker.make, following, form)
+                found: list[Row] = []
+                if made.count:
+                    shape = [made.count, *maker.shape] if chosen.batched else maker.shape
+                    given = Given(chosen.name, chosen.datatype, shape, form == "raw", content=made.contents)
+                    answered = self._inferred(given, made.count)
+                    digests.add(answered.digest)
+                    found = list(answered.rows)
+                rest = iter(found)
+                rows += [next(rest) if refusal is None else refusal for refusal in made.refusals]
         if len(digests) > 1:
             raise ApiFaultError(Fault.BAD_REPLY, "two models answered at once")
         return Rows(rows, digests.pop() if digests else "")

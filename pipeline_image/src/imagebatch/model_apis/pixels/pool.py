@@ -20,6 +20,7 @@ from imagebatch.model_apis.local.pool import cores
 from imagebatch.model_apis.local.process import Program
 from imagebatch.model_apis.local.workers import WorkerPool
 from imagebatch.model_apis.pixels.declared import Pixels
+from imagebatch.model_apis.pixels.forks import Original
 from imagebatch.settings import ApiSettings
 
 Datatype = Literal["UINT8", "FP32"]
@@ -59,7 +60,7 @@ class PixelMaker:
         pixels: What the model card declares.
         datatype: Of the tensor.
         layout: Of an image in it: channels first or last.
-        workers: Processes, about 250 MB each.
+        workers: Processes, copies of one that has loaded torch; together about 250 MB and 50 MB for each.
         timeout: Seconds before a request is given up and its worker replaced.
     """
 
@@ -72,7 +73,8 @@ class PixelMaker:
         program = Program(
             _SCRIPT, json.dumps(settings), "the pixels of --model-card cannot be made: {}".format
         )
-        self._pool = WorkerPool(program, workers, timeout)
+        self._original = Original(program, timeout)
+        self._pool = WorkerPool(program, workers, timeout, self._original.launch)
         sides = (pixels.crop, pixels.crop)
         self.shape = (_CHANNELS, *sides) if layout == "NCHW" else (*sides, _CHANNELS)
 
@@ -104,6 +106,7 @@ class PixelMaker:
     def close(self) -> None:
         """End all workers."""
         self._pool.close()
+        self._original.close()
 
 
 _sharing = threading.Lock()

@@ -1,20 +1,25 @@
-"""One worker that makes pixels, a script that calls the handlers' own function.
+"""Workers that make pixels, a script that calls the handlers' own function.
 
-Nothing of imagebatch is imported: a worker holds torch and little else.
+Nothing of imagebatch is imported: a worker holds torch and little else. torch takes seconds to load, so one
+process loads it and makes no pixels; the workers are its copies.
 
     python -I worker.py DESCRIPTOR SETTINGS FOLDER
 
 `DESCRIPTOR` is one end of a socket pair, `SETTINGS` is JSON (`PixelMaker`), `FOLDER` is not needed. First
-comes one message that says whether torch was loaded; then every request, ("pixels", form, list of (key,
-bytes)), is answered by one message. A message is `+` and the content, or `-` and what went wrong. The content
-is a line of JSON, for each image null or why it cannot be read, and then the pixels of the others as one
-tensor: bytes for the form `raw`, JSON numbers with commas for `json`. The worker ends when the other end is
-closed.
+comes one message that says whether torch was loaded: `+` and the content, or `-` and what went wrong. Then
+every request has one answer (`forks`): ("copy", _), followed by a descriptor, the pid of a copy that works at
+it; ("status", pid) the exit code of a copy, empty while it runs; ("kill", pid) nothing.
+
+A copy says that it is loaded, and answers every request, ("pixels", form, list of (key, bytes)), by one
+message. Its content is a line of JSON, for each image null or why it cannot be read, and then the pixels of
+the others as one tensor: bytes for the form `raw`, JSON numbers with commas for `json`. Both end when the
+other end is closed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import shutil
@@ -22,7 +27,8 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
-from typing import Any
+from multiprocessing.reduction import recv_handle
+from typing import Any, NoReturn
 
 Images = Sequence[tuple[str, bytes]]
 Refusals = list[list[str] | None]
@@ -99,18 +105,56 @@ class Worker:
 
 
 def main(descriptor: int, settings: str) -> None:
-    """Load torch and answer until the other end is closed."""
+    """Load torch, and make copies until the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the parent's to handle
     os.dup2(2, 1)  # standard output belongs to the protocol with the orchestrator
     sys.dont_write_bytecode = True
     connection: Connection[bytes, Any] = Connection(descriptor)
     try:
-        _serve(Worker(json.loads(settings)), connection)
-    except (EOFError, ConnectionError):
-        pass  # the parent is done, or gone
+        worker = Worker(json.loads(settings))
     except Exception as error:  # noqa: BLE001 (whatever cannot be loaded is told to the parent)
         with contextlib.suppress(OSError):
             connection.send_bytes(_failed(error))
+        return
+    gc.freeze()  # what is collected later is none of what the copies share
+    with contextlib.suppress(EOFError, ConnectionError):  # the parent is done, or gone
+        connection.send_bytes(b"+loaded")
+        _multiply(worker, connection)
+
+
+def _multiply(worker: Worker, connection: Connection[bytes, Any]) -> None:
+    running: set[int] = set()
+    while True:
+        what, number = connection.recv()
+        answer = b""
+        if what == "copy":
+            socket = recv_handle(connection)  # type: ignore[arg-type,unused-ignore]  # typed for other connections in some releases
+            number = os.fork()
+            if not number:
+                connection.close()
+                _copied(worker, Connection(socket))
+            os.close(socket)
+            running.add(number)
+            answer = b"%d" % number
+        elif number in running and what == "kill":
+            os.kill(number, signal.SIGKILL)
+        elif number in running:
+            ended, status = os.waitpid(number, os.WNOHANG)
+            if ended:
+                running.remove(number)
+                answer = b"%d" % os.waitstatus_to_exitcode(status)
+        connection.send_bytes(answer)
+
+
+def _copied(worker: Worker, connection: Connection[bytes, Any]) -> NoReturn:
+    code = 0
+    try:
+        _serve(worker, connection)
+    except (EOFError, ConnectionError):
+        pass  # the parent is done, or gone
+    except BaseException:  # noqa: BLE001 (a copy never goes on as the original)
+        code = 1
+    os._exit(code)
 
 
 def _serve(worker: Worker, connection: Connection[bytes, Any]) -> None:
