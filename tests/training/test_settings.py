@@ -29,6 +29,11 @@ from imagebatch_training.settings import ENGINES, Tracking, load_settings, track
         ("finetune.first_block=19", r"finetune\.first_block must be between 1 and 18"),
         ("finetune.batch_size=0", r"finetune\.batch_size must be at least 1"),
         ("finetune.averaging=1", r"finetune\.averaging must be at least 0 and below 1"),
+        ("finetune.head_learning_rate=0", r"finetune\.head_learning_rate must be above 0, or null"),
+        ("finetune.mean_from_epoch=4", r"finetune\.mean_from_epoch must be between 1 and finetune\.epochs"),
+        ("finetune.class_weights=equal", r"finetune\.class_weights must be none or balanced"),
+        ("probe.uncertain=hard", r"probe\.uncertain and finetune\.uncertain must be leave-out or soft"),
+        ("finetune.precision=float16", r"finetune\.precision must be float32 or bfloat16"),
         ("model.engine=tensorrt", r"model\.engine must be one of openvino"),
         (
             "release.agreement=1.1",
@@ -41,6 +46,14 @@ def test_a_wrong_setting_is_named(override: str, text: str) -> None:
     """Unknown keys, wrong types and values out of range never reach the work."""
     with pytest.raises(ConfigurationError, match=text):
         load_settings(CONFIG_DIR, [override])
+
+
+def test_soft_targets_need_a_source_with_probabilities() -> None:
+    """Before anything is read: the shipped cells have them, a folder per class has none."""
+    assert load_settings(CONFIG_DIR, ["probe.uncertain=soft"]).probe.uncertain == "soft"
+    folder = ["data=image-folder", "data.images=there", "finetune.uncertain=soft"]
+    with pytest.raises(ConfigurationError, match=r"need labels with a probability, .*: say leave-out"):
+        load_settings(CONFIG_DIR, folder)
 
 
 def test_what_is_shipped_is_complete() -> None:

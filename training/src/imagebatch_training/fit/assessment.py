@@ -33,24 +33,27 @@ class Assessment:
     history: list[dict[str, float]]
 
 
-def assess(logits: Logits, labels: Labels, split: Split) -> tuple[dict[str, float], dict[str, Any]]:
+def assess(
+    logits: Logits, labels: Labels, split: Split, trained_on: npt.ArrayLike = ()
+) -> tuple[dict[str, float], dict[str, Any]]:
     """Compute the figures of one method on one split.
 
     Args:
         logits: float32 (images, classes), calibrated, of all images in file order.
         labels: The data set.
         split: Which split.
+        trained_on: Positions of the images that were trained on, uncertain ones among them or not.
 
     Returns:
         Figures on the validation and on the test images. Test: number of images and blocks, accuracy, its
         95 % interval (`wilson` counts images as independent; `block_bootstrap`, on the block split, not),
         the accuracy of always naming the commonest training class, the classes that are never named, log
         loss, calibration error, per-class figures, confusion matrix (rows: true class), confidence on certain
-        (test) and uncertain images.
+        (test) and uncertain images that were not trained on.
     """
     targets = labels.targets()
-    validation, test = labels.members(split, "validation"), labels.members(split, "test")
-    return _validation(logits[validation], targets[validation]), _test(logits, labels, split, test)
+    validation = labels.members(split, "validation")
+    return _validation(logits[validation], targets[validation]), _test(logits, labels, split, trained_on)
 
 
 def _validation(logits: Logits, targets: metrics.Integers) -> dict[str, float]:
@@ -58,8 +61,9 @@ def _validation(logits: Logits, targets: metrics.Integers) -> dict[str, float]:
     return {"images": len(targets), "accuracy": accuracy, "log_loss": metrics.log_loss(logits, targets)}
 
 
-def _test(logits: Logits, labels: Labels, split: Split, test: metrics.Integers) -> dict[str, Any]:
-    targets, blocks = labels.targets(), labels.blocks()
+def _test(logits: Logits, labels: Labels, split: Split, trained_on: npt.ArrayLike) -> dict[str, Any]:
+    targets, blocks, test = labels.targets(), labels.blocks(), labels.members(split, "test")
+    uncertain = np.setdiff1d(np.flatnonzero(targets < 0), trained_on)
     probabilities = metrics.softmax(logits)
     predicted, confidence = probabilities.argmax(1), probabilities.max(1)
     correct = predicted[test] == targets[test]
@@ -76,7 +80,7 @@ def _test(logits: Logits, labels: Labels, split: Split, test: metrics.Integers) 
         "calibration_error": metrics.calibration_error(confidence[test], correct),
         "classes": metrics.per_class(counts, list(labels.classes)),
         "confusion": counts.tolist(),
-        "confidence": metrics.compare_confidence(confidence[test], confidence[targets < 0]),
+        "confidence": metrics.compare_confidence(confidence[test], confidence[uncertain]),
     }
     if split == "block":
         figures["blocks"] = len(set(blocks[test].tolist()))

@@ -24,6 +24,7 @@ from imagebatch_training.fit.assessment import Assessment, assess
 from imagebatch_training.fit.finetune import fine_tune, start_head
 from imagebatch_training.fit.head import Head
 from imagebatch_training.fit.probe import fit_probe
+from imagebatch_training.fit.targets import Integers, training_targets
 from imagebatch_training.images.data import DataSet
 from imagebatch_training.images.labels import SPLITS, Split
 from imagebatch_training.images.pixels import load_pixels, pixels_key
@@ -119,8 +120,8 @@ def _run_split(
 ) -> list[Trained]:
     torch.manual_seed(settings.seed)
     frozen = _load_frozen(settings, data, weights, key)
-    targets = data.labels.targets()
-    train, validation = data.labels.members(split, "train"), data.labels.members(split, "validation")
+    validation = data.labels.members(split, "validation")
+    targets, train = training_targets(data.labels, split, settings.probe.uncertain)
     log.info("%s split: linear probe on %d images", split, len(train))
     probe = fit_probe(
         torch.from_numpy(frozen.features),
@@ -132,8 +133,16 @@ def _run_split(
     )
     head = start_head(frozen.network, probe, settings.finetune)
     linear = _finish(
-        data, split, method=PROBE, head=head, frozen=frozen, chosen={"penalty": probe.penalty}, history=[]
+        data,
+        split,
+        train,
+        method=PROBE,
+        head=head,
+        frozen=frozen,
+        chosen={"penalty": probe.penalty},
+        history=[],
     )
+    targets, train = training_targets(data.labels, split, settings.finetune.uncertain)
     log.info("%s split: fine-tune from block %d", split, settings.finetune.first_block)
     tuned = fine_tune(
         frozen.network,
@@ -149,7 +158,7 @@ def _run_split(
     chosen = {"learning_rate": tuned.best.learning_rate, "epoch": float(tuned.best.epoch)}
     history = [asdict(epoch) for epoch in tuned.history]
     fine_tuned = _finish(
-        data, split, method=FINE_TUNE, head=tuned.head, frozen=frozen, chosen=chosen, history=history
+        data, split, train, method=FINE_TUNE, head=tuned.head, frozen=frozen, chosen=chosen, history=history
     )
     return [linear, fine_tuned]
 
@@ -157,6 +166,7 @@ def _run_split(
 def _finish(
     data: DataSet,
     split: Split,
+    train: Integers,
     *,
     method: str,
     head: Head,
@@ -168,7 +178,7 @@ def _finish(
     logits = head.compute_logits(frozen.activations[0])
     validation = data.labels.members(split, "validation")
     temperature = metrics.fit_temperature(logits[validation], data.labels.targets()[validation])
-    on_validation, on_test = assess((logits / temperature).astype(np.float32), data.labels, split)
+    on_validation, on_test = assess((logits / temperature).astype(np.float32), data.labels, split, train)
     assessment = Assessment(
         split=split,
         method=method,

@@ -16,7 +16,8 @@ from torch.nn import functional
 from imagebatch_training.backbone.mobilenet import Network
 from imagebatch_training.fit.activations import Activations
 from imagebatch_training.fit.head import Head
-from imagebatch_training.fit.probe import ProbeFit, Targets
+from imagebatch_training.fit.probe import ProbeFit
+from imagebatch_training.fit.targets import Integers, Targets, class_index, class_weights
 from imagebatch_training.settings import FineTune
 
 log = logging.getLogger(__name__)
@@ -53,8 +54,8 @@ def fine_tune(
     network: Network,
     activations: Activations,
     targets: Targets,
-    train: Targets,
-    validation: Targets,
+    train: Integers,
+    validation: Integers,
     *,
     start: ProbeFit,
     settings: FineTune,
@@ -66,7 +67,7 @@ def fine_tune(
     Args:
         network: Its last blocks are where training starts; it is not changed.
         activations: float32 (views, images, channels, height, width).
-        targets: Class index per image.
+        targets: int64 class index per image, or float32 probabilities (images, classes).
         train: Positions of the training images.
         validation: Positions of the validation images.
         start: Where the classifier starts.
@@ -80,10 +81,10 @@ def fine_tune(
     history: list[Epoch] = []
     best: tuple[Epoch, Head] | None = None
     for rate in settings.learning_rates:
-        run = _Run(network, activations, targets, train, start=start, settings=settings, rate=rate, seed=seed)
+        run = Run(network, activations, targets, train, start=start, settings=settings, rate=rate, seed=seed)
         for number in range(1, settings.epochs + 1):
             loss = run.epoch()
-            measured = _measure(run.average, activations[0][validation], targets[validation])
+            measured = _measure(run.average, activations[0][validation], class_index(targets[validation]))
             epoch = Epoch(learning_rate=rate, epoch=number, train_loss=loss, **measured)
             log.info(
                 "%s, rate %g, epoch %d: validation loss %.3f, accuracy %.3f",
@@ -101,15 +102,15 @@ def fine_tune(
     return FineTuneFit(head=best[1], best=best[0], history=history)
 
 
-class _Run:
-    """One learning rate's training, epoch by epoch, with the moving average of its weights."""
+class Run:
+    """One learning rate's training, epoch by epoch, with the average of its weights."""
 
     def __init__(
         self,
         network: Network,
         activations: Activations,
         targets: Targets,
-        train: Targets,
+        train: Integers,
         *,
         start: ProbeFit,
         settings: FineTune,
@@ -122,10 +123,19 @@ class _Run:
         self.head = start_head(network, start, settings)
         self.average = copy.deepcopy(self.head)
         self.steps = -(-len(train) // settings.batch_size)
-        trained = [value for value in self.head.parameters() if value.requires_grad]
-        self.optimiser = torch.optim.AdamW(trained, lr=rate, weight_decay=settings.weight_decay)
+        self.step = 0
+        self.balance = class_weights(
+            targets[train], self.head.classifier.out_features, settings.class_weights
+        )
+        blocks = [value for value in self.head.blocks.parameters() if value.requires_grad]
+        groups = [{"params": blocks}, {"params": [*self.head.classifier.parameters()]}]
+        self.optimiser = torch.optim.AdamW(groups, lr=rate, weight_decay=settings.weight_decay)
+        total = self.steps * settings.epochs + 1
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimiser, max_lr=rate, total_steps=self.steps * settings.epochs + 1, pct_start=_WARM_UP
+            self.optimiser,
+            max_lr=[rate, settings.head_learning_rate or rate],
+            total_steps=total,
+            pct_start=max(_WARM_UP, 2 / total),  # one step at least: the schedule divides by what it rises in
         )
 
     def epoch(self) -> float:
@@ -136,8 +146,10 @@ class _Run:
         for chosen in np.array_split(self.random.permutation(self.train), self.steps):
             views = self.random.integers(0, len(self.activations), size=len(chosen))
             batch = np.stack([self.activations[v, i] for v, i in zip(views, chosen, strict=True)])
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
+                logits = self.head(torch.from_numpy(batch))
             loss = functional.cross_entropy(
-                self.head(torch.from_numpy(batch)), torch.from_numpy(self.targets[chosen])
+                logits.float(), torch.from_numpy(self.targets[chosen]), self.balance
             )
             self.optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
@@ -149,8 +161,15 @@ class _Run:
 
     @torch.no_grad()
     def _update_average(self) -> None:
+        self.step += 1
         for mean, value in zip(self.average.parameters(), self.head.parameters(), strict=True):
-            mean.lerp_(value, 1 - self.settings.averaging)
+            mean.lerp_(value, self._share())
+
+    def _share(self) -> float:
+        """Compute how much of the average the weights of this step make up."""
+        if self.settings.mean_from_epoch is None:
+            return 1 - self.settings.averaging
+        return 1 / max(1, self.step - self.steps * (self.settings.mean_from_epoch - 1))
 
 
 def start_head(network: Network, start: ProbeFit, settings: FineTune) -> Head:
@@ -165,7 +184,7 @@ def start_head(network: Network, start: ProbeFit, settings: FineTune) -> Head:
     return head.eval()
 
 
-def _measure(head: Head, activations: Activations, targets: Targets) -> dict[str, float]:
+def _measure(head: Head, activations: Activations, targets: Integers) -> dict[str, float]:
     logits = head.compute_logits(activations)
     loss = functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(targets))
     accuracy = float((logits.argmax(1) == targets).mean())

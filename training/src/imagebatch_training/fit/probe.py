@@ -3,13 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch.nn import functional
 
+from imagebatch_training.fit.targets import Integers, Targets, class_weights
 from imagebatch_training.settings import Probe
-
-Targets = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +30,8 @@ class ProbeFit:
 def fit_probe(
     features: torch.Tensor,
     targets: Targets,
-    train: Targets,
-    validation: Targets,
+    train: Integers,
+    validation: Integers,
     *,
     classes: int,
     probe: Probe,
@@ -42,24 +40,27 @@ def fit_probe(
 
     Args:
         features: float32 (views, images, length).
-        targets: Class index per image.
+        targets: int64 class index per image, or float32 probabilities (images, classes).
         train: Positions of the training images; all their views are used.
         validation: Positions of the validation images; view 0 is used.
         classes: Number of classes.
-        probe: Penalties and iterations.
+        probe: Penalties, iterations, class weights.
 
     Returns:
         The chosen fit.
     """
     known = features[:, torch.from_numpy(train)].flatten(0, 1)
-    answers = torch.from_numpy(np.tile(targets[train], len(features)))
+    answers = torch.from_numpy(np.concatenate([targets[train]] * len(features)))
+    balance = class_weights(targets[train], classes, probe.class_weights)
     mean, deviation = known.mean(0), known.std(0)
     std = deviation.clamp(min=float(probe.floor * deviation.mean())) + 1e-6
     scaled = (known - mean) / std
     losses: dict[float, float] = {}
     fits: dict[float, tuple[torch.Tensor, torch.Tensor]] = {}
     for penalty in probe.penalties:
-        weight, bias = _fit(scaled, answers, classes, penalty, probe.iterations)
+        weight, bias = _fit(
+            scaled, answers, balance, classes=classes, penalty=penalty, iterations=probe.iterations
+        )
         unscaled = (weight / std, bias - weight @ (mean / std))
         logits = functional.linear(features[0, torch.from_numpy(validation)], *unscaled)
         losses[penalty] = float(functional.cross_entropy(logits, torch.from_numpy(targets[validation])))
@@ -69,7 +70,13 @@ def fit_probe(
 
 
 def _fit(
-    features: torch.Tensor, targets: torch.Tensor, classes: int, penalty: float, iterations: int
+    features: torch.Tensor,
+    targets: torch.Tensor,
+    balance: torch.Tensor | None,
+    *,
+    classes: int,
+    penalty: float,
+    iterations: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Minimise mean cross-entropy + penalty x sum of squared weights, L-BFGS from zero: no randomness."""
     weight = torch.zeros((classes, features.shape[1]), requires_grad=True)
@@ -78,7 +85,7 @@ def _fit(
 
     def loss() -> torch.Tensor:
         optimiser.zero_grad()
-        value = functional.cross_entropy(functional.linear(features, weight, bias), targets)
+        value = functional.cross_entropy(functional.linear(features, weight, bias), targets, balance)
         value = value + penalty * weight.square().sum()
         value.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         return value

@@ -75,6 +75,50 @@ class Labels:
             [i for i, e in enumerate(self.examples) if e.label and _part(e, split) == part], dtype=np.int64
         )
 
+    def uncertain(self, split: Split, part: Part) -> npt.NDArray[np.int64]:
+        """Return the positions of the uncertain images of one part of a split, in file order.
+
+        The random split has none: it gives them no part.
+        """
+        return np.array(
+            [i for i, e in enumerate(self.examples) if not e.label and _part(e, split) == part],
+            dtype=np.int64,
+        )
+
+
+def class_probabilities(labels: Labels) -> npt.NDArray[np.float32]:
+    """Return what is known of every image as a probability per class.
+
+    Args:
+        labels: Of a data set whose uncertain images say in the column `probability` how probable a defect is,
+            and in `type` of which kind the cell is: their classes are `<type>-sound` and `<type>-defective`.
+
+    Returns:
+        float32 (images, classes), rows that add up to 1; of a labelled image 1 at its class.
+
+    Raises:
+        ConfigurationError: An uncertain image has no such columns, or a class is not among the data set's.
+    """
+    index = {name: number for number, name in enumerate(labels.classes)}
+    result = np.zeros((len(labels.examples), len(labels.classes)), dtype=np.float32)
+    for row, example in zip(result, labels.examples, strict=True):
+        try:
+            for name, share in _shares(example).items():
+                row[index[name]] = share
+        except (KeyError, ValueError) as error:
+            raise ConfigurationError(
+                f"{example.image_id} is uncertain and its labels say no probability per class:"
+                " soft targets need one; say probe.uncertain=leave-out finetune.uncertain=leave-out"
+            ) from error
+    return result
+
+
+def _shares(example: Example) -> dict[str, float]:
+    if example.label:
+        return {example.label: 1.0}
+    defective, kind = float(example.extra["probability"]), example.extra["type"]
+    return {f"{kind}-sound": 1 - defective, f"{kind}-defective": defective}
+
 
 def _part(example: Example, split: Split) -> str:
     return example.random_split if split == "random" else example.block_split
