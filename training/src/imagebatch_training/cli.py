@@ -87,6 +87,9 @@ def _parser() -> argparse.ArgumentParser:
             )
         if name == "import":
             add_arguments(sub)
+        if name == "folds":
+            sub.add_argument("--plan", type=Path, help="what is compared (default: conf/folds/<data.name>.yaml)")
+            sub.add_argument("--processes", type=int, help="trainings side by side (default: one per core)")
         sub.add_argument("--config-dir", type=Path, default=CONFIG_DIR, help="folder with config.yaml")
         sub.add_argument("--json", action="store_true", help="print one JSON object")
         sub.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides, such as seed=1")
@@ -162,6 +165,17 @@ def _evaluate(settings: Settings, arguments: argparse.Namespace) -> Output:
     return render(result), result
 
 
+def _folds(settings: Settings, arguments: argparse.Namespace) -> Output:
+    from imagebatch_training.folds.plan import read_plan  # noqa: PLC0415 - `--help` shall be quick
+
+    path = arguments.plan or arguments.config_dir / "folds" / f"{settings.data.name}.yaml"
+    plan = read_plan(path, arguments.config_dir, arguments.overrides)
+    from imagebatch_training.folds.compare import compare, render  # noqa: PLC0415 - `--help` shall be quick
+
+    result = compare(plan, processes=arguments.processes or len(os.sched_getaffinity(0)))
+    return render(result), result
+
+
 def _import(settings: Settings, arguments: argparse.Namespace) -> Output:
     request = Request.from_arguments(arguments)  # before what takes seconds
     from imagebatch_training.imports.report import render  # noqa: PLC0415 - `--help` shall be quick
@@ -176,6 +190,7 @@ _VERBS: tuple[tuple[str, Callable[[Settings, argparse.Namespace], Output], str],
     ("weights", _weights, "fetch the ImageNet weights"),
     ("data", _data, "list the images and write labels.csv with both splits"),
     ("train", _train, "linear probe and fine-tune on both splits, logged to MLflow"),
+    ("folds", _folds, "compare recipes by cross-validation on whole blocks"),
     ("report", _report, "print the last training as a Markdown table"),
     ("archive", _archive, "export the served model and pack it for TorchServe"),
     ("parity", _parity, "certify how far an archive's answers are from float32 torch"),

@@ -1,0 +1,117 @@
+import numpy as np
+import numpy.typing as npt
+import pytest
+from imagebatch_training.folds.deal import Fold
+from imagebatch_training.folds.figures import (
+    Answers,
+    average_precision,
+    best_threshold,
+    by_validation,
+    coverage_curve,
+    gather,
+    intervals,
+    measure,
+    mix,
+    uncertain_gap,
+)
+from imagebatch_training.folds.run import Outcome
+from imagebatch_training.images.labels import Example, Labels
+
+TARGETS = np.array([0, 0, 1, 1, 0, 1, -1, -1])
+BLOCKS = np.array([0, 0, 0, 1, 1, 1, 0, 1])
+
+
+def answers(positive: list[list[float]]) -> Answers:
+    """Two classes; a deal is given as the second one's probability of every image."""
+    second = np.array(positive, np.float32)
+    return Answers(
+        probabilities=np.stack([1 - second, second], axis=2), targets=TARGETS, blocks=BLOCKS, positive=[1]
+    )
+
+
+RIGHT = [0.1, 0.2, 0.9, 0.8, 0.1, 0.7, 0.5, 0.6]
+ONE_WRONG = [0.1, 0.6, 0.9, 0.8, 0.1, 0.7, 0.5, 0.6]
+
+
+def test_figures_are_means_over_the_deals() -> None:
+    """Each of all labelled images; the uncertain ones count nowhere."""
+    figures = measure(answers([RIGHT, ONE_WRONG]))
+    assert figures.accuracy == pytest.approx((1 + 5 / 6) / 2)
+    assert figures.recall == 1
+    assert figures.precision == pytest.approx((1 + 3 / 4) / 2)
+    assert figures.macro_f1 == pytest.approx((1 + (2 * 3 / 7 + 0.8) / 2) / 2)
+    assert figures.auroc == figures.average_precision == 1
+
+
+def test_intervals_draw_blocks_and_compare_on_the_same_draws() -> None:
+    """The second recipe is worse in one block of two: its loss is between nought and that block's."""
+    better, worse = answers([RIGHT]), answers([ONE_WRONG])
+    assert intervals(better)["accuracy"] == (1, 1)
+    assert intervals(worse)["accuracy"] == pytest.approx((2 / 3, 1))
+    assert intervals(worse, better)["accuracy"] == pytest.approx((-1 / 3, 0))
+    assert intervals(better, better) == dict.fromkeys(("accuracy", "macro_f1", "recall", "precision"), (0, 0))
+
+
+def test_average_precision_is_the_mean_precision_at_each_hit() -> None:
+    """By hand: hits at ranks 1 and 3 of 4; and no order among ties."""
+    found = np.array([True, False, True, False])
+    assert average_precision(np.array([4.0, 3, 2, 1]), found) == pytest.approx((1 + 2 / 3) / 2)
+    assert average_precision(np.ones(4), found) == pytest.approx(0.5)
+
+
+def test_coverage_goes_from_all_images_to_the_surest() -> None:
+    """Without the least sure one, the wrong one is gone."""
+    curve = coverage_curve(answers([ONE_WRONG]), points=6)
+    assert [row[0] for row in curve] == pytest.approx([1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])
+    assert curve[0][2] == pytest.approx(5 / 6)
+    assert curve[0][1] == pytest.approx(0.6)
+    assert curve[1][2] == 1
+
+
+def test_a_threshold_finds_as_many_as_a_precision_allows() -> None:
+    """All three at 3 of 4; the two surest at full precision would lose one."""
+    threshold, recall, precision = best_threshold(answers([ONE_WRONG]), 0.75)
+    assert (recall, precision) == (1, 1)
+    assert threshold == pytest.approx(0.7)
+    assert best_threshold(answers([[0.1, 0.85, 0.9, 0.8, 0.1, 0.7, 0.5, 0.6]]), 0.75)[1:] == (1, 0.75)
+
+
+def test_uncertain_images_are_told_apart_by_confidence() -> None:
+    """Labelled ones are surer, in every draw of blocks."""
+    labelled, uncertain, (low, high) = uncertain_gap(answers([RIGHT]))
+    assert labelled == pytest.approx(5.0 / 6)
+    assert uncertain == pytest.approx(0.55)
+    assert 0 < low <= labelled - uncertain <= high
+
+
+def _outcome(fold: Fold, logits: npt.NDArray[np.float32], loss: float) -> Outcome:
+    return Outcome(
+        fold=fold,
+        logits=logits,
+        validation_loss=loss,
+        validation_accuracy=0.5,
+        temperature=1,
+        penalty=0.1,
+        cpu_seconds=1,
+    )
+
+
+def test_folds_are_put_together_and_the_choice_never_looks_at_them() -> None:
+    """Chosen by the validation loss, even where the test images say the opposite."""
+    examples = [Example(image_id=str(i), label=("a", "b")[i % 2], block=i) for i in range(4)]
+    labels = Labels(examples=examples, classes=("a", "b"))
+    parts = [np.array([0, 2]), np.array([1, 3])]
+    folds = [
+        Fold(deal=0, number=i, train=parts[1 - i], validation=parts[1 - i], test=part)
+        for i, part in enumerate(parts)
+    ]
+    right = [np.array([[3, 0]] * 2, np.float32), np.array([[0, 3]] * 2, np.float32)]
+    good = [_outcome(fold, logits, 0.2) for fold, logits in zip(folds, right, strict=True)]
+    bad = [_outcome(fold, logits[:, ::-1], 0.1 if fold.number else 0.3) for fold, logits in zip(folds, right, strict=True)]
+    assert measure(gather(good, labels, ["b"])).accuracy == 1
+    assert measure(gather(bad, labels, ["b"])).accuracy == 0
+    chosen, times = by_validation({"good": good, "bad": bad})
+    assert times == {"good": 1, "bad": 1}
+    assert measure(gather(chosen, labels, ["b"])).accuracy == 0.5
+    mixed = mix([gather(good, labels, ["b"]), gather(bad, labels, ["b"])])
+    assert np.allclose(mixed.probabilities, 0.5)

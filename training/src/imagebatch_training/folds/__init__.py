@@ -1,0 +1,1 @@
+"""Cross-validation by blocks: what a recipe reaches on blocks that nothing was chosen on."""

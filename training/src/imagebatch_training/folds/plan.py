@@ -1,0 +1,126 @@
+"""What is compared: recipes, each a list of overrides of the configuration."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from imagebatch_training.errors import ConfigurationError
+from imagebatch_training.settings import Settings, load_settings
+
+_KEYS = {"folds", "deals", "seed", "positive", "common", "recipes", "original", "frozen", "champion", "target"}
+_LEAST_FOLDS = 3
+METHODS = ("probe", "fine-tune")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One way to make a model.
+
+    Attributes:
+        name: Short.
+        text: One line for people.
+        method: `probe` alone, or `fine-tune` from it.
+        settings: The configuration.
+    """
+
+    name: str
+    text: str
+    method: str
+    settings: Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A comparison.
+
+    Attributes:
+        folds: Folds of a deal.
+        deals: How often the blocks are dealt.
+        seed: Of the deals and of every training.
+        positive: Classes that together are what is looked for (a defect); may be empty.
+        recipes: In the order of the table.
+        original: Name of the recipe that all others are compared with.
+        frozen: Name of the probe on the champion's own input.
+        champion: Name of the recipe that is served.
+        target: Figures that were aimed at, by the names of `Figures`.
+    """
+
+    folds: int
+    deals: int
+    seed: int
+    positive: Sequence[str]
+    recipes: Sequence[Recipe]
+    original: str
+    frozen: str
+    champion: str
+    target: Mapping[str, float]
+
+
+def read_plan(path: Path, config_dir: Path, overrides: Sequence[str]) -> Plan:
+    """Read a plan.
+
+    Args:
+        path: YAML with `folds`, `deals`, `seed`, `positive`, `common` (overrides of all), `recipes` (name:
+            `text`, `method`, `words`), `original`, `frozen`, `champion`, `target`.
+        config_dir: Folder with `config.yaml`.
+        overrides: Of all recipes, behind their own.
+
+    Raises:
+        ConfigurationError: It cannot be read, or a value is missing or unknown.
+    """
+    try:
+        found = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(found, dict) or set(found) != _KEYS:
+        odd = sorted(_KEYS ^ set(found if isinstance(found, dict) else ()))
+        raise ConfigurationError(f"{path} must have the keys {', '.join(sorted(_KEYS))}: see {', '.join(odd)}")
+    try:
+        recipes = [
+            _recipe(str(name), said, [*found["common"], *said["words"], *overrides], config_dir)
+            for name, said in found["recipes"].items()
+        ]
+        plan = Plan(
+            folds=int(found["folds"]),
+            deals=int(found["deals"]),
+            seed=int(found["seed"]),
+            positive=[str(name) for name in found["positive"]],
+            recipes=recipes,
+            original=str(found["original"]),
+            frozen=str(found["frozen"]),
+            champion=str(found["champion"]),
+            target={str(name): float(value) for name, value in found["target"].items()},
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ConfigurationError(f"{path} is no plan: {type(error).__name__} {error}") from error
+    _check(path, plan)
+    return plan
+
+
+def _recipe(name: str, said: Mapping[str, Any], words: list[str], config_dir: Path) -> Recipe:
+    return Recipe(
+        name=name, text=str(said["text"]), method=str(said["method"]), settings=load_settings(config_dir, words)
+    )
+
+
+def _check(path: Path, plan: Plan) -> None:
+    names = [recipe.name for recipe in plan.recipes]
+    data = {repr(recipe.settings.data) for recipe in plan.recipes}
+    rules = {
+        f"folds must be at least {_LEAST_FOLDS}, deals at least 1": plan.folds >= _LEAST_FOLDS
+        and plan.deals >= 1,
+        f"method must be {' or '.join(METHODS)}": all(recipe.method in METHODS for recipe in plan.recipes),
+        f"original, frozen and champion must be among {', '.join(names)}": {
+            plan.original,
+            plan.frozen,
+            plan.champion,
+        }
+        <= {*names},
+        "all recipes must be on the same data": len(data) == 1,
+    }
+    for rule, kept in rules.items():
+        if not kept:
+            raise ConfigurationError(f"{path}: {rule}")

@@ -1,0 +1,225 @@
+"""Every recipe on every fold, each result kept: what was computed is not computed again."""
+
+import logging
+import time
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from imagebatch_training import metrics
+from imagebatch_training.backbone.mobilenet import Network, load_backbone
+from imagebatch_training.backbone.weights import WeightsFile
+from imagebatch_training.cut import WHOLE
+from imagebatch_training.files import publish, sha256_json
+from imagebatch_training.fit.activations import Activations, Features, load_activations
+from imagebatch_training.fit.finetune import Run
+from imagebatch_training.fit.probe import ProbeFit, fit_probe
+from imagebatch_training.fit.targets import Integers, Targets
+from imagebatch_training.folds.deal import Fold
+from imagebatch_training.folds.plan import Recipe
+from imagebatch_training.images.data import DataSet
+from imagebatch_training.images.labels import class_probabilities
+from imagebatch_training.images.pixels import load_pixels, pixels_key
+
+log = logging.getLogger(__name__)
+
+_VERSION = 1
+"""Changes with what is kept of a fold, or with how it comes about."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What one recipe made of one fold.
+
+    Attributes:
+        fold: Which.
+        logits: float32 (images of `fold.test`, classes), calibrated by the temperature.
+        validation_loss: Mean log loss on the labelled validation images, calibrated.
+        validation_accuracy: On the same.
+        temperature: Chosen on the validation images.
+        penalty: The probe's, chosen there as well.
+        cpu_seconds: Of fitting, on one thread.
+    """
+
+    fold: Fold
+    logits: npt.NDArray[np.float32]
+    validation_loss: float
+    validation_accuracy: float
+    temperature: float
+    penalty: float
+    cpu_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Frozen:
+    """What all folds of a recipe start from."""
+
+    network: Network
+    activations: Activations
+    features: Features
+
+
+def run_recipe(
+    recipe: Recipe, folds: list[Fold], data: DataSet, weights: WeightsFile, *, cache: Path, processes: int
+) -> tuple[list[Outcome], float]:
+    """Fit a recipe on every fold, several side by side.
+
+    Args:
+        recipe: What is fitted.
+        folds: Of all deals.
+        data: Images and labels.
+        weights: ImageNet's.
+        cache: Folder of the outcomes, and of the pixels and activations while they are needed.
+        processes: Side by side, of one thread each.
+
+    Returns:
+        An outcome per fold, in order, and the CPU-seconds of the frozen activations.
+    """
+    key = pixels_key(data, recipe.settings.model)
+    paths = {place: _path(recipe, fold, data, weights, key, cache) for place, fold in enumerate(folds)}
+    missing = [place for place, path in paths.items() if not path.is_file()]
+    begun = time.process_time()
+    if missing:
+        _load_frozen(recipe, data, weights, key, cache)
+    spent = time.process_time() - begun
+    done = len(folds) - len(missing)
+    # Started afresh, not forked: a fork would inherit OpenVINO's threads in whatever state they are.
+    with ProcessPoolExecutor(processes, get_context("spawn"), initializer=_start_worker) as pool:
+        jobs = [
+            pool.submit(_fit_fold, recipe, folds[place], data, weights, key, cache, paths[place])
+            for place in missing
+        ]
+        for job in as_completed(jobs):
+            job.result()
+            done += 1
+            log.info("%s: %d of %d folds", recipe.name, done, len(folds))
+    return [_read(paths[place], fold) for place, fold in enumerate(folds)], spent
+
+
+def _path(
+    recipe: Recipe, fold: Fold, data: DataSet, weights: WeightsFile, key: str, cache: Path
+) -> Path:
+    settings = recipe.settings
+    said = [asdict(settings.probe), settings.seed, settings.model.cut, recipe.method]
+    said += [asdict(settings.finetune)] if recipe.method == "fine-tune" else []
+    examples = [[e.image_id, e.label, e.block] for e in data.labels.examples]
+    parts = [part.tolist() for part in (fold.train, fold.validation, fold.test)]
+    return cache / "outcomes" / f"{sha256_json([_VERSION, said, key, weights.sha256, examples, parts])[:24]}.npz"
+
+
+def _load_frozen(recipe: Recipe, data: DataSet, weights: WeightsFile, key: str, cache: Path) -> _Frozen:
+    settings = recipe.settings
+    cut = settings.model.cut
+    network, convention = load_backbone(weights.path, len(data.labels.classes), cut)
+    first = settings.finetune.first_block
+    name = f"{key} {weights.sha256}" if cut == WHOLE else f"{key} {weights.sha256} {cut}"
+    folder = cache / sha256_json([name, first])[:16]
+    activations, features = load_activations(
+        load_pixels(data, settings.model, key, folder), network, convention, first=first, key=name, cache=folder
+    )
+    return _Frozen(network=network, activations=activations, features=features)
+
+
+def _start_worker() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(mode=True)
+
+
+def _fit_fold(
+    recipe: Recipe, fold: Fold, data: DataSet, weights: WeightsFile, key: str, cache: Path, path: Path
+) -> None:
+    begun = time.process_time()
+    frozen = _load_frozen(recipe, data, weights, key, cache)
+    labels = data.labels
+    known = labels.targets()
+    validation = fold.validation[known[fold.validation] >= 0]
+    everything = np.union1d(fold.train, fold.validation)
+    # Once without the validation images, to choose on them; then with them, as nothing is left to choose.
+    penalty, logits = _fitted(recipe, frozen, data, fold.train, validation, penalty=None)
+    temperature = metrics.fit_temperature(logits[validation], known[validation])
+    calibrated = logits[validation] / temperature
+    _, final = _fitted(recipe, frozen, data, everything, validation, penalty=penalty)
+    kept: Mapping[str, npt.ArrayLike] = {
+        "logits": (final[fold.test] / temperature).astype(np.float32),
+        "validation_loss": metrics.log_loss(calibrated, known[validation]),
+        "validation_accuracy": float((calibrated.argmax(1) == known[validation]).mean()),
+        "temperature": temperature,
+        "penalty": penalty,
+        "cpu_seconds": time.process_time() - begun,
+    }
+    with publish(path) as temporary:
+        np.savez(temporary, **kept)  # type: ignore[arg-type]  # of its own keywords
+
+
+def _fitted(
+    recipe: Recipe,
+    frozen: _Frozen,
+    data: DataSet,
+    images: Integers,
+    validation: Integers,
+    *,
+    penalty: float | None,
+) -> tuple[float, npt.NDArray[np.float32]]:
+    """Fit on some images; return the probe's penalty, and logits (images, classes) of all."""
+    settings = recipe.settings
+    torch.manual_seed(settings.seed)
+    probe = settings.probe if penalty is None else replace(settings.probe, penalties=[penalty])
+    targets, chosen = _targets(data, images, probe.uncertain)
+    start: ProbeFit = fit_probe(
+        torch.from_numpy(frozen.features),
+        targets,
+        chosen,
+        validation,
+        classes=len(data.labels.classes),
+        probe=probe,
+    )
+    if recipe.method == "probe":
+        logits = torch.nn.functional.linear(torch.from_numpy(frozen.features[0]), start.weight, start.bias)
+        return start.penalty, logits.numpy()
+    tune = settings.finetune
+    targets, chosen = _targets(data, images, tune.uncertain)
+    run = Run(
+        frozen.network,
+        frozen.activations,
+        targets,
+        chosen,
+        start=start,
+        settings=tune,
+        rate=tune.learning_rates[0],
+        seed=settings.seed,
+    )
+    for _ in range(tune.epochs):
+        run.epoch()
+    return start.penalty, run.average.compute_logits(frozen.activations[0])
+
+
+def _targets(data: DataSet, images: Integers, uncertain: str) -> tuple[Targets, Integers]:
+    known = data.labels.targets()
+    if uncertain == "soft":
+        return class_probabilities(data.labels), images
+    return known, images[known[images] >= 0]
+
+
+def _read(path: Path, fold: Fold) -> Outcome:
+    with np.load(path) as kept:
+        return Outcome(
+            fold=fold,
+            logits=kept["logits"],
+            **{
+                name: float(kept[name])
+                for name in (
+                    "validation_loss",
+                    "validation_accuracy",
+                    "temperature",
+                    "penalty",
+                    "cpu_seconds",
+                )
+            },
+        )
