@@ -36,13 +36,18 @@ def draw_folder(root: Path, per_class: int = 12) -> Path:
 
 def small_settings(root: Path, images: Path, *overrides: str) -> Settings:
     """Settings of a training that takes seconds: 64 pixels, the last blocks, one epoch."""
+    return load_settings(CONFIG_DIR, small_overrides(root, images, *overrides))
+
+
+def small_overrides(root: Path, images: Path, *overrides: str) -> list[str]:
+    """The words that say so on the command line."""
     paths = [f"paths.{name}='{root / name}'" for name in ("weights", "data", "training", "model_store")]
     quick = ["model.resize=72", "model.crop=64", "finetune.first_block=17", "finetune.epochs=1"]
     quick += ["finetune.batch_size=8", "finetune.learning_rates=[1e-4]", "probe.penalties=[0.01,0.1]"]
     tracking = [f"tracking.uri='sqlite:///{root}/mlflow.db'", f"tracking.artifacts='{root}/artifacts'"]
     data = ["data=image-folder", "data.name=shapes", f"data.images='{images}'", "data.block_size=3"]
     handlers = f"paths.handlers='{REPOSITORY / 'handlers'}'"
-    return load_settings(CONFIG_DIR, [*paths, *quick, *tracking, *data, handlers, *overrides])
+    return [*paths, *quick, *tracking, *data, handlers, *overrides]
 
 
 def write_random_weights(settings: Settings) -> None:

@@ -9,7 +9,7 @@ import pytest
 from imagebatch_training.cli import main
 
 HEAVY = {"torch", "torchvision", "mlflow", "openvino", "nncf", "matplotlib", "onnx"}
-VERBS = ("weights", "data", "train", "report", "archive", "parity", "import", "layout", "evaluate")
+VERBS = ("weights", "data", "train", "sweep", "report", "archive", "parity", "import", "layout", "evaluate")
 
 
 def test_help_needs_no_library_that_costs_seconds() -> None:
@@ -29,6 +29,7 @@ def test_help_needs_no_library_that_costs_seconds() -> None:
     ("verb", "remedy"),
     [
         (["train"], "run imagebatch-train weights"),
+        (["sweep", "seed=1,2"], "run imagebatch-train weights"),
         (["report"], "run imagebatch-train train"),
         (["archive"], "run imagebatch-train train"),
         (["parity"], "run imagebatch-train archive"),

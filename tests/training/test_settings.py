@@ -34,6 +34,9 @@ from imagebatch_training.settings import ENGINES, Tracking, load_settings, track
         ("finetune.class_weights=equal", r"finetune\.class_weights must be none or balanced"),
         ("probe.uncertain=hard", r"probe\.uncertain and finetune\.uncertain must be leave-out or soft"),
         ("finetune.precision=float16", r"finetune\.precision must be float32 or bfloat16"),
+        ("finetune.patience=0", r"finetune\.patience must be at least 1, or null"),
+        ("finetune.device=tpu", r"finetune\.device must be one of auto, cpu, cuda"),
+        ("preset=none", "none"),
         ("model.engine=tensorrt", r"model\.engine must be one of openvino"),
         (
             "release.agreement=1.1",
@@ -63,6 +66,27 @@ def test_what_is_shipped_is_complete() -> None:
     assert settings.data.images == "var/data/solar-cells/images"
     assert settings.data.classes == ["mono-sound", "mono-defective", "poly-sound", "poly-defective"]
     assert settings.model.engine == ENGINES[0]
+
+
+def test_a_preset_is_words_typed_once() -> None:
+    """It changes what it names; what is said beside it wins."""
+    settings = load_settings(CONFIG_DIR, ["preset=surfaces", "probe.floor=0.1"])
+    assert (settings.model.layer, settings.model.pooling) == ("14.expansion", ["mean", "max", "std"])
+    assert (settings.model.contrast, settings.finetune.first_block) == ("percentiles-1-99", 12)
+    assert settings.probe.floor == 0.1
+    assert settings.finetune.epochs == load_settings(CONFIG_DIR, []).finetune.epochs
+
+
+def test_presets_and_data_of_ones_own_lie_beside_the_shipped_ones(tmp_path: Path) -> None:
+    """A folder without a config.yaml, whatever it is called, adds its files; the shipped ones stay."""
+    own = tmp_path / "it's mine, $x"
+    (own / "preset").mkdir(parents=True)
+    (own / "preset" / "parts.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /data: image-folder\ndata:\n  images: /parts\nseed: 7\n"
+    )
+    settings = load_settings(own, ["preset=parts"])
+    assert (settings.seed, settings.data.images, settings.data.kind) == (7, "/parts", "image_folder")
+    assert load_settings(own, ["preset=surfaces"]).model.layer == "14.expansion"
 
 
 def test_a_setting_that_has_to_be_given_is_named() -> None:

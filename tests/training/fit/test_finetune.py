@@ -7,36 +7,34 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from imagebatch_training.backbone.mobilenet import MobileNetV2, build
-from imagebatch_training.fit.finetune import Epoch, FineTuneFit, Run, fine_tune
-from imagebatch_training.fit.probe import ProbeFit, fit_probe
+from imagebatch_training.backbone.mobilenet import MobileNetV2
+from imagebatch_training.errors import ConfigurationError
+from imagebatch_training.fit.finetune import Epoch, FineTuneFit, fine_tune
+from imagebatch_training.fit.probe import fit_probe
+from imagebatch_training.fit.trial import Trial, batch_size, choose_device
 from imagebatch_training.settings import FineTune, Probe
 
-CLASSES = 3
-FIRST = 18
-TARGETS = np.arange(42) % CLASSES
-TRAIN, VALIDATION = np.arange(24), np.arange(24, 42)
-SETTINGS = FineTune(
-    first_block=FIRST, learning_rates=[1e-3, 3e-3], epochs=2, batch_size=8, averaging=0.5, dropout=0.2
-)
-NOTHING = ProbeFit(
-    weight=torch.zeros(CLASSES, 1280), bias=torch.zeros(CLASSES), penalty=1.0, validation_loss={}
+from tests.training.fit.patterns import (
+    CLASSES,
+    FIRST,
+    NOTHING,
+    SETTINGS,
+    TARGETS,
+    TRAIN,
+    VALIDATION,
+    make_activations,
+    make_network,
 )
 
 
 @pytest.fixture(scope="module")
 def network() -> MobileNetV2:
-    torch.manual_seed(0)
-    return build("torch", CLASSES)
+    return make_network()
 
 
 @pytest.fixture(scope="module")
 def activations() -> npt.NDArray[np.float32]:
-    """(views, images, channels, 1, 1): a pattern of its own for every class, and noise."""
-    random = np.random.default_rng(0)
-    patterns = random.normal(size=(CLASSES, 320, 1, 1))
-    noise = random.normal(size=(4, len(TARGETS), 320, 1, 1))
-    return (patterns[TARGETS] + 0.5 * noise).astype(np.float32)
+    return make_activations()
 
 
 def tuned(
@@ -236,12 +234,22 @@ def test_the_plain_mean_is_that_of_every_step_from_its_epoch_on(
 
     monkeypatch.setattr(torch.optim, "AdamW", Noting)
     settings = replace(SETTINGS, epochs=3, mean_from_epoch=2)
-    run = Run(network, activations, TARGETS, TRAIN, start=NOTHING, settings=settings, rate=1e-3, seed=0)
-    run.epoch()
-    torch.testing.assert_close(run.average.classifier.weight, noted[2], rtol=0, atol=0)
-    run.epoch()
-    run.epoch()
-    torch.testing.assert_close(run.average.classifier.weight, torch.stack(noted[3:9]).mean(0))
+    trial = Trial(
+        network,
+        activations,
+        TARGETS,
+        TRAIN,
+        start=NOTHING,
+        settings=settings,
+        rate=1e-3,
+        seed=0,
+        name="patterns",
+    )
+    trial.epoch()
+    torch.testing.assert_close(trial.average.classifier.weight, noted[2], rtol=0, atol=0)
+    trial.epoch()
+    trial.epoch()
+    torch.testing.assert_close(trial.average.classifier.weight, torch.stack(noted[3:9]).mean(0))
 
 
 def test_soft_targets_and_bfloat16_learn_too(
@@ -262,3 +270,53 @@ def test_soft_targets_and_bfloat16_learn_too(
     )
     assert fit.best.validation_accuracy == 1.0
     assert fit.head.classifier.weight.dtype == torch.float32
+
+
+def test_a_rate_that_gets_no_better_is_given_up(
+    network: MobileNetV2, activations: npt.NDArray[np.float32], caplog: pytest.LogCaptureFixture
+) -> None:
+    """After two epochs that were no better than the best; the next rate is tried all the same."""
+    caplog.set_level("INFO")
+    hopeless = replace(SETTINGS, learning_rates=[1e-12, 3e-3], epochs=6, patience=2, dropout=0.0)
+    fit = tuned(network, activations, settings=hopeless)
+    rows = [[row for row in fit.history if row.learning_rate == rate] for rate in (1e-12, 3e-3)]
+    for tried in rows:
+        best = max(tried, key=Epoch.rank)
+        assert len(tried) == min(6, best.epoch + 2)
+    assert len(rows[0]) < 6
+    assert "rate 1e-12: stopped early, as no epoch was better than" in caplog.text
+    assert fit.best.learning_rate == 3e-3
+
+
+def test_a_small_data_set_is_learned_with_the_shipped_settings(network: MobileNetV2) -> None:
+    """50 images of each of three classes, from a classifier of zeros: what is kept left its start behind."""
+    targets = np.arange(150) % CLASSES
+    settings = FineTune(first_block=FIRST, learning_rates=[5e-5, 2e-4])
+    fit = fine_tune(
+        network,
+        make_activations(targets),
+        targets,
+        np.arange(100),
+        np.arange(100, 150),
+        start=NOTHING,
+        settings=settings,
+        seed=0,
+        name="small",
+    )
+    assert fit.best.validation_accuracy == 1.0
+    assert fit.best.validation_loss < 0.6 * np.log(CLASSES)
+
+
+def test_small_data_sets_get_small_batches() -> None:
+    """Sixteen steps an epoch, of eight images at least; as many as were asked for where there are enough."""
+    sizes = {images: batch_size(images, FineTune(batch_size=64)) for images in (10, 150, 500, 1024, 5000)}
+    assert sizes == {10: 8, 150: 9, 500: 31, 1024: 64, 5000: 64}
+    assert batch_size(5000, FineTune(batch_size=4)) == 4
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="it tells what happens without a GPU")
+def test_without_a_gpu_one_that_is_asked_for_is_missed_in_one_line() -> None:
+    """`auto` takes the CPU then."""
+    assert choose_device("auto").type == choose_device("cpu").type == "cpu"
+    with pytest.raises(ConfigurationError, match=r"sees no GPU here: say finetune\.device=auto"):
+        choose_device("cuda")

@@ -12,6 +12,7 @@ from imagebatch_training.fit import tracking
 from imagebatch_training.fit.assessment import Assessment
 from imagebatch_training.images.labels import Example, Labels
 from imagebatch_training.settings import Data, Settings, Tracking
+from matplotlib.figure import Figure
 from mlflow.entities import Run
 
 CLASSES = ["crack (deep)", "a//b", "sound: ok"]
@@ -30,7 +31,10 @@ ASSESSMENT = Assessment(
         "images": 3,
         "accuracy": 0.75,
         "wilson": (0.5, 0.9),
-        "classes": {name: {"recall": 0.25 * i} for i, name in enumerate(CLASSES)},
+        "classes": {
+            name: {"images": 1, "precision": 0.5, "recall": 0.25 * i, "f1": 0.3}
+            for i, name in enumerate(CLASSES)
+        },
         "confusion": [[1, 0, 0], [0, 1, 0], [0, 1, 0]],
         "confidence": None,
     },
@@ -146,24 +150,38 @@ def test_a_result_is_a_nested_run_whatever_its_classes_are_called(
 ) -> None:
     """Brackets and slashes in a class's name end no training; figures, steps and pictures are there."""
     with tracking.tracked_run("train", Settings(), {}) as run_id:
-        tracking.log_assessment(ASSESSMENT, LABELS)
+        tracking.log_assessment(ASSESSMENT, LABELS, {"further.png": Figure(figsize=(1, 1))})
     run = last(client, "fine-tune, block split")
     assert run.data.tags["mlflow.parentRunId"] == run_id
     assert run.data.params == {"split": "block", "method": "fine-tune", "temperature": "1.25"}
     figures = {"test_images": 3, "test_accuracy": 0.75, "test_wilson_low": 0.5, "test_wilson_high": 0.9}
     figures |= {"validation_images": 2, "validation_accuracy": 0.5}
-    figures |= {"test_classes_crack__deep__recall": 0.0, "test_classes_a__b_recall": 0.25}
-    figures |= {"test_classes_sound:_ok_recall": 0.5, "history_epoch": 2, "history_train_loss": 0.7}
+    for i, name in enumerate(("crack__deep_", "a__b", "sound:_ok")):
+        figures |= {f"test_classes_{name}_images": 1, f"test_classes_{name}_precision": 0.5}
+        figures |= {f"test_classes_{name}_recall": 0.25 * i, f"test_classes_{name}_f1": 0.3}
+    figures |= {"history_epoch": 2, "history_train_loss": 0.7}
     figures |= {"history_learning_rate": 1e-4, "history_validation_loss": 0.6}
     assert run.data.metrics == figures
     steps = client.get_metric_history(run.info.run_id, "history_train_loss")
     assert [(one.step, one.value) for one in steps] == [(1, 0.9), (2, 0.7)]
     names = sorted(file.path for file in client.list_artifacts(run.info.run_id))
-    assert names == ["assessment.json", "confusion.png", "history.png"]
+    assert names == [
+        "assessment.json",
+        "confusion.png",
+        "further.png",
+        "history.png",
+        "scores.json",
+        "scores.png",
+    ]
     kept = json.loads(
         Path(client.download_artifacts(run.info.run_id, "assessment.json", str(tmp_path))).read_text()
     )
     assert list(kept["test"]["classes"]) == CLASSES
+    table = json.loads(
+        Path(client.download_artifacts(run.info.run_id, "scores.json", str(tmp_path))).read_text()
+    )
+    assert table["columns"] == ["class", "images", "precision", "recall", "f1"]
+    assert table["data"][1] == ["a//b", 1, 0.5, 0.25, 0.3]
 
 
 def test_a_probe_has_no_picture_of_epochs(client: mlflow.MlflowClient) -> None:
@@ -172,7 +190,8 @@ def test_a_probe_has_no_picture_of_epochs(client: mlflow.MlflowClient) -> None:
         tracking.log_assessment(replace(ASSESSMENT, method="linear-probe", history=[]), LABELS)
     run = last(client, "linear-probe, block split")
     names = {file.path for file in client.list_artifacts(run.info.run_id)}
-    assert names == {"assessment.json", "confusion.png"}
+    assert "confusion.png" in names
+    assert "history.png" not in names
 
 
 def test_the_report_and_the_weights_are_on_the_run(client: mlflow.MlflowClient, tmp_path: Path) -> None:
@@ -186,3 +205,17 @@ def test_the_report_and_the_weights_are_on_the_run(client: mlflow.MlflowClient, 
     kept = Path(client.download_artifacts(run_id, "model/cells.safetensors", str(tmp_path / "back")))
     assert kept.read_bytes() == b"weights"
     assert [file.path for file in client.list_artifacts(run_id)] == ["model", "report.json"]
+
+
+def test_a_training_goes_on_in_the_run_that_it_had_begun(client: mlflow.MlflowClient) -> None:
+    """Where the run is still there; one that somebody has deleted, or another database's, is a new one."""
+    with pytest.raises(ZeroDivisionError), tracking.tracked_run("first", Settings(), {}) as begun:
+        raise ZeroDivisionError
+    with tracking.tracked_run("first", Settings(seed=1), {}, begun) as again:
+        assert again == begun
+    run = client.get_run(begun)
+    assert (run.info.status, run.data.params["seed"]) == ("FINISHED", "0")
+    client.delete_run(begun)
+    for gone in (begun, "0" * 32):
+        with tracking.tracked_run("first", Settings(), {}, gone) as another:
+            assert another != gone

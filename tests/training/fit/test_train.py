@@ -120,7 +120,28 @@ def test_everything_is_in_mlflow(trained: Settings) -> None:
     }
     for child in children:
         assert 0 <= child.data.metrics["test_wilson_low"] <= child.data.metrics["test_accuracy"]
-        assert "confusion.png" in [file.path for file in client.list_artifacts(child.info.run_id)]
+        pictures = {"confusion.png", "reliability.png", "scores.png", "scores.json", "worst-mistakes.png"}
+        assert pictures <= {file.path for file in client.list_artifacts(child.info.run_id)}
+    assert "grad-cam.png" in [file.path for file in client.list_artifacts(run.info.run_id)]
+
+
+def test_the_logged_model_answers_as_the_served_weights(
+    trained: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loaded by MLflow alone: the probabilities that the weights give, for one image or for many."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri(trained.tracking))
+    loaded = mlflow.pyfunc.load_model(f"runs:/{require_report(trained)['run_id']}/served")
+    example = loaded.metadata.load_input_example(loaded.metadata.get_model_info().model_uri)
+    assert example.dtype == np.uint8
+    assert loaded.metadata.metadata["classes"] == ["bright", "dark", "striped"]
+    (taken,) = loaded.metadata.signature.inputs.inputs
+    assert (taken.type, taken.shape) == (np.dtype(np.uint8), (-1, 3, 64, 64))
+    images = np.random.default_rng(0).integers(0, 256, (5, 3, 64, 64), dtype=np.uint8)
+    model = load_served_model(model_path(trained))
+    for some in (images, images[:1], example):
+        with torch.inference_mode():
+            expected = model(torch.from_numpy(some)).softmax(1).numpy()
+        np.testing.assert_allclose(loaded.predict(some), expected, atol=1e-5)
 
 
 def test_cached_activations_and_the_network_agree(trained: Settings, tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ from typing import Any
 
 from imagebatch_training.errors import TrainingError
 from imagebatch_training.imports.request import Request, add_arguments
-from imagebatch_training.settings import Settings, load_settings
+from imagebatch_training.settings import CONFIG_DIR, Settings, load_settings
+from imagebatch_training.sweeps import Point, expand
 
-CONFIG_DIR = Path(__file__).resolve().parents[2] / "conf"
+_CONFIG = "folder with config.yaml, or with preset/ or data/ of your own beside the shipped ones"
 Output = tuple[str, dict[str, Any]]
 """What a verb says: to a person, and with `--json`."""
 
@@ -34,7 +35,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for noisy in ("mlflow", "alembic", "openvino", "matplotlib", "onnxscript", "onnx_ir", "torch.onnx"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
-        settings = load_settings(arguments.config_dir, arguments.overrides)
+        arguments.points = (
+            expand(arguments.overrides)
+            if arguments.verb is _sweep
+            else [Point(overrides=arguments.overrides)]
+        )
+        settings = load_settings(arguments.config_dir, arguments.points[0].overrides)
         text, value = arguments.verb(settings, arguments)
     except TrainingError as error:
         sys.stderr.write(f"imagebatch-train: {error}\n")
@@ -78,6 +84,11 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(verb=verb)
         if name == "evaluate":
             sub.add_argument("--predictions", type=Path, required=True, help="a run's output/predictions.csv")
+        if name == "train":
+            several = "train every combination of KEY=a,b,c: the verb sweep"
+            sub.add_argument(
+                "-m", "--multirun", dest="verb", action="store_const", const=_sweep, help=several
+            )
         if name == "parity":
             sub.add_argument("--archive", type=Path, help="a .mar (default: the one that `archive` makes)")
         if name == "layout":
@@ -90,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
         if name == "folds":
             sub.add_argument("--plan", type=Path, help="what is compared (default: conf/folds/<data.name>.yaml)")
             sub.add_argument("--processes", type=int, help="trainings side by side (default: one per core)")
-        sub.add_argument("--config-dir", type=Path, default=CONFIG_DIR, help="folder with config.yaml")
+        sub.add_argument("--config-dir", type=Path, default=CONFIG_DIR, help=_CONFIG)
         sub.add_argument("--json", action="store_true", help="print one JSON object")
         sub.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides, such as seed=1")
     return parser
@@ -121,6 +132,15 @@ def _train(settings: Settings, _: argparse.Namespace) -> Output:
 
     report = ensure_trained(settings)
     return render_report(report), report
+
+
+def _sweep(_: Settings, arguments: argparse.Namespace) -> Output:
+    from imagebatch_training.fit.sweep import plan, render_sweep, run_sweep  # noqa: PLC0415 - `--help` shall be quick
+
+    # All of them first: a value that is refused ends no sweep half way.
+    jobs = [plan(point, load_settings(arguments.config_dir, point.overrides)) for point in arguments.points]
+    summary = run_sweep(jobs)
+    return render_sweep(summary), summary
 
 
 def _report(settings: Settings, _: argparse.Namespace) -> Output:
@@ -181,7 +201,9 @@ def _import(settings: Settings, arguments: argparse.Namespace) -> Output:
     from imagebatch_training.imports.report import render  # noqa: PLC0415 - `--help` shall be quick
     from imagebatch_training.imports.run import import_model  # noqa: PLC0415 - `--help` shall be quick
 
-    imported = import_model(settings, request, arguments.config_dir / "preprocessing")
+    shipped = CONFIG_DIR / "preprocessing"
+    own = arguments.config_dir / shipped.name
+    imported = import_model(settings, request, own if own.is_dir() else shipped)
     value = {"path": str(imported.path)} | dict(imported.record) | {"certificate": imported.certificate}
     return render(imported), value
 
@@ -190,6 +212,7 @@ _VERBS: tuple[tuple[str, Callable[[Settings, argparse.Namespace], Output], str],
     ("weights", _weights, "fetch the ImageNet weights"),
     ("data", _data, "list the images and write labels.csv with both splits"),
     ("train", _train, "linear probe and fine-tune on both splits, logged to MLflow"),
+    ("sweep", _sweep, "train every combination of KEY=a,b,c, and rank them on validation images"),
     ("folds", _folds, "compare recipes by cross-validation on whole blocks"),
     ("report", _report, "print the last training as a Markdown table"),
     ("archive", _archive, "export the served model and pack it for TorchServe"),

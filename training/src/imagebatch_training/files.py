@@ -1,5 +1,6 @@
 """Digests, and files that are never visible half-written."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -62,3 +63,23 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[bool]:
+    """Hold a lock while the block runs; the system lets go of it however the process ends.
+
+    Args:
+        path: The lock's file, which stays; missing folders are made.
+
+    Yields:
+        Whether it was got; False: another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True

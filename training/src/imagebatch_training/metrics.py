@@ -114,6 +114,24 @@ def per_class(counts: Integers, names: list[str]) -> dict[str, dict[str, float]]
     return result
 
 
+def reliability(
+    confidence: Floats, correct: npt.NDArray[np.bool_], bins: int = 10
+) -> list[tuple[int, float, float]]:
+    """Compare confidence with accuracy in equal bins of the top-1 probability.
+
+    Args:
+        confidence: Top-1 probabilities, 0..1.
+        correct: Whether each image was right.
+        bins: Number of bins.
+
+    Returns:
+        Per bin that is not empty, lowest first: images, mean confidence, accuracy.
+    """
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    members = [place == i for i in range(bins) if (place == i).any()]
+    return [(int(m.sum()), float(confidence[m].mean()), float(correct[m].mean())) for m in members]
+
+
 def calibration_error(confidence: Floats, correct: npt.NDArray[np.bool_], bins: int = 10) -> float:
     """Compute the expected calibration error over equal bins of the top-1 probability, 0..1."""
     place = np.minimum((confidence * bins).astype(int), bins - 1)

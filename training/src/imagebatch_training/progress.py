@@ -1,4 +1,4 @@
-"""A line about long work every few seconds."""
+"""A line about long work every few seconds, with what is left of it."""
 
 import logging
 import time
@@ -12,7 +12,7 @@ _Item = TypeVar("_Item")
 
 
 def progress(items: Sequence[_Item], what: str) -> Iterator[_Item]:
-    """Walk through `items` and log how far it is, at most every five seconds.
+    """Walk through `items` and log how far it is and how long the rest may take, at most every five seconds.
 
     Args:
         items: What is worked on.
@@ -21,9 +21,19 @@ def progress(items: Sequence[_Item], what: str) -> Iterator[_Item]:
     Yields:
         The items.
     """
-    told = time.monotonic()
+    begun = told = time.monotonic()
     for number, item in enumerate(items):
-        if time.monotonic() - told >= _SECONDS:
-            told = time.monotonic()
-            log.info("%s: %d of %d", what, number, len(items))
+        now = time.monotonic()
+        if now - told >= _SECONDS:
+            told = now
+            left = (now - begun) / max(number, 1) * (len(items) - number)
+            log.info("%s: %d of %d, about %s left", what, number, len(items), _duration(left))
         yield item
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

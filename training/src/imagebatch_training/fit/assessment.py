@@ -33,6 +33,33 @@ class Assessment:
     history: list[dict[str, float]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What one method answers on the test images of one split.
+
+    Attributes:
+        positions: int64 (images,), of the images in the data set.
+        targets: int64 (images,), true classes.
+        probabilities: float32 (images, classes), calibrated.
+    """
+
+    positions: metrics.Integers
+    targets: metrics.Integers
+    probabilities: npt.NDArray[np.float32]
+
+    @property
+    def confidence(self) -> npt.NDArray[np.float32]:
+        """The probability of the class that is named, per image."""
+        confidence: npt.NDArray[np.float32] = self.probabilities.max(1)
+        return confidence
+
+    @property
+    def correct(self) -> npt.NDArray[np.bool_]:
+        """Whether the true class is named, per image."""
+        correct: npt.NDArray[np.bool_] = self.probabilities.argmax(1) == self.targets
+        return correct
+
+
 def assess(
     logits: Logits, labels: Labels, split: Split, trained_on: npt.ArrayLike = ()
 ) -> tuple[dict[str, float], dict[str, Any]]:
@@ -90,6 +117,16 @@ def _test(logits: Logits, labels: Labels, split: Split, trained_on: npt.ArrayLik
             confidence[test], confidence[held_out]
         )
     return figures
+
+
+def answers_on_test(logits: Logits, labels: Labels, split: Split) -> Answers:
+    """Take the test images of a split out of calibrated logits (images, classes) of all images."""
+    test = labels.members(split, "test")
+    return Answers(
+        positions=test,
+        targets=labels.targets()[test],
+        probabilities=metrics.softmax(logits[test]).astype(np.float32),
+    )
 
 
 def majority_accuracy(labels: Labels, split: Split) -> float:

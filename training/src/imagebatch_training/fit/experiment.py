@@ -6,21 +6,24 @@ their time when the cores are shared with other work, and one thread always adds
 
 import copy
 import logging
+import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from imagebatch_training import metrics
-from imagebatch_training.backbone.mobilenet import Convention, Network, load_backbone
+from imagebatch_training.backbone.mobilenet import Convention, Network, ServedModel, build, load_backbone
 from imagebatch_training.backbone.weights import WeightsFile
-from imagebatch_training.cut import WHOLE
+from imagebatch_training.cut import WHOLE, Cut
 from imagebatch_training.fit.activations import Activations, Features, load_activations
-from imagebatch_training.fit.assessment import Assessment, assess
+from imagebatch_training.fit.assessment import Answers, Assessment, answers_on_test, assess
 from imagebatch_training.fit.finetune import fine_tune, start_head
 from imagebatch_training.fit.head import Head
 from imagebatch_training.fit.probe import fit_probe
@@ -28,7 +31,7 @@ from imagebatch_training.fit.targets import Integers, training_targets
 from imagebatch_training.images.data import DataSet
 from imagebatch_training.images.labels import SPLITS, Split
 from imagebatch_training.images.pixels import load_pixels, pixels_key
-from imagebatch_training.settings import Settings
+from imagebatch_training.settings import Settings, cache_path
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +43,7 @@ class Trained:
     """What one method made of one split; `state` is the whole network's state_dict, calibrated."""
 
     assessment: Assessment
+    answers: Answers
     state: dict[str, npt.NDArray[np.generic]]
 
 
@@ -59,9 +63,29 @@ class Experiment:
         best = max(candidates, key=lambda one: (one.test["accuracy"], one.validation["accuracy"]))
         return next(one for one in self.trained if one.assessment is best)
 
+    def served_model(self, cut: Cut) -> ServedModel:
+        """Build what is served, in evaluation mode; `cut` is where the network ends."""
+        state = self.served_state()
+        classes = len(state["classifier.1.bias"])
+        network = build(self.convention.padding, classes, cut)
+        network.load_state_dict(state)
+        return ServedModel(network, self.convention).eval()
+
     def served_state(self) -> dict[str, torch.Tensor]:
         """Return the state_dict of what is served."""
         return {name: torch.from_numpy(value) for name, value in self.served().state.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """One split's training; `pixels` is the key of the decoded images."""
+
+    settings: Settings
+    data: DataSet
+    weights: WeightsFile
+    pixels: str
+    split: Split
+    checkpoint: Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,52 +98,73 @@ class _Frozen:
     features: Features
 
 
-def run_experiment(settings: Settings, data: DataSet, weights: WeightsFile) -> Experiment:
+def run_experiment(
+    settings: Settings, data: DataSet, weights: WeightsFile, checkpoints: dict[Split, Path]
+) -> Experiment:
     """Train and assess.
 
     Args:
         settings: Deterministic given these, on one kind of CPU.
         data: Images, labels and splits.
         weights: ImageNet weights.
+        checkpoints: Where the fine-tune of each split keeps how far it is, and goes on from.
 
     Returns:
         Four trained networks with their figures.
     """
-    key = pixels_key(data, settings.model)
-    frozen = _load_frozen(settings, data, weights, key)
+    jobs = [
+        _Job(
+            settings=settings,
+            data=data,
+            weights=weights,
+            pixels=pixels_key(data, settings.model),
+            split=split,
+            checkpoint=checkpoints[split],
+        )
+        for split in SPLITS
+    ]
+    frozen = _load_frozen(jobs[0])
     # Started afresh, not forked: a fork would inherit OpenVINO's threads in whatever state they are.
     with ProcessPoolExecutor(len(SPLITS), get_context("spawn"), initializer=_start_worker) as pool:
-        jobs = [pool.submit(_run_split, settings, data, weights, key, split) for split in SPLITS]
-        trained = [one for job in jobs for one in job.result()]
+        trained = [one for trained in pool.map(_run_split, jobs) for one in trained]
     return Experiment(convention=frozen.convention, trained=trained)
 
 
-def _load_frozen(settings: Settings, data: DataSet, weights: WeightsFile, key: str) -> _Frozen:
-    cut = settings.model.cut
-    network, convention = load_backbone(weights.path, len(data.labels.classes), cut)
-    cache = Path(settings.paths.training) / "cache"
+def _load_frozen(job: _Job) -> _Frozen:
+    settings, cut = job.settings, job.settings.model.cut
+    network, convention = load_backbone(job.weights.path, len(job.data.labels.classes), cut)
+    cache = cache_path(settings)
     activations, features = load_activations(
-        load_pixels(data, settings.model, key, cache),
+        load_pixels(job.data, settings.model, job.pixels, cache),
         network,
         convention,
         first=settings.finetune.first_block,
-        key=f"{key} {weights.sha256}" if cut == WHOLE else f"{key} {weights.sha256} {cut}",
+        key=" ".join([job.pixels, job.weights.sha256, *([] if cut == WHOLE else [str(cut)])]),
         cache=cache,
     )
     return _Frozen(network=network, convention=convention, activations=activations, features=features)
 
 
 def _start_worker() -> None:
+    Thread(target=_end_with_parent, daemon=True).start()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else a GPU's sums are in no fixed order
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(mode=True)
 
 
-def _run_split(
-    settings: Settings, data: DataSet, weights: WeightsFile, key: str, split: Split
-) -> list[Trained]:
+def _end_with_parent() -> None:
+    """End when the parent was killed: left behind, a worker would train on beside the next training's."""
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def _run_split(job: _Job) -> list[Trained]:
+    settings, data, split = job.settings, job.data, job.split
     torch.manual_seed(settings.seed)
-    frozen = _load_frozen(settings, data, weights, key)
+    frozen = _load_frozen(job)
     validation = data.labels.members(split, "validation")
     targets, train = training_targets(data.labels, split, settings.probe.uncertain)
     log.info("%s split: linear probe on %d images", split, len(train))
@@ -154,6 +199,7 @@ def _run_split(
         settings=settings.finetune,
         seed=settings.seed,
         name=f"{split} split",
+        checkpoint=job.checkpoint,
     )
     chosen = {"learning_rate": tuned.best.learning_rate, "epoch": float(tuned.best.epoch)}
     history = [asdict(epoch) for epoch in tuned.history]
@@ -178,7 +224,8 @@ def _finish(
     logits = head.compute_logits(frozen.activations[0])
     validation = data.labels.members(split, "validation")
     temperature = metrics.fit_temperature(logits[validation], data.labels.targets()[validation])
-    on_validation, on_test = assess((logits / temperature).astype(np.float32), data.labels, split, train)
+    calibrated = (logits / temperature).astype(np.float32)
+    on_validation, on_test = assess(calibrated, data.labels, split, train)
     assessment = Assessment(
         split=split,
         method=method,
@@ -192,4 +239,6 @@ def _finish(
     head.install(network, temperature)
     # As arrays: tensors would travel between processes as handles that die with their maker.
     state = {name: value.contiguous().numpy() for name, value in network.state_dict().items()}
-    return Trained(assessment=assessment, state=state)
+    return Trained(
+        assessment=assessment, answers=answers_on_test(calibrated, data.labels, split), state=state
+    )

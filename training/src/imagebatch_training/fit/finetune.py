@@ -6,24 +6,24 @@ distort pretrained features"); the averaged weights vary far less from epoch to 
 
 import copy
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
-import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional
 
 from imagebatch_training.backbone.mobilenet import Network
 from imagebatch_training.fit.activations import Activations
+from imagebatch_training.fit.checkpoint import State, read_checkpoint, write_checkpoint
 from imagebatch_training.fit.head import Head
 from imagebatch_training.fit.probe import ProbeFit
-from imagebatch_training.fit.targets import Integers, Targets, class_index, class_weights
+from imagebatch_training.fit.targets import Integers, Targets, class_index
+from imagebatch_training.fit.trial import Trial, start_head
 from imagebatch_training.settings import FineTune
 
-log = logging.getLogger(__name__)
+__all__ = ["Epoch", "FineTuneFit", "fine_tune", "start_head"]
 
-_WARM_UP = 0.1
-"""Share of the steps in which the learning rate rises."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +50,43 @@ class FineTuneFit:
     history: list[Epoch]
 
 
+@dataclass(kw_only=True)
+class _Standing:
+    """How far a fine-tune is.
+
+    Attributes:
+        trials: The epochs so far of every learning rate so far; of the last one perhaps not all.
+        best: The best epoch, and its averaged weights.
+        trial: State of the last learning rate's trial.
+    """
+
+    trials: list[list[Epoch]] = field(default_factory=list)
+    best: tuple[Epoch, State] | None = None
+    trial: State | None = None
+
+    @classmethod
+    def read(cls, path: Path | None) -> "_Standing":
+        """Read where a killed training stood; a new one stands at the start."""
+        state = read_checkpoint(path) if path else None
+        if state is None:
+            return cls()
+        trials = [[Epoch(**row) for row in rows] for rows in state["trials"]]
+        return cls(trials=trials, best=(Epoch(**state["best"]), state["best_head"]), trial=state["trial"])
+
+    def write(self, path: Path | None) -> None:
+        if path and self.best:
+            trials = [[asdict(row) for row in rows] for rows in self.trials]
+            best, head = self.best
+            state = {"trials": trials, "best": asdict(best), "best_head": head, "trial": self.trial}
+            write_checkpoint(path, state)
+
+    def add(self, epoch: Epoch, trial: Trial) -> None:
+        self.trials[-1].append(epoch)
+        self.trial = trial.state()
+        if self.best is None or epoch.rank() > self.best[0].rank():
+            self.best = epoch, copy.deepcopy(trial.average.state_dict())
+
+
 def fine_tune(
     network: Network,
     activations: Activations,
@@ -61,6 +98,7 @@ def fine_tune(
     settings: FineTune,
     seed: int,
     name: str,
+    checkpoint: Path | None = None,
 ) -> FineTuneFit:
     """Fine-tune once per learning rate.
 
@@ -74,114 +112,66 @@ def fine_tune(
         settings: Blocks, learning rates, epochs.
         seed: Of the order, the views and dropout.
         name: Said in front of the progress.
+        checkpoint: File that is written after every epoch. Where it is there already, training goes on from
+            it and ends with the same weights: its name must change with every other argument.
 
     Returns:
         The fit of the best epoch.
     """
-    history: list[Epoch] = []
-    best: tuple[Epoch, Head] | None = None
-    for rate in settings.learning_rates:
-        run = Run(network, activations, targets, train, start=start, settings=settings, rate=rate, seed=seed)
-        for number in range(1, settings.epochs + 1):
-            loss = run.epoch()
-            measured = _measure(run.average, activations[0][validation], class_index(targets[validation]))
-            epoch = Epoch(learning_rate=rate, epoch=number, train_loss=loss, **measured)
-            log.info(
-                "%s, rate %g, epoch %d: validation loss %.3f, accuracy %.3f",
-                name,
-                rate,
-                number,
-                epoch.validation_loss,
-                epoch.validation_accuracy,
-            )
-            history.append(epoch)
-            if best is None or epoch.rank() > best[0].rank():
-                best = (epoch, copy.deepcopy(run.average))
-    if best is None:
+    standing = _Standing.read(checkpoint)
+    begun = len(standing.trials)
+    if begun:
+        rows = standing.trials[-1]
+        log.info("%s: goes on after epoch %d of rate %g", name, rows[-1].epoch, rows[-1].learning_rate)
+    for number, rate in enumerate(settings.learning_rates[max(0, begun - 1) :], start=max(1, begun)):
+        trial = Trial(
+            network,
+            activations,
+            targets,
+            train,
+            start=start,
+            settings=settings,
+            rate=rate,
+            seed=seed,
+            name=name,
+        )
+        if number == begun and standing.trial:
+            trial.restore(standing.trial)
+        else:
+            standing.trials.append([])
+        while not _ended(standing.trials[-1], trial):
+            standing.add(_epoch(trial, len(standing.trials[-1]) + 1, validation), trial)
+            standing.write(checkpoint)
+    if standing.best is None:
         raise ValueError("no learning rate and no epoch to choose from")
-    return FineTuneFit(head=best[1], best=best[0], history=history)
+    head = start_head(network, start, settings)
+    head.load_state_dict(standing.best[1])
+    history = [row for rows in standing.trials for row in rows]
+    return FineTuneFit(head=head, best=standing.best[0], history=history)
 
 
-class Run:
-    """One learning rate's training, epoch by epoch, with the average of its weights."""
-
-    def __init__(
-        self,
-        network: Network,
-        activations: Activations,
-        targets: Targets,
-        train: Integers,
-        *,
-        start: ProbeFit,
-        settings: FineTune,
-        rate: float,
-        seed: int,
-    ) -> None:
-        torch.manual_seed(seed)
-        self.random = np.random.default_rng(seed)
-        self.activations, self.targets, self.train, self.settings = activations, targets, train, settings
-        self.head = start_head(network, start, settings)
-        self.average = copy.deepcopy(self.head)
-        self.steps = -(-len(train) // settings.batch_size)
-        self.step = 0
-        self.balance = class_weights(
-            targets[train], self.head.classifier.out_features, settings.class_weights
-        )
-        blocks = [value for value in self.head.blocks.parameters() if value.requires_grad]
-        groups = [{"params": blocks}, {"params": [*self.head.classifier.parameters()]}]
-        self.optimiser = torch.optim.AdamW(groups, lr=rate, weight_decay=settings.weight_decay)
-        total = self.steps * settings.epochs + 1
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimiser,
-            max_lr=[rate, settings.head_learning_rate or rate],
-            total_steps=total,
-            pct_start=max(_WARM_UP, 2 / total),  # one step at least: the schedule divides by what it rises in
-        )
-
-    def epoch(self) -> float:
-        """Train on every training image once, each in a random view; return the mean loss."""
-        self.head.eval()  # BatchNorm keeps ImageNet's statistics; only dropout is switched on
-        self.head.training = True
-        losses = []
-        for chosen in np.array_split(self.random.permutation(self.train), self.steps):
-            views = self.random.integers(0, len(self.activations), size=len(chosen))
-            batch = np.stack([self.activations[v, i] for v, i in zip(views, chosen, strict=True)])
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
-                logits = self.head(torch.from_numpy(batch))
-            loss = functional.cross_entropy(
-                logits.float(), torch.from_numpy(self.targets[chosen]), self.balance
-            )
-            self.optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            self.optimiser.step()
-            self.schedule.step()
-            self._update_average()
-            losses.append(loss.item() * len(chosen))
-        return sum(losses) / len(self.train)
-
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        self.step += 1
-        for mean, value in zip(self.average.parameters(), self.head.parameters(), strict=True):
-            mean.lerp_(value, self._share())
-
-    def _share(self) -> float:
-        """Compute how much of the average the weights of this step make up."""
-        if self.settings.mean_from_epoch is None:
-            return 1 - self.settings.averaging
-        return 1 / max(1, self.step - self.steps * (self.settings.mean_from_epoch - 1))
+def _epoch(trial: Trial, number: int, validation: Integers) -> Epoch:
+    loss = trial.epoch()
+    targets = class_index(trial.targets[validation])
+    measured = _measure(trial.average, trial.activations[0][validation], targets)
+    epoch = Epoch(learning_rate=trial.rate, epoch=number, train_loss=loss, **measured)
+    told = trial.name, number, trial.settings.epochs, epoch.validation_loss, epoch.validation_accuracy
+    log.info("%s, epoch %d of %d: validation loss %.3f, accuracy %.3f", *told)
+    return epoch
 
 
-def start_head(network: Network, start: ProbeFit, settings: FineTune) -> Head:
-    """Make a head that computes what the probe computes, with every BatchNorm frozen."""
-    head = Head(network, settings.first_block, settings.dropout)
-    with torch.no_grad():
-        head.classifier.weight.copy_(start.weight)
-        head.classifier.bias.copy_(start.bias)
-    for module in head.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.requires_grad_(False)  # noqa: FBT003 - torch's signature is positional
-    return head.eval()
+def _ended(rows: list[Epoch], trial: Trial) -> bool:
+    """Tell whether a learning rate's trial has had its epochs, or has not got better for long enough."""
+    patience = trial.settings.patience
+    if len(rows) >= trial.settings.epochs:
+        return True
+    if patience is None or not rows:
+        return False
+    best = max(rows, key=Epoch.rank)
+    stopped = rows[-1].epoch - best.epoch >= patience
+    if stopped:
+        log.info("%s: stopped early, as no epoch was better than %d", trial.name, best.epoch)
+    return stopped
 
 
 def _measure(head: Head, activations: Activations, targets: Integers) -> dict[str, float]:

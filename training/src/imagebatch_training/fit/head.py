@@ -44,7 +44,9 @@ class Head(nn.Module):
     def compute_logits(self, activations: Activations) -> npt.NDArray[np.float32]:
         """Compute float32 logits (images, classes), without dropout."""
         self.eval()
-        logits: npt.NDArray[np.float32] = torch.cat([self(x) for x in _batches(activations)]).numpy()
+        device = self.classifier.weight.device
+        parts = [self(x.to(device)).cpu() for x in _batches(activations)]
+        logits: npt.NDArray[np.float32] = torch.cat(parts).numpy()
         return logits
 
     def install(self, network: Network, temperature: float) -> None:

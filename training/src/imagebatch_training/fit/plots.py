@@ -5,7 +5,11 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from imagebatch_training.fit.assessment import Assessment
+from imagebatch_training import metrics
+from imagebatch_training.fit.assessment import Answers, Assessment
+
+MOST_CLASSES = 40
+"""Of a data set with more classes the rarest are in the table alone."""
 
 
 def plot_confusion(assessment: Assessment, classes: Sequence[str]) -> Figure:
@@ -14,8 +18,9 @@ def plot_confusion(assessment: Assessment, classes: Sequence[str]) -> Figure:
     axes = figure.subplots()
     counts = assessment.test["confusion"]
     axes.imshow(counts, cmap="Blues")
-    axes.set_xticks(range(len(classes)), classes, rotation=30, ha="right")
-    axes.set_yticks(range(len(classes)), classes)
+    # A class may be called anything: `$` is no formula.
+    axes.set_xticks(range(len(classes)), classes, rotation=30, ha="right", parse_math=False)
+    axes.set_yticks(range(len(classes)), classes, parse_math=False)
     darkest = max(max(row) for row in counts)
     for row, values in enumerate(counts):
         for column, value in enumerate(values):
@@ -40,4 +45,42 @@ def plot_history(assessment: Assessment) -> Figure:
     axes.set_xlabel("epoch")
     axes.set_ylabel("loss (nats)")
     axes.legend()
+    return figure
+
+
+def plot_scores(assessment: Assessment) -> Figure:
+    """Draw precision, recall and F1 of every class on the test images, with the number of its images."""
+    scores = assessment.test["classes"]
+    names = sorted(scores, key=lambda name: -scores[name]["images"])[:MOST_CLASSES]
+    figure = Figure(figsize=(6, 1.2 + 0.6 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    for number, kind in enumerate(("precision", "recall", "f1")):
+        places = [row + 0.25 * (number - 1) for row in range(len(names))]
+        values = [scores[name][kind] for name in names]
+        bars = axes.barh(places, values, 0.22, label="F1" if kind == "f1" else kind)
+        axes.bar_label(bars, [f"{value:.2f}" for value in values], padding=2, fontsize=7)
+    labels = [f"{name} ({scores[name]['images']})" for name in names]
+    axes.set_yticks(range(len(names)), labels, parse_math=False)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.08)
+    axes.set_title(f"{assessment.method}, {assessment.split} split: test images per class in brackets")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, -0.02 - 0.5 / (1 + len(names))), ncols=3)
+    return figure
+
+
+def plot_reliability(answers: Answers) -> Figure:
+    """Draw accuracy against confidence on the test images: on the line, probabilities mean what they say."""
+    rows = metrics.reliability(answers.confidence, answers.correct)
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], "--", color="grey", linewidth=1)
+    axes.plot([said for _, said, _ in rows], [right for *_, right in rows], "o-")
+    for images, said, right in rows:
+        axes.annotate(str(images), (said, right), xytext=(6, -12), textcoords="offset points", fontsize=8)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel("mean top-1 probability (number of images at each point)")
+    axes.set_ylabel("accuracy")
+    error = metrics.calibration_error(answers.confidence, answers.correct)
+    axes.set_title(f"{len(answers.targets)} test images, expected calibration error {error:.3f}")
     return figure

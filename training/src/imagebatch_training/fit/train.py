@@ -7,13 +7,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from imagebatch_pixels import PIXELS_VERSION  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
 
 from imagebatch_training.backbone.weights import WeightsFile, require_weights, write_weights
-from imagebatch_training.files import read_json, sha256_file, sha256_json, write_json
+from imagebatch_training.errors import ConfigurationError
+from imagebatch_training.files import exclusive, read_json, sha256_file, sha256_json, write_json
 from imagebatch_training.images.data import DataSet, require_data, split_sizes
-from imagebatch_training.images.pixels import pixels_key
-from imagebatch_training.settings import Settings, model_path, tracking_uri
+from imagebatch_training.images.labels import SPLITS, Split
+from imagebatch_training.images.pixels import load_pixels, pixels_key
+from imagebatch_training.settings import Settings, cache_path, model_path, tracking_uri
 
 if TYPE_CHECKING:
     from imagebatch_training.fit.experiment import Experiment
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SQLITE = "sqlite:///"
+LOCK = ".lock"
+"""File of a training's folder that is locked while something is trained into it."""
 
 
 def report_path(settings: Settings) -> Path:
@@ -32,7 +37,8 @@ def ensure_trained(settings: Settings) -> dict[str, Any]:
     """Return the report of a training with these settings, weights and images; train where there is none.
 
     Raises:
-        ConfigurationError: Weights or data are missing, or MLflow does not answer.
+        ConfigurationError: Weights or data are missing, MLflow does not answer, or another training is under
+            way in the same folder.
         DataError: An image cannot be decoded.
     """
     weights, data = require_weights(settings), require_data(settings)
@@ -41,7 +47,16 @@ def ensure_trained(settings: Settings) -> dict[str, Any]:
     if report is not None and report["key"] == key and not _tracking_lost(settings):
         log.info("nothing has changed since run %s", report["run_id"])
         return report
-    return _train(settings, data, weights, key)
+    folder = Path(settings.paths.training)
+    with exclusive(folder / LOCK) as alone:
+        if not alone:
+            raise ConfigurationError(busy(folder))
+        return _train(settings, data, weights, key)
+
+
+def busy(folder: Path) -> str:
+    """Say that another training writes to a folder, and what to do."""
+    return f"another training writes to {folder}: wait for it, or give this one a model.name of its own"
 
 
 def find_report(settings: Settings) -> dict[str, Any] | None:
@@ -60,20 +75,54 @@ def _train(settings: Settings, data: DataSet, weights: WeightsFile, key: str) ->
     started = time.monotonic()
     tracking.open_experiment(settings.tracking)
     tags = {"weights_source": weights.source, "weights_sha256": weights.sha256, "pixels": PIXELS_VERSION}
-    with tracking.tracked_run("train", settings, tags) as run_id:
+    begun = _begun_path(settings)
+    before = read_json(begun) or {}
+    same = before.get("run_id") if before.get("key") == key else None
+    with tracking.tracked_run("train", settings, tags, same) as run_id:
+        write_json(begun, {"key": key, "run_id": run_id})
         tracking.log_splits(data.labels, data.csv)
-        experiment = run_experiment(settings, data, weights)
+        experiment = run_experiment(settings, data, weights, _checkpoints(settings, key))
         path = model_path(settings)
         write_weights(
             path, experiment.served_state(), experiment.convention, weights.source, settings.model.cut
         )
         report = _report(settings, data, weights, experiment) | {"run_id": run_id, "key": key}
-        for trained in experiment.trained:
-            tracking.log_assessment(trained.assessment, data.labels)
+        _log_pictures(settings, data, experiment)
         report["seconds"] = round(time.monotonic() - started, 1)
         tracking.log_result(report, [path])
     write_json(report_path(settings), report)
+    for done in [begun, *begun.parent.glob("checkpoint-*.pt")]:
+        done.unlink(missing_ok=True)
     return report
+
+
+def _log_pictures(settings: Settings, data: DataSet, experiment: "Experiment") -> None:
+    from imagebatch_training.fit import tracking  # noqa: PLC0415 - costs seconds, which a current training saves
+    from imagebatch_training.fit.plots import plot_reliability  # noqa: PLC0415 - it loads matplotlib
+    from imagebatch_training.fit.sheets import draw_grad_cam, draw_worst  # noqa: PLC0415 - it loads matplotlib
+
+    labels = data.labels
+    pixels = load_pixels(data, settings.model, pixels_key(data, settings.model), cache_path(settings))
+    for trained in experiment.trained:
+        pictures = {
+            "reliability.png": plot_reliability(trained.answers),
+            "worst-mistakes.png": draw_worst(trained.answers, labels, pixels),
+        }
+        tracking.log_assessment(trained.assessment, labels, pictures)
+    model = experiment.served_model(settings.model.cut)
+    heat = draw_grad_cam(experiment.served().answers, labels, pixels, model)
+    example = np.repeat(pixels[:2], 3 // pixels.shape[1], axis=1)
+    tracking.log_model(model, example, labels.classes, {"grad-cam.png": heat})
+
+
+def _begun_path(settings: Settings) -> Path:
+    """Return the path of the record of a training that has begun: its key and its run in MLflow."""
+    return Path(settings.paths.training) / "begun.json"
+
+
+def _checkpoints(settings: Settings, key: str) -> dict[Split, Path]:
+    folder = Path(settings.paths.training)
+    return {split: folder / f"checkpoint-{key[:16]}-{split}.pt" for split in SPLITS}
 
 
 def _report(

@@ -18,9 +18,9 @@ from imagebatch_training.backbone.weights import WeightsFile
 from imagebatch_training.cut import WHOLE
 from imagebatch_training.files import publish, sha256_json
 from imagebatch_training.fit.activations import Activations, Features, load_activations
-from imagebatch_training.fit.finetune import Run
 from imagebatch_training.fit.probe import ProbeFit, fit_probe
 from imagebatch_training.fit.targets import Integers, Targets
+from imagebatch_training.fit.trial import Trial
 from imagebatch_training.folds.deal import Fold
 from imagebatch_training.folds.plan import Recipe
 from imagebatch_training.images.data import DataSet
@@ -185,7 +185,7 @@ def _fitted(
         return start.penalty, logits.numpy()
     tune = settings.finetune
     targets, chosen = _targets(data, images, tune.uncertain)
-    run = Run(
+    trial = Trial(
         frozen.network,
         frozen.activations,
         targets,
@@ -194,10 +194,11 @@ def _fitted(
         settings=tune,
         rate=tune.learning_rates[0],
         seed=settings.seed,
+        name=recipe.name,
     )
     for _ in range(tune.epochs):
-        run.epoch()
-    return start.penalty, run.average.compute_logits(frozen.activations[0])
+        trial.epoch()
+    return start.penalty, trial.average.cpu().compute_logits(frozen.activations[0])
 
 
 def _targets(data: DataSet, images: Integers, uncertain: str) -> tuple[Targets, Integers]:
