@@ -33,6 +33,7 @@ class Settings:
         head: What the model's numbers mean: a head of `imagebatch_heads`.
         threshold, thresholds, quantity: What there is to say about it: `imagebatch_heads.Declared`.
         fit, interpolation, padding, contrast: How a picture becomes a square: `imagebatch_pixels.Fit`.
+        review: How sure the model must be of an answer, 0 to 1, or a person should look; 0: nothing is said.
     """
 
     engine: str = "openvino"
@@ -54,6 +55,7 @@ class Settings:
     interpolation: str = "bilinear"
     padding: str = "black"
     contrast: str = "as-is"
+    review: float = 0.0
 
     @property
     def declared(self) -> Declared:
@@ -105,6 +107,12 @@ class Settings:
             _ = settings.view, settings.square
         except ValueError as error:
             raise ValueError(f"model-config.yaml: imagebatch.{error}") from error
+        if not 0 <= settings.review <= 1:
+            raise ValueError(
+                f"model-config.yaml: imagebatch.review must be from 0 to 1: got {settings.review}"
+            )
+        if settings.review and settings.head == "regression":
+            raise ValueError("model-config.yaml: imagebatch.review says nothing about head regression")
         if settings.crop > settings.resize:
             raise ValueError("model-config.yaml: imagebatch.crop must not be larger than imagebatch.resize")
         if settings.pixels != PIXELS_VERSION:
@@ -158,7 +166,8 @@ class ImageModel:
         # Left out, not null: TorchServe's management API drops nulls, and both must tell the same.
         parity = {"parity": self.parity} if self.parity else {}
         embedding = {"embedding": self.embedding} if self.embedding else {}
-        said = {"labels": self.labels} | self.head.describe() | {"input": size}
+        review = {"review": settings.review} if settings.review else {}
+        said = {"labels": self.labels} | self.head.describe() | review | {"input": size}
         return said | self._engine.describe() | embedding | parity | {"pages": True}
 
     def decode(self, data: bytes | bytearray | memoryview, page: int | None = None) -> torch.Tensor:

@@ -96,6 +96,18 @@ RUNS = {
             "By stage and outcome, since the attempt began.",
         ),
         Chart(
+            "Accuracy, by people",
+            "percentunit",
+            [
+                (
+                    f'imagebatch_labelled_accuracy{{bound="{bound}", pipeline=~"$pipeline"}}',
+                    f"{{{{pipeline}}}} {bound}",
+                )
+                for bound in ("high", "estimate", "low")
+            ],
+            "Of the newest run whose random sample people have labelled, with its 95 % interval.",
+        ),
+        Chart(
             "Without a prediction, by reason",
             "short",
             [(f"imagebatch_run_images_without_prediction{P} > 0", "{{pipeline}} {{reason}}")],

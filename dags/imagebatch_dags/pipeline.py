@@ -195,6 +195,15 @@ class Pipeline:
         least=1,
         most=2**31,
     )
+    review_below: str | None = option(
+        None,
+        "Mark predictions that the model is less sure of in a column review: a probability, or auto as the"
+        " model declares; empty: no such column.",
+        "preprocess",
+        title="Review below",
+        pattern=r"^(auto|1(\.0+)?|0?\.[0-9]*[1-9][0-9]*)$(?!\n)",
+        shape='a probability such as "0.8", or auto',
+    )
     pages: str | None = option(
         None,
         "Of a file with several pages or frames: model, the one that the model declares; all, each as an"

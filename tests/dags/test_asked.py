@@ -23,7 +23,8 @@ ASKING = Pipeline(
 )
 FULL = Pipeline(dag_id="batch", manifest="/data/{date}.csv", max_suspect_images="5%", model_version="2.0")
 COMMANDS = {"preprocess": [], "score": [], "check_images": ["--suite=images"], "report": []}
-TEXTS = {"backend": "local", "list_encoding": "cp1252", "pages": "all"}  # where not every text is one
+# Where not every text is one.
+TEXTS = {"backend": "local", "list_encoding": "cp1252", "pages": "all", "review_below": "auto"}
 NEAR = [f"{name[:-1]}x" for name in OPTIONS] + ["inptu", "topk", "Input", "allow-empty", "", "x" * 300]
 VALUES = (
     st.none()

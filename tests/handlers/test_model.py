@@ -39,6 +39,8 @@ def test_the_shipped_configuration_states_the_defaults(archive_folder: Path) -> 
         ({"pixels": "0"}, "trained on pixels 0, this code makes"),
         ({"fit": "stretch"}, "imagebatch.fit must be crop, squash or pad: got 'stretch'"),
         ({"interpolation": "lanczos"}, "imagebatch.interpolation must be bilinear or bicubic"),
+        ({"review": 1.5}, "imagebatch.review must be from 0 to 1: got 1.5"),
+        ({"head": "regression", "review": 0.5}, "imagebatch.review says nothing about head regression"),
         ({"padding": "pink"}, "imagebatch.padding must be white, black, grey or #rrggbb: got 'pink'"),
     ],
 )
@@ -67,6 +69,12 @@ def test_a_model_tells_how_a_picture_becomes_its_square(archive_folder: Path) ->
     settings = Settings.from_config({"imagebatch": section})
     described = ImageModel(archive_folder, settings).describe()["input"]
     assert described == {"resize": 256, "crop": 224, "channels": 3, "pixels": PIXELS_VERSION} | section
+
+
+def test_a_model_tells_how_sure_it_must_be(archive_folder: Path) -> None:
+    """The threshold below which a person should look stands in the description, where there is one."""
+    settings = Settings.from_config({"imagebatch": {"review": 0.83}})
+    assert ImageModel(archive_folder, settings).describe()["review"] == 0.83
 
 
 def test_a_model_without_features_says_nothing_of_embeddings(plain_folder: Path) -> None:

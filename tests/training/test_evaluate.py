@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from imagebatch_training.cli import main
 from imagebatch_training.errors import DataError
-from imagebatch_training.evaluate import compare
+from imagebatch_training.evaluate import compare, draw_coverage, render
 from imagebatch_training.images.labels import Example, Labels
 
 HEADER = "image_id,sha256,label_1,label_2,probability_1,probability_2,model,model_version,model_digest"
@@ -101,3 +101,23 @@ def test_a_file_that_is_no_predictions_csv_is_one_line(
     other.write_text("a,b\n1,2\n")
     assert main(arguments) == 65
     assert "has no column image_id" in capsys.readouterr().err
+
+
+def test_accuracy_against_coverage_is_told_and_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The surest half is right, all of them less often; the picture is one."""
+    predictions = {"a": ("x", 0.9), "b": ("y", 0.6), "c": ("y", 0.8), "d": ("y", 0.7)}
+    result = compare(table(), predictions)
+    assert [(one["coverage"], one["accuracy"]) for one in result["coverage"]] == [
+        (0.25, 1.0),
+        (0.5, 1.0),
+        (0.75, 1.0),
+        (1.0, 0.75),
+    ]
+    assert "50% of the images, probability 0.800 or more: accuracy 1.000 (0.342-1.000)" in render(result)
+    draw_coverage(result["coverage"], tmp_path / "new" / "curve.png")
+    assert (tmp_path / "new" / "curve.png").read_bytes().startswith(b"\x89PNG")
+    arguments = ["evaluate", "--predictions", "none.csv", "--picture", "curve.txt"]
+    assert main(arguments) == 78
+    assert "give a file that ends in .png or .svg" in capsys.readouterr().err

@@ -50,3 +50,27 @@ def test_calibration_error_is_zero_for_honest_confidence() -> None:
     confidence = np.full(10, 0.8)
     assert metrics.calibration_error(confidence, np.arange(10) < 8) == pytest.approx(0, abs=1e-9)
     assert metrics.calibration_error(confidence, np.arange(10) < 5) == pytest.approx(0.3)
+
+
+def test_accuracy_against_coverage() -> None:
+    """The surest images come first; equally sure ones stay together; the last point is all images."""
+    confidence = np.array([0.9, 0.8, 0.8, 0.6, 0.5])
+    correct = np.array([True, True, False, True, False])
+    curve = metrics.coverage_curve(confidence, correct, points=5)
+    assert [(one["threshold"], one["images"]) for one in curve] == [(0.9, 1), (0.8, 3), (0.6, 4), (0.5, 5)]
+    assert [one["accuracy"] for one in curve] == pytest.approx([1, 2 / 3, 0.75, 0.6])
+    assert [one["coverage"] for one in curve] == pytest.approx([0.2, 0.6, 0.8, 1])
+    assert curve[-1]["wilson"] == metrics.wilson(3, 5)
+
+
+def test_the_threshold_for_an_accuracy() -> None:
+    """The least threshold that reaches it, with enough images above; none where it is out of reach."""
+    confidence = np.linspace(0.5, 1, 101)
+    correct = confidence >= 0.6
+    found = metrics.threshold_for(confidence, correct, 1.0, images=30)
+    assert found is not None
+    assert (found["threshold"], found["images"], found["accuracy"]) == (0.596, 81, 1.0)
+    assert metrics.threshold_for(confidence, correct, 1.0, images=82) is None
+    everything = metrics.threshold_for(confidence, correct, 0.5, images=30)
+    assert everything is not None
+    assert everything["coverage"] == 1

@@ -46,6 +46,7 @@ SUITES = {
         "system/endurance": "pipeline_image",
         "system/stores": "pipeline_image",
         "system/kserve": "pipeline_image",
+        "system/review": "pipeline_image",
         "system/demo": "airflow",
     },
     # Their environment is made only for `make orchestrators`, whose ways begin with them.

@@ -78,7 +78,7 @@ def test_every_value_has_a_name(command: str) -> None:
 @pytest.mark.parametrize("command", list(KINDS))
 def test_the_parser_takes_what_help_shows(command: str) -> None:
     """Help is made from the classes, the parser by pydantic-settings: they agree on flags and switches."""
-    action = ["list"] if command == "models" else []
+    action = {"models": ["list"], "review": ["export"], "labels": ["import"]}.get(command, [])
     for flag in flags(KINDS[command]):
         for option in flag.options:
             with pytest.raises(UsageError) as caught:

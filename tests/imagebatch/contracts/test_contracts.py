@@ -121,6 +121,8 @@ def test_public_surface_is_pinned() -> None:
     assert own[9:] == ["class_index_1", "class_index_2"]
     assert output_csv.prediction_schema(description, ["a"]).names == [*own, "a"]
     assert all(map(output_csv.is_own_column, own))
+    marked = description.model_copy(update={"review_below": 0.8})
+    assert output_csv.prediction_schema(marked, ["a"]).names == [*own, "review", "a"]
     assert output_csv.FAILURE_COLUMNS == ("image_id", "uri", "stage", "reason", "detail")
     assert layout.PLAN == "manifest/_DONE.json"
     assert layout.manifest_path(3) == "manifest/shard-00003.parquet"

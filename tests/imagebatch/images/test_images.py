@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from imagebatch.images.checks import findings, suspects
 from imagebatch.images.decoders import Decoders
-from imagebatch.images.measure import measure, thumbnail
+from imagebatch.images.measure import measure, preview, thumbnail
 from imagebatch.images.sample import SAMPLE_SCHEMA
 from PIL import Image, ImageFilter
 
@@ -66,7 +66,7 @@ def test_a_photograph_of_any_size_has_the_same_sharpness() -> None:
 
 
 def test_thumbnails_are_small_and_carry_no_metadata() -> None:
-    """Proves that a large image becomes at most 112 pixels and a few kilobytes, without its EXIF."""
+    """Proves that a large image becomes 112 pixels and a few kilobytes, or 1,024, without its EXIF."""
     image = photograph(1, (3000, 2000))
     exif = Image.Exif()
     exif[0x010E] = "secret place"
@@ -76,7 +76,10 @@ def test_thumbnails_are_small_and_carry_no_metadata() -> None:
     with Image.open(io.BytesIO(small)) as shown:
         assert max(shown.size) == 112
     assert len(small) < 8000
-    assert b"secret" not in small
+    large = preview(stream.getvalue())
+    with Image.open(io.BytesIO(large)) as shown:
+        assert shown.size == (1024, 683)
+    assert b"secret" not in small + large
 
 
 def test_hostile_files_cost_their_own_row_only() -> None:
@@ -84,7 +87,7 @@ def test_hostile_files_cost_their_own_row_only() -> None:
     bomb = encoded(Image.new("1", (30_000, 30_000)))
     with Decoders() as decoders:
         assert "too_many_pixels" in decoders.measure(bomb)["problem"]
-        assert decoders.thumbnail(bomb) == b""
+        assert decoders.thumbnail(bomb) == decoders.preview(bomb) == b""
         assert "problem" in decoders.measure(b"\x89PNG\r\n\x1a\n" + bytes(500))
         worker = decoders._all[-1]  # noqa: SLF001 (the process that has just answered)
         assert worker._process is not None  # noqa: SLF001 (the process that has just answered)

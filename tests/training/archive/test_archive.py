@@ -206,3 +206,22 @@ def test_the_archive_names_rooms_and_no_source_file(archived: Settings, tmp_path
         b"imagebatch_training.backbone.Normalise",
         b"imagebatch_training.export.WithFeatures",
     }
+
+
+def test_an_archive_declares_below_which_certainty_a_person_should_look(
+    archived: Settings, tmp_path: Path
+) -> None:
+    """The threshold of a stated accuracy is in archive, record and description; out of reach is one line."""
+    store = elsewhere(archived, tmp_path)
+    asked = replace(store, release=replace(store.release, review_accuracy=0.01))
+    with pytest.raises(DataError, match="no 30 or more of the 6 validation images"):
+        ensure_archive(asked)
+    asked = replace(asked, release=replace(asked.release, review_images=5))
+    record = ensure_archive(asked)
+    validation = record["review_on_validation"]
+    assert (record["review"], validation["coverage"]) == (0.001, 1.0)
+    with zipfile.ZipFile(tmp_path / "shapes.mar") as archive:
+        config = yaml.safe_load(archive.read("model-config.yaml"))
+    assert HandlerSettings.from_config(config).review == 0.001
+    assert "review" not in ensure_archive(archived)
+    assert config["imagebatch"]["review"] == 0.001

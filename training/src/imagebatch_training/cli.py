@@ -84,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(verb=verb)
         if name == "evaluate":
             sub.add_argument("--predictions", type=Path, required=True, help="a run's output/predictions.csv")
+            sub.add_argument("--picture", type=Path, help="draw accuracy against coverage: a .png or .svg")
         if name == "train":
             several = "train every combination of KEY=a,b,c: the verb sweep"
             sub.add_argument(
@@ -181,7 +182,7 @@ def _layout(settings: Settings, arguments: argparse.Namespace) -> Output:
 def _evaluate(settings: Settings, arguments: argparse.Namespace) -> Output:
     from imagebatch_training.evaluate import evaluate, render  # noqa: PLC0415 - `--help` shall be quick
 
-    result = evaluate(settings, arguments.predictions)
+    result = evaluate(settings, arguments.predictions, arguments.picture)
     return render(result), result
 
 

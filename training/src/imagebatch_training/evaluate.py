@@ -17,14 +17,17 @@ Prediction = tuple[str, float]
 """Most probable label and its probability."""
 
 _COLUMNS = ("image_id", "label_1", "probability_1")
+_COVERAGES = (1.0, 0.9, 0.8, 0.7, 0.5)
+"""Of the curve, those that are printed."""
 
 
-def evaluate(settings: Settings, predictions: Path) -> dict[str, Any]:
+def evaluate(settings: Settings, predictions: Path, picture: Path | None = None) -> dict[str, Any]:
     """Compare predictions with labels.
 
     Args:
         settings: Which data set.
         predictions: A run's `predictions.csv` (docs/reference/run-layout.md).
+        picture: Where to draw accuracy against coverage, as .png or .svg; None: nowhere.
 
     Returns:
         See `compare`.
@@ -33,7 +36,12 @@ def evaluate(settings: Settings, predictions: Path) -> dict[str, Any]:
         ConfigurationError: A file is missing.
         DataError: The file is no `predictions.csv`, or none of its images is known.
     """
-    return compare(require_data(settings).labels, read_predictions(predictions))
+    if picture and picture.suffix not in {".png", ".svg"}:
+        raise ConfigurationError(f"--picture {picture}: give a file that ends in .png or .svg")
+    result = compare(require_data(settings).labels, read_predictions(predictions))
+    if picture:
+        draw_coverage(result["coverage"], picture)
+    return result
 
 
 def read_predictions(path: Path) -> dict[str, Prediction]:
@@ -65,7 +73,8 @@ def compare(labels: Labels, predictions: Mapping[str, Prediction]) -> dict[str, 
 
     Returns:
         `known`, `unknown`, `missing` (test images without a prediction: not counted as wrong), `test`
-        (images, blocks, correct, accuracy, wilson, block_bootstrap, per-class figures) and `confidence`.
+        (images, blocks, correct, accuracy, wilson, block_bootstrap, per-class figures), `coverage` (accuracy
+        of the test images that are sure enough, see `metrics.coverage_curve`) and `confidence`.
 
     Raises:
         DataError: No test image is among the predictions.
@@ -86,6 +95,9 @@ def compare(labels: Labels, predictions: Mapping[str, Prediction]) -> dict[str, 
         "unknown": len(predictions) - len(known),
         "missing": len(test) - len(scored),
         "test": _accuracy(labels, scored, known),
+        "coverage": metrics.coverage_curve(
+            certain, np.array([known[e.image_id][0] == e.label for e in scored])
+        ),
         "confidence": metrics.compare_confidence(certain, _probabilities(uncertain, known)),
         "confidence_in_test_blocks": metrics.compare_confidence(certain, _probabilities(held_out, known)),
     }
@@ -129,6 +141,7 @@ def render(result: dict[str, Any]) -> str:
         f"  {name}: recall {one['recall']:.3f}, precision {one['precision']:.3f}, {one['images']} images"
         for name, one in test["classes"].items()
     ]
+    lines += _coverage(result["coverage"])
     confidence = result["confidence"]
     if confidence is not None:
         lines.append(
@@ -138,6 +151,45 @@ def render(result: dict[str, Any]) -> str:
         )
     lines += [f"{result[name]} {text}" for name, text in _REMARKS.items() if result[name]]
     return "\n".join(lines)
+
+
+def _coverage(curve: list[dict[str, Any]]) -> list[str]:
+    lines = ["accuracy of the surest, the others left to people:"]
+    for wanted in _COVERAGES:
+        point = min(curve, key=lambda one: abs(one["coverage"] - wanted))
+        low, high = point["wilson"]
+        text = (
+            f"  {point['coverage']:.0%} of the images, probability {point['threshold']:.3f} or more: accuracy"
+            f" {point['accuracy']:.3f} ({low:.3f}-{high:.3f})"
+        )
+        if text not in lines:
+            lines.append(text)
+    return lines
+
+
+def draw_coverage(curve: list[dict[str, Any]], path: Path) -> None:
+    """Draw accuracy against coverage, with its 95 % interval.
+
+    Raises:
+        ConfigurationError: The file cannot be written.
+    """
+    from matplotlib.figure import Figure  # noqa: PLC0415 - a second, and not for all
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    coverage = [point["coverage"] for point in curve]
+    low, high = zip(*(point["wilson"] for point in curve), strict=True)
+    axes.fill_between(coverage, low, high, alpha=0.2, label="95 % interval, counting images")
+    axes.plot(coverage, [point["accuracy"] for point in curve], marker=".", label="accuracy of the surest")
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("coverage: share of the test images left to the model")
+    axes.set_ylabel("accuracy on those")
+    axes.legend()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=150)
+    except OSError as error:
+        raise ConfigurationError(f"--picture {path}: {error.strerror}") from error
 
 
 _REMARKS = {

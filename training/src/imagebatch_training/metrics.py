@@ -132,6 +132,72 @@ def reliability(
     return [(int(m.sum()), float(confidence[m].mean()), float(correct[m].mean())) for m in members]
 
 
+def at_least(confidence: Floats, correct: npt.NDArray[np.bool_], threshold: float) -> dict[str, Any]:
+    """Compute how many images are as sure as a threshold, and how many of those are right.
+
+    Args:
+        confidence: Top-1 probability of each image, shape (images,).
+        correct: Whether each was right, shape (images,).
+        threshold: Images whose probability is not below it count.
+
+    Returns:
+        `threshold`, `images`, `coverage` (share of all images), `accuracy` and its Wilson interval `wilson`;
+        the last two are None where no image is that sure.
+    """
+    sure = confidence >= threshold
+    images, right = int(sure.sum()), int(correct[sure].sum())
+    return {
+        "threshold": float(threshold),
+        "images": images,
+        "coverage": images / len(confidence),
+        "accuracy": right / images if images else None,
+        "wilson": wilson(right, images) if images else None,
+    }
+
+
+def coverage_curve(
+    confidence: Floats, correct: npt.NDArray[np.bool_], points: int = 20
+) -> list[dict[str, Any]]:
+    """Compute accuracy against coverage: what is left to the model if the least sure images go to people.
+
+    Args:
+        confidence: Top-1 probability of each image, shape (images,); at least one.
+        correct: Whether each was right, shape (images,).
+        points: How many, at even steps of coverage.
+
+    Returns:
+        Entries of `at_least`, coverage rising to 1. Equally sure images stay together.
+    """
+    falling = np.sort(confidence)[::-1]
+    places = [max(1, round(len(falling) * step / points)) for step in range(1, points + 1)]
+    thresholds = sorted({float(falling[place - 1]) for place in places}, reverse=True)
+    return [at_least(confidence, correct, threshold) for threshold in thresholds]
+
+
+def threshold_for(
+    confidence: Floats, correct: npt.NDArray[np.bool_], accuracy: float, images: int
+) -> dict[str, Any] | None:
+    """Find the least threshold at which the images that are as sure reach an accuracy.
+
+    Args:
+        confidence: Top-1 probability of each image, shape (images,), of images that nothing was fitted on
+            but hyperparameters.
+        correct: Whether each was right, shape (images,).
+        accuracy: Wanted, 0 to 1.
+        images: Fewest images that must be as sure: of fewer, the accuracy says little.
+
+    Returns:
+        The entry of `at_least`, for a threshold of three decimals; None if there is none.
+    """
+    for step in range(1, 1000):
+        found = at_least(confidence, correct, step / 1000)
+        if found["images"] < images:
+            return None
+        if found["accuracy"] >= accuracy:
+            return found
+    return None
+
+
 def calibration_error(confidence: Floats, correct: npt.NDArray[np.bool_], bins: int = 10) -> float:
     """Compute the expected calibration error over equal bins of the top-1 probability, 0..1."""
     place = np.minimum((confidence * bins).astype(int), bins - 1)

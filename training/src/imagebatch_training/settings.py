@@ -246,12 +246,17 @@ class Release:
             `agreement`, because held-out images are other images.
         images: Training images that set the ranges of 8 bits.
         allow_unpredicted: Make an archive also of a model that never names one of its classes.
+        review_accuracy: Accuracy that the surest predictions shall have: the archive then declares the
+            threshold at which validation images reach it, for `--review-below auto`; 0: it declares none.
+        review_images: Fewest validation images above that threshold: of fewer, an accuracy says little.
     """
 
     agreement: float = 0.995
     margin_agreement: float = 0.998
     images: int = 300
     allow_unpredicted: bool = False
+    review_accuracy: float = 0.0
+    review_images: int = 30
 
 
 @dataclass(kw_only=True)
@@ -393,6 +398,8 @@ def _check(settings: Settings) -> None:
         "release.agreement and release.margin_agreement must be between 0 and 1": (
             0 <= settings.release.agreement <= 1 and 0 <= settings.release.margin_agreement <= 1
         ),
+        "release.review_images must be at least 1": settings.release.review_images >= 1,
+        "release.review_accuracy must be from 0 to 1": 0 <= settings.release.review_accuracy <= 1,
         "release.images must be at least 1": settings.release.images >= 1,
         "finetune.averaging must be at least 0 and below 1": 0 <= tune.averaging < 1,
     } | _recipe_rules(settings)

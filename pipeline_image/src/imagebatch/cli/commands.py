@@ -62,6 +62,7 @@ def _certificate(asked: Any, result: Any) -> dict[str, Any]:
 _STAGES = "Stages of a run, in their order"
 _RUNS = "Whole runs"
 _LOOKING = "Looking back at runs"
+_PEOPLE = "What people say about a run"
 _MACHINE = "This machine and its model server"
 
 COMMANDS = {
@@ -85,6 +86,8 @@ COMMANDS = {
     ),
     "history": Command(_LOOKING, settings.HistorySettings, "imagebatch.commands.history", "history", _plain),
     "trends": Command(_LOOKING, settings.TrendsSettings, "imagebatch.commands.trends", "trends", _plain),
+    "review": Command(_PEOPLE, settings.ReviewSettings, "imagebatch.commands.review", "review", _plain),
+    "labels": Command(_PEOPLE, settings.LabelsSettings, "imagebatch.commands.labels", "labels", _plain),
     "bench": Command(
         _MACHINE, settings.BenchSettings, "imagebatch.commands.bench", "bench", lambda _, r: r.as_json()
     ),

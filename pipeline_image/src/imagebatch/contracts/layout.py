@@ -22,6 +22,17 @@ SUCCESS = "_SUCCESS"
 HISTORY = "_history"
 HISTORY_PAGE = "history.html"
 TRENDS = "_trends.json"  # no run's name either
+LABELS = "_labels"  # what people said about a run's images: their work stays, too
+
+
+def labels_path(run_id: str) -> str:
+    """Return the path, below LABELS, of the labels that people gave to a run's images."""
+    return f"{run_id}.csv"
+
+
+def review_path(run_id: str) -> str:
+    """Return the path, below LABELS, of what was handed out of a run and what came back."""
+    return f"{run_id}.json"
 
 
 def manifest_path(shard: int) -> str:

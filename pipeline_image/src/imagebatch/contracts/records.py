@@ -136,6 +136,8 @@ class ModelPin(HeadDeclaration):
         pages: Whether it can be asked about a page of a file that it names. Not written either.
         view: What the model declares about files that can be seen in more than one way; left out where it
             declares nothing.
+        review: Confidence below which the model itself wants a person to look (`--review-below auto`); left
+            out where it declares none.
         head: What its numbers mean, with `thresholds` and `quantity`; left out for a softmax.
     """
 
@@ -147,6 +149,7 @@ class ModelPin(HeadDeclaration):
     embedding: int = Field(default=0, exclude=True)
     pages: bool = Field(default=False, exclude=True)
     view: dict[str, str | int] = Field(default_factory=dict, exclude_if=lambda declared: not declared)
+    review: float | None = Field(default=None, gt=0, le=1, exclude_if=lambda declared: declared is None)
 
     @model_validator(mode="after")
     def _labels_of_the_head(self) -> Self:
@@ -205,6 +208,8 @@ class RunDescription(BaseModel):
     class_index: bool = Field(default=False, exclude_if=operator.not_)
     pages: Literal["model", "all"] = Field(default="model", exclude_if=lambda pages: pages == "model")
     max_pages: int = Field(default=0, exclude_if=operator.not_)  # where pages are images of their own
+    # The confidence below which predictions are marked for a person, `auto` resolved.
+    review_below: float | None = Field(default=None, exclude_if=lambda threshold: threshold is None)
     model: ModelPin
     left_out: LeftOutCounts = {}
 

@@ -94,6 +94,7 @@ class Overview(ABC):
         queue_says: What they are.
         rows: Predictions.
         classes: Predictions by label.
+        doubtful: Predictions marked for a person; None: the run marks none.
     """
 
     template: ClassVar[str]
@@ -102,6 +103,7 @@ class Overview(ABC):
     def __init__(self, classes: Mapping[str, int]) -> None:
         self.rows = 0
         self.classes = dict(classes)
+        self.doubtful: int | None = None
         self.queue: list[dict[str, Any]] = []
 
     @abstractmethod
@@ -129,6 +131,7 @@ class Head(ABC):
     drift: ClassVar[DriftTests]
     shares: ClassVar[Shares]
     chooses_labels: ClassVar[bool] = False  # whether --top-k and --class-index say something
+    certain_by: ClassVar[str] = ""  # what its `certainty` is, in words; empty: it has none
 
     def __init__(self, model: ModelPin, top_k: int) -> None:
         self.model = model
@@ -205,6 +208,23 @@ class Head(ABC):
         """Return the values of `class_fields` of score rows with an answer."""
         del rows
         return []
+
+    def certainty(self, rows: pa.Table) -> pa.Array:
+        """Return how sure the model is of each of some score rows: float32, 0 to 1, null without an answer.
+
+        Raises:
+            NotImplementedError: The head has no such figure: `certain_by` is empty.
+        """
+        raise NotImplementedError(f"{type(self).__name__} of {rows.num_rows} rows")
+
+    def doubtful(self, rows: pa.Table, below: float) -> pa.Array:
+        """Return whether a person should look at each of some score rows; null without an answer.
+
+        Args:
+            rows: Of SCORES_SCHEMA.
+            below: The certainty below which one should; compared as float32, as probabilities are kept.
+        """
+        return pc.less(self.certainty(rows), pa.scalar(below, pa.float32()))
 
     # Checks.
 

@@ -46,6 +46,7 @@ class Multilabel(Head):
         vectors={"answers": "answer"},
     )
     shares = Shares("label_set", "of one set of labels")
+    certain_by = "the least distance of a label's probability to its threshold"
 
     def __init__(self, model: ModelPin, top_k: int) -> None:
         super().__init__(model, top_k)
@@ -135,9 +136,7 @@ class Multilabel(Head):
     @override
     def frame(self, rows: pa.Table) -> dict[str, pa.ChunkedArray | pa.Array]:
         lengths = pc.list_value_length(rows["probabilities"])
-        whole = pc.equal(pc.fill_null(lengths, 0), len(self._names)).to_numpy(zero_copy_only=False)
-        wide = np.full((rows.num_rows, len(self._names)), np.nan, np.float32)
-        wide[whole] = _matrix(rows["probabilities"].filter(pa.array(whole)), len(self._names))
+        wide, whole = self._wide(rows)
         labels = rows["labels"].to_pylist()
         fits = [
             None if found is None else bool(there) and found == self._above(row)
@@ -152,6 +151,19 @@ class Multilabel(Head):
             "most_probability": pa.array(wide.max(axis=1), mask=gone),
             "labels_reach_thresholds": pa.array(fits, pa.bool_()),
         }
+
+    def _wide(self, rows: pa.Table) -> tuple[Floats, npt.NDArray[np.bool_]]:
+        """Return probabilities (rows, classes), NaN where a row does not have one per class, and where so."""
+        lengths = pc.list_value_length(rows["probabilities"])
+        whole = pc.equal(pc.fill_null(lengths, 0), len(self._names)).to_numpy(zero_copy_only=False)
+        wide = np.full((rows.num_rows, len(self._names)), np.nan, np.float32)
+        wide[whole] = _matrix(rows["probabilities"].filter(pa.array(whole)), len(self._names))
+        return wide, whole
+
+    @override
+    def certainty(self, rows: pa.Table) -> pa.Array:
+        wide, whole = self._wide(rows)
+        return pa.array(np.abs(wide - self._thresholds).min(axis=1), pa.float32(), mask=~whole)
 
     @override
     def rules(self) -> list[Rule]:

@@ -52,6 +52,7 @@ class Softmax(Head):
     )
     shares = Shares("label_1", "of one class")
     chooses_labels = True
+    certain_by = "the largest probability"
 
     def __init__(self, model: ModelPin, top_k: int) -> None:
         super().__init__(model, top_k)
@@ -169,6 +170,10 @@ class Softmax(Head):
             return [ranked(rows["classes"], k - 1) for k in self._ranks]
         names = pa.array(self._names, pa.string())
         return [pc.index_in(ranked(rows["labels"], k - 1), value_set=names) for k in self._ranks]
+
+    @override
+    def certainty(self, rows: pa.Table) -> pa.Array:
+        return ranked(rows["probabilities"], 0).combine_chunks()
 
     @override
     def frame(self, rows: pa.Table) -> dict[str, pa.ChunkedArray | pa.Array]:

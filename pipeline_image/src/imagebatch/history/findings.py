@@ -81,6 +81,7 @@ def series_of(runs: list[RunSummary]) -> list[Series]:
         Series("share without a prediction", "%", lambda run: run.failure_share * 100),
         Series("mean confidence", "", lambda run: run.confidence),
         Series("share of unsure predictions", "%", lambda run: _times(run.unsure, 100)),
+        Series("share of predictions to review", "%", lambda run: _times(run.review_share, 100)),
         Series("labels per image", "", lambda run: run.labels_per_image),
         Series("share of predictions without a label", "%", lambda run: _times(run.unlabelled, 100)),
         Series("mean score", "", lambda run: run.score_mean),

@@ -35,6 +35,7 @@ class RunSummary(BaseModel):
         confidence: Mean of the largest probability.
         entropy: Mean, in nats.
         unsure: Share of predictions with a confidence below one half.
+        review: Predictions marked for a person; None: the run marks none.
         labels_per_image: Mean, of a multilabel head.
         unlabelled: Share of its predictions without a label.
         score_mean: Mean score of a regression, in its unit; so are `score_least`, `score_low` (5th
@@ -45,6 +46,9 @@ class RunSummary(BaseModel):
         drifting: What the drift tests say.
         drift: Largest effect of all drift tests, 0 to 1.
         estimated_accuracy: Without labels.
+        accuracy: Measured on a random sample that people have labelled; its 95 % interval is from
+            `accuracy_low` to `accuracy_high`.
+        accuracy_labelled: Images of that sample with a label; `accuracy_right` of them are right.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -66,6 +70,7 @@ class RunSummary(BaseModel):
     confidence: float | None = None
     entropy: float | None = None
     unsure: float | None = None
+    review: int | None = None
     labels_per_image: float | None = None
     unlabelled: float | None = None
     score_mean: float | None = None
@@ -81,11 +86,21 @@ class RunSummary(BaseModel):
     drifting: bool | None = None
     drift: float | None = None
     estimated_accuracy: float | None = None
+    accuracy: float | None = None
+    accuracy_low: float | None = None
+    accuracy_high: float | None = None
+    accuracy_labelled: int | None = None
+    accuracy_right: int | None = None
 
     @property
     def failure_share(self) -> float:
         """Share of the listed images without a prediction."""
         return (self.failed + self.rejected) / self.listed if self.listed else 0.0
+
+    @property
+    def review_share(self) -> float | None:
+        """Share of the predictions that are marked for a person; None: the run marks none."""
+        return None if self.review is None or not self.predicted else self.review / self.predicted
 
     def share(self, label: str) -> float:
         """Return the share of one class among the predictions."""
@@ -118,6 +133,14 @@ def read_history(runs_uri: str, last: int = 0, model: str = "", pipeline: str = 
         if (not model or one.model.split()[0] == model) and (not pipeline or one.pipeline == pipeline)
     ]
     return sorted(known, key=lambda one: one.started)[-last:]
+
+
+def read_summary(runs_uri: str, run_id: str) -> RunSummary | None:
+    """Read the figures of one run; None: it has none."""
+    try:
+        return RunSummary.model_validate_json(open_run(runs_uri, HISTORY).read(f"{run_id}.json"))
+    except (FileNotFoundError, ValidationError):
+        return None
 
 
 def _all(folder: RunFolder) -> Iterator[RunSummary]:

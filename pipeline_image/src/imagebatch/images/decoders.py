@@ -47,6 +47,10 @@ class Decoders:
         """Return a JPEG of at most 112 x 112 pixels; empty if the image cannot be shown."""
         return self._ask(b"t", data, view)[1]
 
+    def preview(self, data: bytes, view: View = PLAIN) -> bytes:
+        """Return a JPEG of at most 1,024 x 1,024 pixels; empty if the image cannot be shown."""
+        return self._ask(b"p", data, view)[1]
+
     def map(self, call: Callable[[T], Any], items: Iterable[T]) -> Iterator[Any]:
         """Yield `call` of every item in order, running as many at once as there are workers."""
         with ThreadPoolExecutor(self.size) as threads:

@@ -23,6 +23,7 @@ _HASH = 16
 # Decoding more than this for a picture of 112 pixels is not worth it.
 MOST_PIXELS = 100_000_000
 THUMBNAIL = 112
+PREVIEW = 1024  # what people judge a picture by
 # A picture of 16 bits hardly leaves the upper three quarters of its range empty by chance; a camera's of
 # fewer bits always does.
 _MOST_USED_BITS = 14
@@ -77,6 +78,19 @@ def thumbnail(data: bytes, view: View = PLAIN) -> bytes:
     small.thumbnail((THUMBNAIL, THUMBNAIL))
     stream = io.BytesIO()
     small.save(stream, "JPEG", quality=62, optimize=True)
+    return stream.getvalue()
+
+
+def preview(data: bytes, view: View = PLAIN) -> bytes:
+    """Return a JPEG of at most 1,024 x 1,024 pixels of what the model sees, without metadata.
+
+    Raises:
+        ImageError: The file cannot be decoded.
+    """
+    shown = _small(read(data, view=view, max_pixels=MOST_PIXELS), PREVIEW)
+    shown.thumbnail((PREVIEW, PREVIEW))
+    stream = io.BytesIO()
+    shown.save(stream, "JPEG", quality=90)
     return stream.getvalue()
 
 

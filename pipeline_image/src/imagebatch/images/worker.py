@@ -1,7 +1,7 @@
 """A process that decodes images for its parent: bounded memory, bounded time, no way to write.
 
-Frames both ways: one byte (`v`iew of what follows, which has no reply; `m`easure, `t`humbnail; in replies
-`j`SON, `b`ytes), four bytes of length, the content.
+Frames both ways: one byte (`v`iew of what follows, which has no reply; `m`easure, `t`humbnail, `p`review; in
+replies `j`SON, `b`ytes), four bytes of length, the content.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main() -> None:
     from imagebatch_header import ImageError, View  # noqa: PLC0415 (with what follows)
     from PIL import Image  # noqa: PLC0415 (heavy, and only this process needs it)
 
-    from imagebatch.images.measure import measure, thumbnail  # noqa: PLC0415 (imports Pillow and NumPy, which only this process needs)
+    from imagebatch.images.measure import measure, preview, thumbnail  # noqa: PLC0415 (imports Pillow and NumPy, which only this process needs)
 
     Image.MAX_IMAGE_PIXELS = None  # the limit is measure.MOST_PIXELS, applied before decoding
     view = View()
@@ -63,7 +63,7 @@ def main() -> None:
             write_frame(replies, b"j", json.dumps(measure(data, view)).encode())
         else:
             try:
-                small = thumbnail(data, view)
+                small = preview(data, view) if kind == b"p" else thumbnail(data, view)
             except (ImageError, MemoryError):
                 small = b""
             write_frame(replies, b"b", small)

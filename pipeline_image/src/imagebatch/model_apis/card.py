@@ -30,6 +30,7 @@ class ModelCard(BaseModel):
         input: Name of the tensor that takes the images; empty: the only one.
         output: Name of the tensor with a number per class; empty: the only one of that shape.
         pixels: How a file becomes the pixels that the model takes; none: it takes files.
+        review: Confidence below which a person should look, for `--review-below auto`; none: not known.
         whole: Whether the digest is of all that the pixels are made by, too.
     """
 
@@ -44,6 +45,7 @@ class ModelCard(BaseModel):
     input: str = ""
     output: str = ""
     pixels: Pixels | None = None
+    review: float | None = Field(default=None, gt=0, le=1)
     whole: bool = Field(default=False, exclude=True)
 
     def declaration(self, labels: list[str]) -> HeadDeclaration:
@@ -150,6 +152,7 @@ def _described(content: dict[str, Any], taken: dict[str, Any]) -> dict[str, Any]
     """Read the handler's description of itself, or the file that lies beside an archive."""
     model = content["model"] if isinstance(content.get("model"), dict) else content
     pixels = of_description(taken)
-    head = {name: said for name, said in content.items() if name in HeadDeclaration.model_fields}
+    told = {*HeadDeclaration.model_fields, "review"}
+    head = {name: said for name, said in content.items() if name in told}
     made = {"digest": model.get("digest", ""), "pixels": pixels, "whole": True}
     return {"labels": content["labels"]} | made | head

@@ -37,6 +37,7 @@ class _Description(BaseModel):
     head: str = HeadKind.SOFTMAX
     thresholds: list[float] = []
     quantity: dict[str, Any] | None = None
+    review: float | None = None
 
 
 class _Error(BaseModel):
@@ -85,6 +86,7 @@ def parse_description(body: bytes) -> ModelPin:
             head=HeadKind(found.head),
             thresholds=found.thresholds,
             quantity=found.quantity,  # type: ignore[arg-type]  # pydantic reads it
+            review=found.review,
         )
     except ValueError as error:
         raise ConfigurationError(

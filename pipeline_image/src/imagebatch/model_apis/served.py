@@ -145,6 +145,7 @@ class ServedModel(ModelApi):
             labels=labels,
             engine=said.engine,
             view=said.pixels.view.declared() if said.pixels else {},
+            review=self._card.review,
             **dict(declared),
         )
         digest = self._digest(said, undigested)

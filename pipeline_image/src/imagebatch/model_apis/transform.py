@@ -70,6 +70,7 @@ class TransformOutput(ModelApi):
             version=self._version,
             digest=card.digest,
             labels=card.labels,
+            review=card.review,
             **dict(card.declaration(card.labels)),
         )
 

@@ -63,6 +63,13 @@ RUN_IMAGES = _gauge(
 )
 RUN_UNPREDICTED = _gauge("run_images_without_prediction", "Images rejected or failed, by reason.", "reason")
 RUN_LEFT_OUT = _gauge("run_files_left_out", "Files of the input that are not listed, by reason.", "reason")
+RUN_REVIEW = _gauge("run_images_to_review", "Predictions that are marked for a person.")
+ACCURACY = _gauge(
+    "labelled_accuracy",
+    "Accuracy of the newest run whose random sample people have labelled: estimate, low and high (95 %); "
+    "former_low: of up to ten such runs before, together.",
+    "bound",
+)
 RUN_MODEL = _gauge(
     "run_model_info",
     "1; its labels say which model answers.",
@@ -119,6 +126,8 @@ RUN_FAMILIES = (
     RUN_IMAGES,
     RUN_UNPREDICTED,
     RUN_LEFT_OUT,
+    RUN_REVIEW,
+    ACCURACY,
     RUN_MODEL,
     LAST_SUCCESS,
     NEXT_RUN,

@@ -96,6 +96,22 @@ class Pushing:
             )
 
 
+def push_of_run(settings: RunSettings, samples: list[Sample]) -> None:
+    """Push values of a pipeline's run that no stage shows, if a Pushgateway is set; it may fail.
+
+    Args:
+        settings: Address of the gateway, name of the pipeline.
+        samples: Of RUN_FAMILIES; each replaces all that was pushed of its family.
+    """
+    if not settings.metrics_url or not samples:
+        return
+    try:
+        group = {"pipeline": settings.pipeline}
+        pushadd_to_gateway(settings.metrics_url, JOB, _registry(samples), group, TIMEOUT)
+    except (OSError, URLError, ValueError) as error:
+        log.warning("metrics are not pushed", url=settings.metrics_url, reason=one_line(error, 200))
+
+
 class _Samples(Collector):
     def __init__(self, samples: Iterable[Sample]) -> None:
         self._samples = list(samples)

@@ -18,6 +18,8 @@ from imagebatch.heads.multilabel import label_text
 from imagebatch.heads.regression import SCORE, score_text
 from imagebatch.runs.ledger import ShardLedger
 
+REVIEW = "review"
+
 FAILURE_COLUMNS = ("image_id", "uri", "stage", "reason", "detail")
 
 # Probabilities in text have six decimals: float32 carries about seven digits.
@@ -37,6 +39,7 @@ def prediction_schema(description: RunDescription, carried: Sequence[str] = ()) 
     columns += head.fields()
     columns += [pa.field(name, pa.string()) for name in ("model", "model_version", "model_digest")]
     columns += head.class_fields() if description.class_index else []
+    columns += [] if description.review_below is None else [pa.field(REVIEW, pa.bool_())]
     columns += [pa.field(name, pa.string()) for name in carried]
     return pa.schema(columns)
 
@@ -63,6 +66,8 @@ def predictions(ledger: ShardLedger, description: RunDescription) -> pa.Table:
         ),
         *(head.class_values(rows) if description.class_index else []),
     ]
+    if description.review_below is not None:
+        columns.append(head.doubtful(rows, description.review_below))
     carried = _carried(ledger)
     schema = prediction_schema(description, carried.column_names)
     return pa.table([*columns, *carried.columns], schema=schema)
@@ -100,7 +105,8 @@ def csv_lines(table: pa.Table, carried: int = 0) -> bytes:
     """Return a table's rows as lines of RFC 4180: CRLF, quotes where needed, UTF-8.
 
     Args:
-        table: Columns of text, lists of labels, probabilities (six decimals) and scores (as they are).
+        table: Columns of text, lists of labels, probabilities (six decimals), scores (as they are) and
+            whether a person should look (`true`, `false`).
         carried: How many columns at its end hold what others have written: they are made harmless.
     """
     if not table.num_rows:

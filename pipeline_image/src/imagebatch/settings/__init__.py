@@ -27,6 +27,7 @@ from imagebatch.settings.reporting import (
     SampleSettings,
     TrendsSettings,
 )
+from imagebatch.settings.reviewing import LabelsSettings, ReviewSettings
 from imagebatch.settings.scoring import (
     DEFAULT_INCLUDE,
     MOST_IN_FLIGHT,
@@ -53,6 +54,7 @@ __all__ = [
     "DoctorSettings",
     "HistorySettings",
     "InputSettings",
+    "LabelsSettings",
     "MeasuringSettings",
     "ModelsSettings",
     "PastRunsSettings",
@@ -62,6 +64,7 @@ __all__ = [
     "RedriveSettings",
     "ReportSettings",
     "ReportingSettings",
+    "ReviewSettings",
     "RunSettings",
     "SampleSettings",
     "ScoreSettings",

@@ -23,6 +23,7 @@ from imagebatch.settings.values import (
     Path,
     Patterns,
     Pixels,
+    ReviewBelow,
     Share,
     Sql,
     Uri,
@@ -130,6 +131,12 @@ class InputSettings(RunSettings, SourceSettings):
         default=False,
         description="Write the numbers of the classes, too, as class_index_1 and so on, after the other"
         " columns of predictions.csv and .parquet: two classes of one name differ in them.",
+    )
+    review_below: ReviewBelow = Field(
+        "",
+        description="Add a column review to the predictions, true where the model is less sure than this: by"
+        " the largest probability, of several labels by the least distance to a threshold; auto: as the model"
+        " declares; empty: no such column.",
     )
     pages: Literal["model", "all"] = Field(
         "model",

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints
 
 from imagebatch.settings.backends import require_backend
 
+AUTO = "auto"  # of --review-below: what the model declares
 GRPC_SCHEMES = ("grpc://", "grpcs://")  # of --api-url, where --backend speaks it
 _NAME = StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
 
@@ -42,6 +43,18 @@ def _command_line(text: str) -> str:
         msg = f"not a command line: {error}"
         raise ValueError(msg) from error
     return text.strip()
+
+
+def _threshold(text: str) -> str:
+    if text not in {"", AUTO}:
+        try:
+            inside = 0 < float(text) <= 1
+        except ValueError:
+            inside = False
+        if not inside:
+            msg = f"must be a probability above 0 and at most 1, or {AUTO}"
+            raise ValueError(msg)
+    return text
 
 
 RunId = Annotated[str, _NAME, ValueName("NAME")]
@@ -89,6 +102,8 @@ Seconds = Annotated[float, ValueName("SECONDS")]
 Days = Annotated[float, ValueName("DAYS")]
 Gigabytes = Annotated[float, ValueName("GB")]
 Rate = Annotated[float, ValueName("IMAGES/S")]
+ReviewBelow = Annotated[str, AfterValidator(_threshold), ValueName("PROBABILITY|AUTO")]
+OptionalProbability = Annotated[float | None, ValueName("PROBABILITY")]
 Share = Annotated[float, ValueName("SHARE")]
 Probability = Annotated[float, ValueName("PROBABILITY")]
 OptionalTime = Annotated[AwareDatetime | None, ValueName("TIME")]

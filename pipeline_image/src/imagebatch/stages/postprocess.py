@@ -26,6 +26,7 @@ from imagebatch.contracts.records import LeftOutCounts
 from imagebatch.contracts.rows import EMBEDDINGS_SCHEMA
 from imagebatch.errors import RunHeldError
 from imagebatch.log import get_logger
+from imagebatch.observe.metrics import RUN_REVIEW
 from imagebatch.observe.progress import Progress
 from imagebatch.observe.stage import current, observed
 from imagebatch.runs import output_csv
@@ -55,16 +56,19 @@ def postprocess(settings: PostprocessSettings) -> Certificate:
             run.remove(SUCCESS)  # the outputs are about to change; a run without it is not finished
             run.remove(REPORT)  # it shows what was before
         audit = Audit(finished)
-        _write_tables(finished, audit)
+        doubtful = _write_tables(finished, audit)
         audit.add_left_out(_write_left_out(finished))
         certificate = audit.certificate()
     data = (certificate.model_dump_json(indent=1) + "\n").encode()
     run.write(CERTIFICATE, data)
     run.write(SUCCESS, f"{sha256_hex(data)}\n".encode())
+    current().metrics.show(RUN_REVIEW, doubtful or 0)  # 0 also takes back what a run before has shown
+    marked = {} if doubtful is None else {"review": doubtful}
     current().metrics.certified(certificate.counts.model_dump(), certificate.reasons, certificate.left_out)
     log.info(
         "run certified",
         **certificate.counts.model_dump(),
+        **marked,
         said=certificate.account,
         predictions=f"{run.uri}/{PREDICTIONS_CSV}",
     )
@@ -78,7 +82,9 @@ def _write_left_out(finished: FinishedRun) -> LeftOutCounts:
         return counted_again(finished.files, finished.left_out, stream)
 
 
-def _write_tables(finished: FinishedRun, audit: Audit) -> None:
+def _write_tables(finished: FinishedRun, audit: Audit) -> int | None:
+    """Write the tables; return how many predictions are marked for a person, None if none can be."""
+    doubtful = None if finished.description.review_below is None else 0
     run, description = finished.files.run, finished.description
     schema = output_csv.prediction_schema(description, finished.carried)
     with ExitStack() as stack:
@@ -93,6 +99,8 @@ def _write_tables(finished: FinishedRun, audit: Audit) -> None:
         for ledger in finished.ledgers():
             table = output_csv.predictions(ledger, description)
             rows.add(table)
+            if doubtful is not None:
+                doubtful += pc.sum(table[output_csv.REVIEW]).as_py() or 0
             csv.write(output_csv.csv_lines(table, len(finished.carried)))
             unpredicted = output_csv.failures(ledger)
             failed.write(output_csv.csv_lines(unpredicted))
@@ -104,6 +112,7 @@ def _write_tables(finished: FinishedRun, audit: Audit) -> None:
             raise RunHeldError("a redrive of this run has finished meanwhile; it writes the outputs")
         if any(table.num_rows for table in embeddings):
             run.write(EMBEDDINGS, parquet_bytes(pa.concat_tables(embeddings)))
+    return doubtful
 
 
 class _RowGroups:

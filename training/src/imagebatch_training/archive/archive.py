@@ -22,6 +22,7 @@ from imagebatch_pixels import (  # type: ignore[import-untyped]  # flat modules 
 
 from imagebatch_training.archive.golden import golden_set
 from imagebatch_training.archive.mar import DEFAULT, archive_name, collect_files, pack, render_model_config
+from imagebatch_training.archive.review import review_threshold
 from imagebatch_training.errors import DataError
 from imagebatch_training.export.graphs import EXACT, check_export, load_served_model
 from imagebatch_training.files import publish, read_json, sha256_file, sha256_json, write_json
@@ -45,7 +46,9 @@ def ensure_archive(settings: Settings) -> dict[str, Any]:
     report, data = require_report(settings), require_data(settings)
     _require_every_class(report, settings.release)
     mar, record_path = archive_paths(settings)
-    config = render_model_config(Path(settings.paths.handlers), settings.model)
+    review = review_threshold(settings, data)
+    declared = {"review": review["threshold"]} if review else {}
+    config = render_model_config(Path(settings.paths.handlers), settings.model, declared)
     key = _key(settings, report, config)
     record: dict[str, Any] | None = read_json(record_path)
     complete = mar.is_file() and golden_path(settings).is_file()
@@ -64,6 +67,7 @@ def ensure_archive(settings: Settings) -> dict[str, Any]:
         with publish(mar) as new:
             pack(folder, settings.model, new)
             record = _record(settings, report, labels, new, folder) | {"key": key}
+            record |= {**declared, "review_on_validation": review} if review else {}
             golden = golden_set(folder, [example.path(data.images) for example in data.labels.examples])
             record_path.unlink(missing_ok=True)  # never a record beside an archive that it does not describe
         write_json(golden_path(settings), golden)

@@ -76,6 +76,7 @@ def lay_out(mar: Path, folder: Path, handlers: Path) -> dict[str, Any]:
         if not left_out:
             card = {"labels": model.labels, "digest": digest, "scores": "logits", "output": "logits"}
             card |= {**model.head.describe(), "pixels": _pixels(model)}
+            card |= {"review": model.settings.review} if model.settings.review else {}
         (new / "card.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", "utf-8")
         target = folder / name
         if left_out:  # an earlier archive's graph must not stand beside this one's card

@@ -198,7 +198,7 @@ def _fitted(
     )
     for _ in range(tune.epochs):
         trial.epoch()
-    return start.penalty, trial.average.cpu().compute_logits(frozen.activations[0])
+    return start.penalty, trial.average.compute_logits(frozen.activations[0])
 
 
 def _targets(data: DataSet, images: Integers, uncertain: str) -> tuple[Targets, Integers]:

@@ -13,6 +13,7 @@ from imagebatch.heads.base import Head
 from imagebatch.runs.finished import open_finished
 from imagebatch.runs.folder import RunFolder
 from imagebatch.runs.listing import open_listing
+from imagebatch.runs.output_csv import REVIEW
 from imagebatch.stages.check.words import Refusals
 
 # Rows that a suite sees at once: memory does not grow with the run.
@@ -84,13 +85,20 @@ def manifest_frames(run: RunFolder, totals: Totals) -> Iterator[pd.DataFrame]:
             yield _judged(frame, has_header, totals)
 
 
-def scores_frames(run: RunFolder, head: Head, totals: Totals) -> Iterator[pd.DataFrame]:
-    """Yield every scored image: what the head's rules are about, and the same two columns."""
+def scores_frames(
+    run: RunFolder, head: Head, totals: Totals, review_below: float | None = None
+) -> Iterator[pd.DataFrame]:
+    """Yield every scored image: what the head's rules are about, and the same two columns.
+
+    Where predictions are marked for a person, `review` says which: one that cannot be told is not complete.
+    """
     with open_finished(run) as finished:
         for table in _tables(finished.scores()):
             totals.refusals.add(table)
             frame = table.select(["image_id", "sha256", "model_digest", "reason"]).to_pandas()
             columns = head.frame(table)
+            if review_below is not None:
+                columns |= {REVIEW: head.doubtful(table, review_below)}
             for name, values in columns.items():
                 frame[name] = values.to_pandas()
             answered = frame[list(columns)].notna().all(axis="columns")

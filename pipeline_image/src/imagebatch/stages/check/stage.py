@@ -105,7 +105,7 @@ def _validate_predictions(
     head = head_of(description.model, description.top_k)
     totals = frames.Totals(head.shares.column)
     rows = validation.Suite("predictions", suites.predictions_suite(description))
-    validator.validate(rows, frames.scores_frames(run, head, totals))
+    validator.validate(rows, frames.scores_frames(run, head, totals, description.review_below))
     allowed = allowed_failures(description.max_failures, plan.listed)
     whole = validation.Suite(
         "prediction totals", suites.totals_suite(plan.accepted, max(0, allowed - plan.rejected))

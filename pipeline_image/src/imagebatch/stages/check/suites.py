@@ -5,6 +5,7 @@ from __future__ import annotations
 from imagebatch.contracts.records import Reason, RunDescription
 from imagebatch.heads import head_of
 from imagebatch.heads.base import Head, Rule
+from imagebatch.runs.output_csv import REVIEW
 from imagebatch.stages.check.gx import Expectation, gxe
 
 
@@ -40,6 +41,7 @@ def predictions_suite(description: RunDescription) -> list[Expectation]:
         *_each_row(),
         gxe.ExpectColumnValuesToBeInSet(column="model_digest", value_set=[description.model.digest]),
         *map(_expected, head_of(description.model, description.top_k).rules()),
+        *([] if description.review_below is None else [_expected(Rule(REVIEW, within=[True, False]))]),
     ]
 
 

@@ -23,6 +23,7 @@ _FIGURES: dict[tuple[str, str], tuple[Figure, Text]] = {
     ("Images", "number of images"): (lambda run: run.listed, count),
     ("Without a prediction", "share without a prediction"): (lambda run: run.failure_share, percent),
     ("Mean confidence", "mean confidence"): (lambda run: run.confidence, lambda value: f"{value:.3f}"),
+    ("To review", "share of predictions to review"): (lambda run: run.review_share, percent),
     ("Labels per image", "labels per image"): (
         lambda run: run.labels_per_image,
         lambda value: f"{value:.2f}",
@@ -38,6 +39,11 @@ _FIGURES: dict[tuple[str, str], tuple[Figure, Text]] = {
         lambda value: f"{value:.2f}",
     ),
     ("Estimated accuracy", "estimated accuracy"): (lambda run: run.estimated_accuracy, percent),
+    ("Accuracy, by people", "accuracy"): (lambda run: run.accuracy, percent),
+}
+# Figures that have an interval: its two ends.
+_ENDS: dict[str, tuple[Figure, Figure]] = {
+    "accuracy": (lambda run: run.accuracy_low, lambda run: run.accuracy_high)
 }
 _MOST_CLASSES = 6
 # With more points than this, the strip of each would be too narrow to point at.
@@ -96,7 +102,7 @@ def _pipeline(name: str, runs: list[RunSummary], trends: Trends) -> dict[str, An
 
     def line(title: str, figure: str, value: Figure, text: Text) -> dict[str, Any] | None:
         changed = {run_id for pipeline, what, run_id in trends.steps if (pipeline, what) == (name, figure)}
-        return _line(title, runs, value, text, changed)
+        return _line(title, runs, value, text, changed, ends=_ENDS.get(figure))
 
     totals = {label: sum(run.classes.get(label, 0) for run in runs) for run in runs for label in run.classes}
     figures = [line(*names, *how) for names, how in _FIGURES.items()]
@@ -125,7 +131,13 @@ def _trends(folder: RunFolder) -> Trends:
 
 
 def _line(
-    name: str, runs: list[RunSummary], value: Figure, text: Text, changed: set[str]
+    name: str,
+    runs: list[RunSummary],
+    value: Figure,
+    text: Text,
+    changed: set[str],
+    *,
+    ends: tuple[Figure, Figure] | None = None,
 ) -> dict[str, Any] | None:
     """Return one small chart, in a box of 100 x 100 that reaches a little beyond the values.
 
@@ -135,36 +147,62 @@ def _line(
         value: The figure of a run.
         text: How it is written.
         changed: Runs at which its level changed.
+        ends: Of its interval, lower and upper, where it has one.
 
     Returns:
-        `points` of the line, `steps` (where its level changed), `hovers` (a strip and a text for each run);
-        None if no run has the figure.
+        `points` of the line, `steps` (where its level changed), `bars` (its intervals: `x`, `low`, `high`),
+        `interval` (the newest one in words), `hovers` (a strip and a text for each run); None if no run has
+        the figure.
     """
     known = [(at, run, number) for at, run in enumerate(runs) if (number := value(run)) is not None]
     if not known:
         return None
     numbers = [number for *_, number in known]
-    low, high = min(numbers), max(numbers)
+    spans = [_span(run, ends) for _, run, _ in known]
+    low = min([*numbers, *(span[0] for span in spans if span)])
+    high = max([*numbers, *(span[1] for span in spans if span)])
     room = (high - low) * 0.12 or abs(high) * 0.1 or 1.0
     low, high = low - room, high + room
     width = 100 / max(len(runs) - 1, 1)
-    points = [(at * width, 100 - (number - low) / (high - low) * 100) for at, _, number in known]
+
+    def height(number: float) -> float:
+        return 100 - (number - low) / (high - low) * 100
+
+    points = [(at * width, height(number)) for at, _, number in known]
+    bars = [
+        {"x": round(x, 2), "low": round(height(span[0]), 2), "high": round(height(span[1]), 2)}
+        for (x, _), span in zip(points, spans, strict=True)
+        if span
+    ]
     if len(points) == 1:
         points = [(0.0, points[0][1]), (100.0, points[0][1])]
     hovers = [
         {
             "left": round(max((at - 0.5) * width, 0), 2),
             "right": round(max(100 - (at + 0.5) * width, 0), 2),
-            "text": f"{text(number)}: {run.run_id}, {run.started:%-d %b %Y}",
+            "text": f"{text(number)}{_words(span, text)}: {run.run_id}, {run.started:%-d %b %Y}",
         }
-        for at, run, number in known
+        for (at, run, number), span in zip(known, spans, strict=True)
     ]
     return {
         "name": name,
         "now": text(numbers[-1]),
         "least": text(min(numbers)),
         "most": text(max(numbers)),
+        "bars": bars,
+        "interval": _words(spans[-1], text).strip(" ()"),
         "points": " ".join(f"{x:.2f},{y:.2f}" for x, y in points),
         "steps": [round((at - 0.5) * width, 2) for at, run, _ in known if run.run_id in changed],
         "hovers": hovers if len(hovers) <= _MOST_POINTS else [],
     }
+
+
+def _span(run: RunSummary, ends: tuple[Figure, Figure] | None) -> tuple[float, float] | None:
+    if ends is None:
+        return None
+    low, high = ends[0](run), ends[1](run)
+    return None if low is None or high is None else (low, high)
+
+
+def _words(span: tuple[float, float] | None, text: Text) -> str:
+    return f" ({text(span[0])} to {text(span[1])})" if span else ""

@@ -30,6 +30,7 @@ from imagebatch.images.sample import image_sample
 from imagebatch.log import get_logger
 from imagebatch.observe.stage import observed
 from imagebatch.observe.timeline import StageRecord, busy_seconds, read_timeline
+from imagebatch.review.record import read_review
 from imagebatch.runs.certificate import Certificate, recorded_certificate
 from imagebatch.runs.description import read_description
 from imagebatch.runs.folder import RunFolder, open_run
@@ -82,7 +83,7 @@ def report(settings: ReportSettings, decoders: Decoders | None = None) -> Report
         found = findings(sample)
         run.write(quality_path("images"), findings_json(sample.num_rows, found))
         drift = _drift(run, description, sample, settings)
-        figures = _sample_figures(sample, found) | _drift_figures(drift)
+        figures = _sample_figures(sample, found) | _drift_figures(drift) | _labelled_figures(settings)
         summary = _summary(settings.pipeline, certificate, timeline, predictions, figures)
         facts = Facts(
             run=run,
@@ -168,6 +169,7 @@ def _summary(
         cpu_seconds=round(sum(record.cpu_seconds for record in timeline), 3) if timeline else None,
         images_per_second=round(scored / seconds, 2) if seconds and scored else None,
         classes=predictions.classes,
+        review=predictions.doubtful,
         **predictions.figures(),
         **figures,
     )
@@ -186,6 +188,12 @@ def _drift_figures(drift: dict[str, Any] | None) -> dict[str, Any]:
         "drift": max((test["effect"] for test in drift["tests"]), default=None),
         "estimated_accuracy": (drift["estimated_accuracy"] or {}).get("accuracy"),
     }
+
+
+def _labelled_figures(settings: ReportSettings) -> dict[str, float | int]:
+    """Return the accuracy that people's labels gave, which a report that is made again must not lose."""
+    accuracy = read_review(settings.runs_uri, settings.run_id).accuracy
+    return accuracy.figures() if accuracy else {}
 
 
 def _mean(sample: pa.Table, column: str) -> float | None:
