@@ -115,7 +115,7 @@ def configuration(template: str, environment: Mapping[str, str], store: Path) ->
         settings[f"{api}_address"] = f"http://{address}:{port}"
     return settings | {
         "model_store": str(store),
-        "load_models": ",".join(sorted(archives(store).served)),
+        "load_models": ",".join(load_order(store, archives(store).served)),
         "allowed_urls": settings["allowed_urls"].replace(settings["model_store"], literal(store)),
         "default_workers_per_model": environment.get("IMAGEBATCH_WORKERS")
         or str(len(os.sched_getaffinity(0))),
@@ -186,6 +186,32 @@ def archives(store: Path) -> Archives:
             held[key] = path.name
             found.served[path.name] = key
     return found
+
+
+def load_order(store: Path, served: Mapping[str, tuple[str, str]]) -> list[str]:
+    """Order archives so that of each model the default version is loaded first: TorchServe keeps that one.
+
+    Args:
+        store: folder of the archives. `<model>.serving.json`, which `imagebatch models set-default` writes,
+            says which version is the default; without it, it is the one with the shortest file name.
+        served: from `archives`.
+    """
+    defaults = {model: default_version(store, model) for model, _ in served.values()}
+
+    def place(name: str) -> tuple[str, bool, int, str]:
+        model, version = served[name]
+        return model, version != defaults[model], len(name), name
+
+    return sorted(served, key=place)
+
+
+def default_version(store: Path, model: str) -> str:
+    """Return the version that `<model>.serving.json` names; empty where none is remembered."""
+    try:
+        content = json.loads((store / f"{model}.serving.json").read_text(encoding="utf-8"))
+        return str(content["default"]["version"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def literal(path: Path) -> str:

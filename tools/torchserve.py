@@ -96,11 +96,11 @@ class TorchServe:
         return shipped | own
 
     def _archives(self) -> list[str]:
-        """Name what is served from the start, and say of what else lies in the store why it is not."""
+        """Name what is served from the start, defaults first, and say why the rest is not."""
         found = imagebatch_serve.archives(self.store)
         for text in [*found.copies, *found.refused]:
             say(f"torchserve: {text}")
-        return sorted(found.served)
+        return imagebatch_serve.load_order(self.store, found.served)
 
     def site(self, vmargs: str) -> dict[str, object]:
         """Give the lines that no two servers of a machine share.

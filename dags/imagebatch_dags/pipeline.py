@@ -20,7 +20,8 @@ from imagebatch_dags.options import Option, PipelineError, check, option, shown
 NIGHTLY = "0 2 * * *"
 CRON_FIELDS = 5
 PRESETS = ("@hourly", "@daily", "@weekly", "@monthly", "@yearly")
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$(?!\n)"
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+MODEL = rf"^({_NAME}|models:/{_NAME}@[A-Za-z0-9_-]{{1,64}})$(?!\n)"
 DAG_ID = r"^[A-Za-z0-9](?!.*\.\.)[A-Za-z0-9._-]{0,99}$(?!\n)"
 VERSION = r"^[A-Za-z0-9._-]{0,64}$(?!\n)"
 ALLOWANCE = r"^([0-9]{1,9}|(100|[0-9]{1,2})(\.[0-9]+)?%)$(?!\n)"
@@ -29,7 +30,9 @@ SOURCES = ("input", "manifest", "query")
 # Runs that do not speak for the pipeline of tonight carry its name with one of these (night.py).
 TRIAL, PAST = ".trial", ".past"
 # DAGs of this folder that no pipeline's file makes.
-TAKEN = frozenset({"batch_image_inference", "imagebatch_orphans", "imagebatch_prune", "imagebatch_trends"})
+TAKEN = frozenset(
+    {"batch_image_inference", "imagebatch_orphans", "imagebatch_prune", "imagebatch_trends", "model_release"}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,16 +115,17 @@ class Pipeline:
         most=LONGEST,
     )
     model: str = option(
-        "solar-cells",
-        "Name of the served model.",
+        "models:/solar-cells@champion",
+        "Name of the served model, or models:/NAME@ALIAS: the version that the registry says when the run"
+        " begins; where there is no registry, @champion is the server's default version.",
         "preprocess",
         title="Model",
-        pattern=NAME,
-        shape="letters, digits, '.', '_' and '-', such as solar-cells",
+        pattern=MODEL,
+        shape="letters, digits, '.', '_' and '-', such as solar-cells, or models:/solar-cells@champion",
     )
     model_version: str = option(
         "",
-        "Version of the model; empty in the pipeline too: the server's default version.",
+        "Version of the model; empty in the pipeline too: that of the alias, or the server's default.",
         "preprocess",
         title="Model version",
         pattern=VERSION,

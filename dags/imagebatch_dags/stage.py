@@ -6,6 +6,7 @@ of the exit codes are the same.
 """
 
 import os
+import shlex
 from datetime import timedelta
 from typing import Any
 
@@ -108,6 +109,31 @@ def maintenance(task_id: str, command: list[str], **kwargs: Any) -> BaseOperator
     cls, arguments = _operator()
     checked: dict[str, Any] = {"pre_execute": refuse_unknown}
     return cls(task_id=task_id, command=command, **arguments, **(RETRIES | checked | kwargs))
+
+
+def training(task_id: str, command: list[str], **kwargs: Any) -> BaseOperator:
+    """Build the task that runs a verb of `imagebatch-train`, as a process of this machine.
+
+    Args:
+        task_id: the task's name in the DAG.
+        command: arguments of `IMAGEBATCH_TRAIN_BIN`, templated; the words of `IMAGEBATCH_TRAIN_SETTINGS`
+            (`KEY=VALUE …`, quoted as for a shell) are added.
+        **kwargs: BaseOperator's arguments.
+
+    Returns:
+        The operator. It is not tried again: a release that failed has taken everything back.
+    """
+    from imagebatch_dags.process_operator import ProcessStageOperator  # noqa: PLC0415 - only the chosen one loads
+
+    settings = {name: os.environ[name] for name in INSTALLATION if os.environ.get(name)}
+    limits: dict[str, Any] = {"retries": 0, "execution_timeout": timedelta(hours=1)}
+    return ProcessStageOperator(
+        task_id=task_id,
+        command=[*command, *shlex.split(os.environ.get("IMAGEBATCH_TRAIN_SETTINGS", ""))],
+        executable=os.environ["IMAGEBATCH_TRAIN_BIN"],
+        environment=settings,
+        **(limits | kwargs),
+    )
 
 
 def _with_run(command: list[str]) -> list[str]:

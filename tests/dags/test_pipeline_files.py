@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from imagebatch_dags.factory import build_dag
 from imagebatch_dags.options import option_of
-from imagebatch_dags.pipeline import NAME, OPTIONS, PRESETS, TAKEN, Pipeline
+from imagebatch_dags.pipeline import MODEL, OPTIONS, PRESETS, TAKEN, Pipeline
 from imagebatch_dags.pipeline_files import LARGEST, read_pipeline, read_pipelines
 from imagebatch_dags.pipeline_table import table
 
@@ -260,7 +260,7 @@ def test_the_page_has_every_key_as_it_is() -> None:
 def test_every_option_says_what_it_is() -> None:
     """Docs and the form are made of it."""
     assert all(option_of(each).says.endswith(".") for each in OPTIONS.values())
-    assert option_of(OPTIONS["model"]).pattern == NAME
+    assert option_of(OPTIONS["model"]).pattern == MODEL
 
 
 SWITCH = (True, False)

@@ -36,11 +36,23 @@ class MarkedHandler(ImageBatchHandler):
 """
 
 
-def write_archive(folder: Path, *, name: str = "solar-cells", features: bool = True, **head: object) -> Path:
+def _numbered(labels: object) -> object:
+    return dict(enumerate(labels)) if isinstance(labels, list) else labels
+
+
+def write_archive(
+    folder: Path,
+    *,
+    name: str = "solar-cells",
+    version: str = "1.0",
+    labels: object = LABELS,
+    features: bool = True,
+    **head: object,
+) -> Path:
     """Packs the handler's modules with a model of four classes, as torch-model-archiver would.
 
     Its features, where it gives any, are the three channels' means. `head` goes into its model-config.yaml;
-    the score of a regression is the mean of the image's red.
+    the score of a regression is the mean of the image's red. `labels` that are null cannot be loaded.
     """
     import openvino  # type: ignore[import-untyped]  # noqa: PLC0415 (half a second, for the tests that need it)
     import yaml  # noqa: PLC0415 (of the same extra)
@@ -67,12 +79,12 @@ def write_archive(folder: Path, *, name: str = "solar-cells", features: bool = T
     (unpacked / "model-config.yaml").write_text(config)
     (unpacked / "marked_handler.py").write_text(_HANDLER)
     if not measures:
-        (unpacked / "index_to_name.json").write_text(json.dumps(dict(enumerate(LABELS))))
+        (unpacked / "index_to_name.json").write_text(json.dumps(_numbered(labels)))
     (unpacked / "MAR-INF").mkdir()
-    model = {"modelName": name, "modelVersion": "1.0", "configFile": "model-config.yaml"}
+    model = {"modelName": name, "modelVersion": version, "configFile": "model-config.yaml"}
     manifest = {"model": model | {"handler": "marked_handler.py"}}
     (unpacked / "MAR-INF" / "MANIFEST.json").write_text(json.dumps(manifest))
-    target = folder / f"{name}.mar"
+    target = folder / (f"{name}.mar" if version == "1.0" else f"{name}-{version}.mar")
     with zipfile.ZipFile(target, "w") as archive:
         for file in sorted(unpacked.rglob("*")):
             if file.is_file():

@@ -47,6 +47,7 @@ SUITES = {
         "system/stores": "pipeline_image",
         "system/kserve": "pipeline_image",
         "system/review": "pipeline_image",
+        "system/release": "training",
         "system/demo": "airflow",
     },
     # Their environment is made only for `make orchestrators`, whose ways begin with them.

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import secrets
+import shlex
 import signal
 import sys
 import urllib.error
@@ -158,6 +159,10 @@ def airflow_settings() -> dict[str, str]:
         "IMAGEBATCH_OPERATOR": os.environ.get("IMAGEBATCH_OPERATOR", "process"),
         "IMAGEBATCH_DEADLINES": os.environ.get("IMAGEBATCH_DEADLINES", "1"),
         "IMAGEBATCH_BIN": str(program("pipeline_image", "imagebatch")),
+        "IMAGEBATCH_TRAIN_BIN": str(program("training", "imagebatch-train")),
+        "IMAGEBATCH_TRAIN_SETTINGS": shlex.join(training_folders()),
+        "IMAGEBATCH_RELEASE_PAGES": str(VAR / "releases"),
+        "MLFLOW_TRACKING_URI": url("mlflow"),
         "IMAGEBATCH_INPUTS": str(VAR / "data"),
         "IMAGEBATCH_ALLOWED_ROOTS": os.environ.get("IMAGEBATCH_ALLOWED_ROOTS", str(VAR / "data")),
         "IMAGEBATCH_RUNS_URI": str(VAR / "runs"),
@@ -174,7 +179,16 @@ def model_api() -> dict[str, str]:
         "IMAGEBATCH_MANAGEMENT_URL": url("management"),
         "IMAGEBATCH_KEY_FILE": str(KEY_FILE),
         "IMAGEBATCH_GOLDEN": str(ROOT / "model_store" / "{model}.golden.json"),
+        "IMAGEBATCH_MODEL_STORE": str(MODEL_STORE),
     }
+
+
+def training_folders() -> list[str]:
+    """Tell `imagebatch-train` where this stack keeps what it needs, as Hydra's words."""
+    folders = {name: VAR / name for name in ("weights", "data", "training")}
+    folders |= {"handlers": ROOT / "handlers", "model_store": MODEL_STORE}
+    tracking = f"tracking.artifacts='{VAR / 'mlflow' / 'artifacts'}'"
+    return [*(f"paths.{name}='{folder}'" for name, folder in folders.items()), tracking]
 
 
 def airflow_api() -> AirflowApi:

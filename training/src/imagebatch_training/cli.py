@@ -13,7 +13,7 @@ from typing import Any
 
 from imagebatch_training.errors import TrainingError
 from imagebatch_training.imports.request import Request, add_arguments
-from imagebatch_training.settings import CONFIG_DIR, Settings, load_settings
+from imagebatch_training.settings import CONFIG_DIR, RELEASE_STEPS, Settings, load_settings
 from imagebatch_training.sweeps import Point, expand
 
 _CONFIG = "folder with config.yaml, or with preset/ or data/ of your own beside the shipped ones"
@@ -99,6 +99,8 @@ def _parser() -> argparse.ArgumentParser:
             )
         if name == "import":
             add_arguments(sub)
+        if name == "release":
+            _add_release(sub)
         if name == "folds":
             sub.add_argument("--plan", type=Path, help="what is compared (default: conf/folds/<data.name>.yaml)")
             sub.add_argument("--processes", type=int, help="trainings side by side (default: one per core)")
@@ -106,6 +108,24 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--json", action="store_true", help="print one JSON object")
         sub.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides, such as seed=1")
     return parser
+
+
+def _add_release(sub: argparse.ArgumentParser) -> None:
+    """Declare the flags of `release`; `imagebatch` takes what is not given from its own variables."""
+    sub.add_argument("--until", choices=RELEASE_STEPS, default=RELEASE_STEPS[-1], help="the last step to do")
+    sub.add_argument("--rollback", action="store_true", help="make the version before the champion it again")
+    sub.add_argument("--withdraw", action="store_true", help="take the challenger back")
+    sub.add_argument("--no-serve", action="store_true", help="tell the registry alone, no model server")
+    sub.add_argument("--management-url", help="TorchServe's management API (IMAGEBATCH_MANAGEMENT_URL)")
+    sub.add_argument("--api-url", help="its inference API (IMAGEBATCH_API_URL)")
+    sub.add_argument("--key-file", help="its key_file.json (IMAGEBATCH_KEY_FILE)")
+    sub.add_argument(
+        "--workers", type=int, default=2, help="worker processes of the new version (default: 2)"
+    )
+    sub.add_argument("--shadow-runs", help="where finished runs are: compare both versions on one's images")
+    sub.add_argument("--shadow-run", help="which run (default: the newest of this model)")
+    sub.add_argument("--shadow-images", type=int, default=400, help="images of it (default: 400)")
+    sub.add_argument("--shadow-page", type=Path, default=Path("var/release/shadow.html"), help="the page")
 
 
 # Each verb imports what it needs: torch and MLflow cost seconds, and `--help` and errors shall be quick.
@@ -209,6 +229,13 @@ def _import(settings: Settings, arguments: argparse.Namespace) -> Output:
     return render(imported), value
 
 
+def _release(settings: Settings, arguments: argparse.Namespace) -> Output:
+    from imagebatch_training.release.request import answer  # noqa: PLC0415 - `--help` shall be quick
+
+    told = answer(settings, arguments)
+    return "\n".join(told.lines), {"stage": "release"} | told.figures
+
+
 _VERBS: tuple[tuple[str, Callable[[Settings, argparse.Namespace], Output], str], ...] = (
     ("weights", _weights, "fetch the ImageNet weights"),
     ("data", _data, "list the images and write labels.csv with both splits"),
@@ -221,4 +248,5 @@ _VERBS: tuple[tuple[str, Callable[[Settings, argparse.Namespace], Output], str],
     ("layout", _layout, "lay an archive out as KServe's storage, for TorchServe and OpenVINO"),
     ("import", _import, "make a served archive of a model that you have, and prove it"),
     ("evaluate", _evaluate, "compare a run's predictions with the known labels"),
+    ("release", _release, "from a training to the served champion: gates, registry, server, way back"),
 )

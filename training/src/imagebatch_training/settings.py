@@ -29,6 +29,10 @@ BLOCKS = ("auto", "groups", "files", "duplicates")
 GROUPS = ("preset", "data")
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "conf"
 KINDS = ("elpv", "image_folder", "csv")
+RELEASE_STEPS = ("train", "archive", "gates", "register", "serve", "probe", "shadow", "promote")
+"""Of the verb `release`, in their order."""
+FIRST_VERSION = "1.0"
+"""The version whose archive carries the model's name alone."""
 ENGINES = (
     "openvino",
     "openvino-bf16",
@@ -170,7 +174,8 @@ class Model:
 
     Attributes:
         name: Its name on the model server and of its archive.
-        version: Its version on the model server.
+        version: Its version on the model server; another than 1.0 is in the archive's file name, too. Of the
+            verb `release` also `next`: that of these weights, or the one after the newest.
         layer: Where the network ends: an entry of MobileNetV2's `features`, 0 to 18, or `N.expansion`, the
             first convolution of block N. Cracks and scratches show in the middle of it, things at its end.
         pooling: What of a channel becomes features: some of `mean`, `max` and `std`.
@@ -187,7 +192,7 @@ class Model:
     """
 
     name: str = MISSING
-    version: str = "1.0"
+    version: str = FIRST_VERSION
     layer: str = "18"
     pooling: list[str] = field(default_factory=lambda: ["mean"])
     resize: int = 256
@@ -249,6 +254,11 @@ class Release:
         review_accuracy: Accuracy that the surest predictions shall have: the archive then declares the
             threshold at which validation images reach it, for `--review-below auto`; 0: it declares none.
         review_images: Fewest validation images above that threshold: of fewer, an accuracy says little.
+        overall_drop: Most that accuracy on the test images may fall below the champion's, 0..1.
+        class_drop: Most that the recall of one class may fall below the champion's, 0..1.
+        calibration: Largest expected calibration error on the test images, 0..1.
+        latency_ratio: Most that an image may take, as a multiple of the champion's time in the same run.
+        signing_key: PEM file with an ed25519 key that signs what is released; empty: unsigned.
     """
 
     agreement: float = 0.995
@@ -257,6 +267,11 @@ class Release:
     allow_unpredicted: bool = False
     review_accuracy: float = 0.0
     review_images: int = 30
+    overall_drop: float = 0.03
+    class_drop: float = 0.1
+    calibration: float = 0.15
+    latency_ratio: float = 1.5
+    signing_key: str = ""
 
 
 @dataclass(kw_only=True)
@@ -401,6 +416,15 @@ def _check(settings: Settings) -> None:
         "release.review_images must be at least 1": settings.release.review_images >= 1,
         "release.review_accuracy must be from 0 to 1": 0 <= settings.release.review_accuracy <= 1,
         "release.images must be at least 1": settings.release.images >= 1,
+        "release.overall_drop, class_drop and calibration must be between 0 and 1": all(
+            0 <= limit <= 1
+            for limit in (
+                settings.release.overall_drop,
+                settings.release.class_drop,
+                settings.release.calibration,
+            )
+        ),
+        "release.latency_ratio must be above 0": settings.release.latency_ratio > 0,
         "finetune.averaging must be at least 0 and below 1": 0 <= tune.averaging < 1,
     } | _recipe_rules(settings)
     for rule, kept in rules.items():

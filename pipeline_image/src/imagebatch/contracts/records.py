@@ -176,6 +176,20 @@ class ModelPin(HeadDeclaration):
         return View(**self.view)  # type: ignore[arg-type]  # checked where the description was read
 
 
+class Released(BaseModel):
+    """What the model registry said when a run began.
+
+    Attributes:
+        reference: What was asked, as `models:/solar-cells@champion`.
+        registry_version: The registry's number of the version, from 1.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    reference: str
+    registry_version: str
+
+
 class RunDescription(BaseModel):
     """run.json: what was asked. Written by the first attempt of preprocess.
 
@@ -211,6 +225,8 @@ class RunDescription(BaseModel):
     # The confidence below which predictions are marked for a person, `auto` resolved.
     review_below: float | None = Field(default=None, exclude_if=lambda threshold: threshold is None)
     model: ModelPin
+    # Where the model was asked for by an alias of the registry; which version that was stands in `model`.
+    released: Released | None = Field(default=None, exclude_if=lambda released: released is None)
     left_out: LeftOutCounts = {}
 
     @property

@@ -6,16 +6,15 @@ logged again (after a redrive) replaces its figures and stays one MLflow run.
 
 from __future__ import annotations
 
-import os
 import time
 from typing import Any
 
 import requests
 
 from imagebatch.contracts.records import RunDescription
-from imagebatch.deadline import BoundedSession
 from imagebatch.history.summary import RunSummary
 from imagebatch.log import get_logger
+from imagebatch.registry import mlflow_session
 
 log = get_logger()
 
@@ -51,7 +50,7 @@ def log_run(
         Whether the server has taken it all; otherwise a warning says why not.
     """
     try:
-        with _session() as session:
+        with mlflow_session() as session:
             client = _Client(session, server)
             run = client.run(client.experiment(experiment), summary)
             client.log(run, summary, description, report)
@@ -131,16 +130,6 @@ class _Client:
         if not reply.ok:
             raise ValueError(f"{path}: HTTP {reply.status_code} {reply.text[:200]}")
         return dict(reply.json() or {})
-
-
-def _session() -> requests.Session:
-    session = BoundedSession()
-    token, user = (os.environ.get(f"MLFLOW_TRACKING_{name}") for name in ("TOKEN", "USERNAME"))
-    if token:
-        session.headers["Authorization"] = f"Bearer {token}"
-    elif user:
-        session.auth = (user, os.environ.get("MLFLOW_TRACKING_PASSWORD", ""))
-    return session
 
 
 def _name(text: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import itertools
+from collections.abc import Iterable
 from typing import Self
 
 import fsspec
@@ -18,7 +19,8 @@ from imagebatch.errors import ConfigurationError, ModelChangedError
 from imagebatch.heads import head_of
 from imagebatch.heads.base import Head
 from imagebatch.log import get_logger
-from imagebatch.model_apis.base import Answer, ImagePayload
+from imagebatch.model_apis.base import Answer, ImagePayload, ModelApi
+from imagebatch.model_apis.retry import patiently
 from imagebatch.scorer.packs import PackScorer
 
 log = get_logger()
@@ -64,15 +66,28 @@ class GoldenSet(BaseModel):
     tolerance: float = Field(gt=0, lt=1)
     images: list[GoldenImage] = Field(min_length=1)
 
+    @property
+    def payloads(self) -> list[ImagePayload]:
+        """The images as a request takes them."""
+        return [
+            ImagePayload(f"{position}-golden", base64.b64decode(image.b64))
+            for position, image in enumerate(self.images)
+        ]
+
 
 def golden_uri(template: str, pin: ModelPin) -> str:
-    """Return the file for a model, `{model}` in the setting replaced; empty where there is none."""
+    """Return the file for a model, `{model}` in the setting replaced; empty where there is none.
+
+    Versions that lie side by side have files of their own: that of `<name>-<version>` comes before that of
+    the name.
+    """
     if "{model}" not in template:
         return template
-    uri = template.replace("{model}", pin.name)
-    filesystem, path = fsspec.core.url_to_fs(uri)
-    if filesystem.exists(path):
-        return uri
+    for name in (f"{pin.name}-{pin.version}", pin.name):
+        uri = template.replace("{model}", name)
+        filesystem, path = fsspec.core.url_to_fs(uri)
+        if filesystem.exists(path):
+            return uri
     log.info("no golden images for this model", looked_for=uri)
     return ""
 
@@ -84,28 +99,51 @@ def probe(uri: str, packs: PackScorer, pin: ModelPin) -> None:
         ConfigurationError: The file cannot be read, or belongs to another model.
         ModelChangedError: An answer is not the expected one.
     """
-    golden = _load(uri)
-    if golden.model_digest != pin.digest:
-        raise ConfigurationError(
-            f"--golden {uri} belongs to {golden.model_digest}, the run's model is {pin.digest}"
-        )
+    golden = _load(uri, pin)
+    _compare_all(golden, pin, itertools.chain.from_iterable(packs.score(golden.payloads)))
+
+
+def probe_version(uri: str, api: ModelApi, seconds: float) -> tuple[ModelPin, int]:
+    """Ask one version of a model about the golden images, before any run does.
+
+    Args:
+        uri: The file.
+        api: Connected to the version.
+        seconds: To wait for a server that does not answer.
+
+    Returns:
+        What the server says of the version, and the number of images.
+
+    Raises:
+        ConfigurationError: The file cannot be read, or belongs to another archive.
+        ModelChangedError: An answer is not the expected one.
+        ModelApiUnavailableError: The server does not answer.
+    """
+    pin = patiently(api.describe, seconds)
+    golden = _load(uri, pin)
+    reply = patiently(lambda: api.predict(golden.payloads, max(1, len(pin.labels))), seconds)
+    _compare_all(golden, pin, reply.answers)
+    return pin, len(golden.images)
+
+
+def _compare_all(golden: GoldenSet, pin: ModelPin, answers: Iterable[Answer]) -> None:
     head = head_of(pin, len(pin.labels))
-    payloads = [
-        ImagePayload(f"{position}-golden", base64.b64decode(image.b64))
-        for position, image in enumerate(golden.images)
-    ]
-    answers = itertools.chain.from_iterable(packs.score(payloads))
     for image, answer in zip(golden.images, answers, strict=True):
         _compare(head, image, answer, golden.tolerance)
     log.info("golden images answered as expected", images=len(golden.images), tolerance=golden.tolerance)
 
 
-def _load(uri: str) -> GoldenSet:
+def _load(uri: str, pin: ModelPin) -> GoldenSet:
     try:
         with fsspec.open(uri, "rb") as stream:
-            return GoldenSet.model_validate_json(stream.read())
+            golden = GoldenSet.model_validate_json(stream.read())
     except (OSError, ValueError, ValidationError) as error:
         raise ConfigurationError(f"--golden {uri}: {error}") from error
+    if golden.model_digest != pin.digest:
+        raise ConfigurationError(
+            f"--golden {uri} belongs to {golden.model_digest}, the served model is {pin.digest}"
+        )
+    return golden
 
 
 def _compare(head: Head, image: GoldenImage, answer: Answer, tolerance: float) -> None:

@@ -27,6 +27,8 @@ from imagebatch.settings.values import (
     ModelVersion,
     Name,
     Names,
+    OptionalHttpUrl,
+    OptionalRunId,
     Path,
     Ports,
     RunsUri,
@@ -129,13 +131,55 @@ class ConformanceSettings(ApiSettings):
 class ModelsSettings(ApiSettings):
     """Ask the model server's management API, or have it register and scale models."""
 
-    action: CliPositionalArg[Literal["list", "describe", "register", "default", "unregister", "scale"]] = (
-        Field(description="What to do.")
-    )
+    action: CliPositionalArg[
+        Literal[
+            "list",
+            "describe",
+            "register",
+            "default",
+            "set-default",
+            "rollback",
+            "probe",
+            "unregister",
+            "scale",
+        ]
+    ] = Field(description="What to do; default is the short word for set-default.")
     model: ModelName = Field("solar-cells", description="Name of the model.")
     model_version: ModelVersion = Field("", description="Version of the model; empty: the server's default.")
     archive: Name = Field("", description="register: the archive's file name in the model store.")
-    workers: Count = Field(2, ge=0, le=1024, description="register, scale: worker processes.")
+    workers: Count = Field(2, ge=0, le=1024, description="register, rollback, scale: worker processes.")
+    model_store: Path = Field(
+        "",
+        description="set-default, rollback: the server's folder of archives, where the default and the one"
+        " before it are remembered; empty: a restart forgets them.",
+    )
+    golden: Uri = Field(
+        "", description="probe: file of golden images that the version must answer as its archive did."
+    )
+    tracking_uri: OptionalHttpUrl = Field(
+        "",
+        description="rollback: MLflow server whose registry's alias champion goes back, too; empty: none.",
+    )
+
+
+class ShadowSettings(ApiSettings):
+    """Ask two versions of a model about images of a finished run, and show where they differ."""
+
+    model: ModelName = Field("solar-cells", description="Name of the model.")
+    model_version: ModelVersion = Field(min_length=1, description="Version that is looked at.")
+    against: ModelVersion = Field(
+        "", description="Version that it is compared with; empty: the server's default."
+    )
+    runs_uri: RunsUri = "var/runs"
+    run_id: OptionalRunId = Field(
+        "", description="Finished run whose images are asked about; empty: the newest of this model."
+    )
+    sample: Count = Field(
+        400, ge=1, le=100_000, description="Images of it, chosen by the run id, that both are asked about."
+    )
+    output: Path = Field(
+        "var/shadow.html", min_length=1, description="File for the page; replaced as a whole."
+    )
 
 
 class DoctorSettings(CommonSettings):

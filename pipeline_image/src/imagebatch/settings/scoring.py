@@ -15,10 +15,12 @@ from imagebatch.settings.values import (
     Count,
     Encoding,
     ModelName,
+    ModelReference,
     ModelVersion,
     Name,
     Names,
     Number,
+    OptionalHttpUrl,
     OptionalTime,
     Path,
     Patterns,
@@ -127,6 +129,12 @@ class SourceSettings(CommonSettings):
 class InputSettings(RunSettings, SourceSettings):
     """A run, and what it is made from."""
 
+    model: ModelReference = Field(
+        "solar-cells",
+        description="Name of the served model, or models:/NAME@ALIAS, whose version the registry at"
+        " --tracking-uri says when the run begins; the default is the demo's, which takes any photograph for"
+        " a solar cell.",
+    )
     class_index: bool = Field(
         default=False,
         description="Write the numbers of the classes, too, as class_index_1 and so on, after the other"
@@ -223,6 +231,12 @@ class MeasuringSettings(SourceSettings, ScoringSettings):
 
 class PreprocessSettings(InputSettings, ApiSettings):
     """List the input, hash it, read image headers, plan shards, pin the model."""
+
+    tracking_uri: OptionalHttpUrl = Field(
+        "",
+        description="MLflow server whose registry says which version models:/NAME@ALIAS is; empty: none, and"
+        " @champion is the server's default.",
+    )
 
 
 class ScoreSettings(RunSettings, WholeScoringSettings):

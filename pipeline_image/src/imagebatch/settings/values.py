@@ -58,7 +58,18 @@ def _threshold(text: str) -> str:
 
 
 RunId = Annotated[str, _NAME, ValueName("NAME")]
+OptionalRunId = Annotated[
+    str, StringConstraints(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,127})?$"), ValueName("NAME")
+]
 ModelName = Annotated[str, _NAME, ValueName("NAME")]
+ModelReference = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$|"
+        r"^models:/[A-Za-z0-9][A-Za-z0-9._-]{0,127}@[A-Za-z0-9_-]{1,64}$"
+    ),
+    ValueName("MODEL"),
+]
 ModelVersion = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{0,64}$"), ValueName("VERSION")]
 Name = Annotated[str, ValueName("NAME")]
 Backend = Annotated[str, AfterValidator(require_backend), ValueName("NAME")]

@@ -21,7 +21,14 @@ from imagebatch_pixels import (  # type: ignore[import-untyped]  # flat modules 
 )
 
 from imagebatch_training.archive.golden import golden_set
-from imagebatch_training.archive.mar import DEFAULT, archive_name, collect_files, pack, render_model_config
+from imagebatch_training.archive.mar import (
+    DEFAULT,
+    archive_name,
+    collect_files,
+    file_stem,
+    pack,
+    render_model_config,
+)
 from imagebatch_training.archive.review import review_threshold
 from imagebatch_training.errors import DataError
 from imagebatch_training.export.graphs import EXACT, check_export, load_served_model
@@ -33,6 +40,8 @@ from imagebatch_training.settings import Model, Release, Settings, model_path
 log = logging.getLogger(__name__)
 
 CHECKED_IMAGES = 64
+# Of `release`: what an archive of another engine than the default one is made with.
+_FITTED = ("agreement", "margin_agreement", "images", "allow_unpredicted")
 
 
 def ensure_archive(settings: Settings) -> dict[str, Any]:
@@ -86,13 +95,13 @@ def _require_every_class(report: dict[str, Any], release: Release) -> None:
 
 def archive_paths(settings: Settings) -> tuple[Path, Path]:
     """Return the paths of the archive and of its record."""
-    store, name = Path(settings.paths.model_store), archive_name(settings.model)
+    store, name = Path(settings.paths.model_store), file_stem(settings.model)
     return store / f"{name}.mar", store / f"{name}.json"
 
 
 def golden_path(settings: Settings) -> Path:
     """Return the path of the golden images."""
-    return Path(settings.paths.model_store) / f"{archive_name(settings.model)}.golden.json"
+    return Path(settings.paths.model_store) / f"{file_stem(settings.model)}.golden.json"
 
 
 def _sample(data: DataSet, model: Model) -> list[torch.Tensor]:
@@ -107,7 +116,11 @@ def _key(settings: Settings, report: dict[str, Any], config: str) -> str:
     handlers = Path(settings.paths.handlers)
     modules = _modules(handlers)
     model = [archive_name(settings.model), settings.model.version, settings.model.crop]
-    model += [] if settings.model.engine == DEFAULT else [settings.seed, *vars(settings.release).values()]
+    model += (
+        []
+        if settings.model.engine == DEFAULT
+        else [settings.seed, *(getattr(settings.release, name) for name in _FITTED)]
+    )
     versions = {name: version(name) for name in ("torch", "openvino", "torch-model-archiver")}
     return sha256_json([model, modules, config, report["served"], report["run_id"], report["data"], versions])
 

@@ -21,7 +21,7 @@ from imagebatch_pixels import PIXELS_VERSION  # type: ignore[import-untyped]  # 
 from imagebatch_training.errors import ConfigurationError, TrainingError
 from imagebatch_training.export.graphs import export_model, export_onnx, load_served_model
 from imagebatch_training.files import write_json, write_text
-from imagebatch_training.settings import Model, Settings, model_path
+from imagebatch_training.settings import FIRST_VERSION, Model, Settings, model_path
 
 DEFAULT = "openvino"
 """The engine of the archive that carries the model's own name."""
@@ -33,6 +33,12 @@ def archive_name(model: Model) -> str:
     """Return the name of an archive: the model's, and where it is not the default one its engine's."""
     short = model.engine.removeprefix("openvino-")
     return model.name if model.engine == DEFAULT else f"{model.name}-{short}"
+
+
+def file_stem(model: Model) -> str:
+    """Return the name of an archive's files: that of a version but the first has it, `solar-cells-1.1`."""
+    name = archive_name(model)
+    return name if model.version == FIRST_VERSION else f"{name}-{model.version}"
 
 
 def render_model_config(handlers: Path, model: Model, more: Mapping[str, Any] | None = None) -> str:

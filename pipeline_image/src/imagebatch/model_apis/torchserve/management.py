@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from pathlib import Path
 from typing import Any
 
 import requests
@@ -17,6 +18,7 @@ from imagebatch.errors import (
 )
 from imagebatch.model_apis.credentials import authorities, not_trusted, session_for
 from imagebatch.model_apis.torchserve.keys import KeyFile
+from imagebatch.model_apis.torchserve.serving import Served
 from imagebatch.model_apis.torchserve.worker_log import WorkerLog
 from imagebatch.settings import ModelsSettings
 
@@ -56,8 +58,31 @@ class Management:
         """Return a model's workers, and the description that its handler gives."""
         return _picked(self._ask("GET", _path(model, version), customized="true"), 0)
 
+    def default(self, model: str) -> Served:
+        """Return the version that requests without one go to.
+
+        Raises:
+            UnknownModelError: No version of the model is served.
+        """
+        return _served(_picked(self._ask("GET", _path(model, "")), 0))
+
+    def serves(self, model: str, version: str) -> bool:
+        """Tell whether a version is registered."""
+        try:
+            self._ask("GET", _path(model, version))
+        except UnknownModelError:
+            return False
+        return True
+
     def register(self, archive: str, workers: int) -> Any:
-        """Load an archive of the model store."""
+        """Load an archive of the model store, beside the versions that are served, and wait for its workers.
+
+        A version that cannot be loaded is not registered afterwards; the others go on.
+
+        Raises:
+            ConfigurationError: There is no such archive, or its workers cannot start: their own reason.
+            ModelApiUnavailableError: The server failed, and no reason can be read.
+        """
         if not _PLAIN_NAME.fullmatch(archive):
             raise ConfigurationError(
                 f"models register needs --archive NAME, a file directly in the server's model store (letters,"
@@ -83,7 +108,7 @@ class Management:
                 pass
             except ImagebatchError as remaining:
                 undone = f"it stays registered ({one_line(remaining, 100)})"
-        if left and (said := log.last_error(left["model"])):
+        if left and (said := log.last_error(left["model"], left["version"] or "")):
             return ConfigurationError(f"the model cannot be loaded: {said}; {undone}")
         return _ServerFailedError(
             f"{one_line(error, 200)}; {undone}; what its worker said is in the server's model_log.log"
@@ -92,7 +117,7 @@ class Management:
     def make_default(self, model: str, version: str) -> Any:
         """Let requests that name no version go to this one."""
         if not version:
-            raise ConfigurationError("models default needs --model-version")
+            raise ConfigurationError("models set-default needs --model-version")
         return self._ask("PUT", f"{_path(model, version)}/set-default")
 
     def unregister(self, model: str, version: str) -> Any:
@@ -165,6 +190,13 @@ def _picked(answer: Any, key: str | int) -> Any:
         raise _no_torchserve(answer) from error
 
 
+def _served(described: Any) -> Served:
+    return Served(
+        version=str(_picked(described, "modelVersion")),
+        archive=Path(str(_picked(described, "modelUrl"))).name,
+    )
+
+
 def _no_torchserve(answer: object) -> ConfigurationError:
     return ConfigurationError(
         f"this is no answer of TorchServe's management API: {one_line(answer, 80)}; see --management-url"
@@ -186,5 +218,5 @@ def _content(response: requests.Response) -> Any:
     if response.status_code == requests.codes.unauthorized or "InvalidKeyException" in response.text:
         hint = "; is --key-file right?"
     elif "default version" in response.text:
-        hint = "; make another version the default first, with imagebatch models default --model-version"
+        hint = "; make another version the default first, with imagebatch models set-default --model-version"
     raise ConfigurationError(f"the management API refused: {text}{hint}")

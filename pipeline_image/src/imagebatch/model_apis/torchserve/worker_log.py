@@ -10,7 +10,10 @@ from imagebatch.errors import one_line
 _NAME = Path("logs", "model_log.log")
 _MOST_BYTES = 1 << 20
 # The last line of a Python traceback, as the output of a worker of a model stands in the log.
-_ERROR = r"W-\d+-{model}_\S*-std(?:out|err) MODEL_LOG - ((?:\w+\.)*\w*(?:Error|Exception)\b.*)"
+_ERROR = r"W-\d+-{model}_{version}-std(?:out|err) MODEL_LOG - ((?:\w+\.)*\w*(?:Error|Exception)\b.*)"
+
+# What TorchServe's worker raises itself once a handler has failed: "RuntimeError: 500 - Unknown exception".
+_OF_TORCHSERVE = re.compile(r"RuntimeError: \d{3} - ")
 
 
 class WorkerLog:
@@ -27,8 +30,13 @@ class WorkerLog:
         self._path = Path(key_file).parent / _NAME if key_file else None
         self._begin = self._size()
 
-    def last_error(self, model: str) -> str:
-        """Return the last error that a worker of a model told, as one line; empty if none can be read."""
+    def last_error(self, model: str, version: str = "") -> str:
+        """Return the last error that a worker of a model told, as one line; empty if none can be read.
+
+        Args:
+            model: Name of the model.
+            version: Only its workers: other versions may be at work meanwhile; empty: any.
+        """
         size = self._size()
         if self._path is None or not size:
             return ""
@@ -39,8 +47,10 @@ class WorkerLog:
                 text = stream.read(_MOST_BYTES).decode("utf-8", "replace")
         except OSError:
             return ""
-        found = re.findall(_ERROR.format(model=re.escape(model)), text)
-        return one_line(found[-1], 300) if found else ""
+        which = re.escape(version) if version else r"\S*"
+        found = re.findall(_ERROR.format(model=re.escape(model), version=which), text)
+        own = [error for error in found if not _OF_TORCHSERVE.match(error)]
+        return one_line((own or found)[-1], 300) if found else ""
 
     def _size(self) -> int:
         try:

@@ -53,6 +53,7 @@ from imagebatch.runs.output_csv import prediction_schema
 from imagebatch.settings import PreprocessSettings
 from imagebatch.settings.scoring import DEFAULT_INCLUDE, EARLIER_INCLUDES, EARLIER_PIXELS
 from imagebatch.settings.values import AUTO
+from imagebatch.stages.preprocess.chosen import choose_model
 from imagebatch.stages.preprocess.listing import limited, shards_of, sorted_rows
 from imagebatch.stages.preprocess.manifests import write_manifests
 from imagebatch.stages.preprocess.pages import pages_of_all
@@ -83,7 +84,7 @@ def preprocess(settings: PreprocessSettings) -> Plan:
     if not listed:
         # Before the model API is asked: waiting for it would be in vain if there is nothing to score.
         _require_any(settings, source)
-    description = _description(settings)
+    description = _description(settings, _begun(run))
     if listed:
         _claim(run, description)
     else:
@@ -121,9 +122,15 @@ def _nothing(name: str, left_out: LeftOutFiles, *, allowed: bool) -> ImagebatchE
     )
 
 
-def _description(settings: PreprocessSettings) -> RunDescription:
-    api = open_backend(settings.backend, settings, settings.model, settings.model_version)
+def _begun(run: RunFolder) -> RunDescription | None:
+    return read_description(run) if run.exists(RUN_JSON) else None
+
+
+def _description(settings: PreprocessSettings, begun: RunDescription | None) -> RunDescription:
+    chosen = choose_model(settings, begun)
+    api = open_backend(settings.backend, settings, chosen.name, chosen.version)
     pin = patiently(api.describe, settings.retry_seconds)
+    chosen.require(pin)
     log.info(
         "model pinned",
         model=pin.name,
@@ -134,7 +141,7 @@ def _description(settings: PreprocessSettings) -> RunDescription:
     )
     _warn_of_twins(pin)
     _warn_of_formulas(pin)
-    asked = settings.model_dump(include=set(RunDescription.model_fields) - {"model"})
+    asked = settings.model_dump(include=set(RunDescription.model_fields) - {"model", "released"})
     head = head_of(pin, min(settings.top_k, len(pin.labels)))
     asked["review_below"] = _review_below(settings.review_below, head)
     asked["top_k"] = head.top_k if head.chooses_labels else 1  # it says nothing about the others
@@ -144,7 +151,7 @@ def _description(settings: PreprocessSettings) -> RunDescription:
         _require_pages(pin, settings.backend)
     else:
         asked["max_pages"] = 0
-    return _anywhere(RunDescription(**asked, code_version=__version__, model=pin))
+    return _anywhere(RunDescription(**asked, code_version=__version__, model=pin, released=chosen.released))
 
 
 def _review_below(asked: str, head: Head) -> float | None:

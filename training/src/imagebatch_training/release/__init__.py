@@ -1,0 +1,1 @@
+"""From a training to what serves: gates, registry, the model server, the way back."""
