@@ -1,4 +1,4 @@
-"""The solar cells' recipes on blocks that nothing was chosen on, into docs/explanation/model.md and model.json.
+"""The solar cells' recipes on blocks that nothing was chosen on, into docs/explanation/model.md.
 
     python3.11 -m benchmarks.run model-folds [-- --publish]
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -91,13 +90,18 @@ def _champion(result: dict[str, Any]) -> str:
         low, high = champion["gain"][key]
         gain = row["figures"][key] - rows[result["data"]["frozen"]]["figures"][key]
         aim = "above 0" if key == "accuracy" else "-"
-        lines.append(f"| gain over its own frozen head, {text} | {gain:+.3f} | {low:+.3f} to {high:+.3f} | {aim} |")
+        lines.append(
+            f"| gain over its own frozen head, {text} | {gain:+.3f} | {low:+.3f} to {high:+.3f} | {aim} |"
+        )
     aim = f"at most {target['calibration_error']:.2f}"
     lines.append(f"| calibration error | {row['figures']['calibration_error']:.3f} | - | {aim} |")
     sure = champion["confidence"]
     low, high = sure["difference"]
     gap = sure["labelled"] - sure["uncertain"]
-    lines.append(f"| mean top-1 probability, labelled less uncertain cells | {gap:.3f} | {low:.3f} to {high:.3f} | above 0 |")
+    lines.append(
+        f"| mean top-1 probability, labelled less uncertain cells | {gap:.3f}"
+        f" | {low:.3f} to {high:.3f} | above 0 |"
+    )
     point = champion["at_precision"]
     text = f"recall where precision is {point['precision']:.3f} (threshold {point['threshold']:.2f})"
     return "\n".join([*lines, f"| {text} | {point['recall']:.3f} | - | 0.780 |"])
@@ -117,7 +121,9 @@ def _draw_recipes(result: dict[str, Any], path: Path) -> None:
         axes.plot(accuracy, place, "o", color=colour)
     axes.axvline(result["target"]["accuracy"], color="black", linestyle=":", linewidth=1)
     axes.set_yticks(range(len(rows)), [row["name"] for row in rows])
-    axes.set_xlabel("accuracy on blocks that nothing was chosen on; line: 95 %; strokes: folds; dotted: aimed at")
+    axes.set_xlabel(
+        "accuracy on blocks that nothing was chosen on; line: 95 %; strokes: folds; dotted: aimed at"
+    )
     axes.xaxis.set_major_formatter(PercentFormatter(1, 0))
     axes.spines[["top", "right"]].set_visible(False)
     _save(figure, path)
@@ -126,16 +132,20 @@ def _draw_recipes(result: dict[str, Any], path: Path) -> None:
 def _draw_confidence(champion: dict[str, Any], path: Path) -> None:
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     coverage, reliability = figure.subplots(1, 2)
-    kept, _, accuracy = zip(*champion["coverage"], strict=True)
-    coverage.plot(kept, accuracy, color="#1b6ca8")
+    kept = [(row["coverage"], row["accuracy"]) for row in champion["coverage"] if row["images"]]
+    coverage.plot(*zip(*kept, strict=True), color="#1b6ca8")
     coverage.set(xlabel="share of the cells that are answered, surest first", ylabel="accuracy of these")
     bins = champion["reliability"]
     reliability.plot([0, 1], [0, 1], ":", color="black", linewidth=1)
-    reliability.plot([one[0] for one in bins], [one[1] for one in bins], "o-", color="#1b6ca8")
-    largest = max(one[2] for one in bins)
-    for confidence, right, images in bins:
-        reliability.plot(confidence, right, "o", color="#1b6ca8", markersize=3 + 9 * (images / largest) ** 0.5)
-    reliability.set(xlabel="top-1 probability", ylabel="accuracy (dots: by cells)", xlim=(0.2, 1.02), ylim=(0.2, 1.02))
+    reliability.plot([one[1] for one in bins], [one[2] for one in bins], "-", color="#1b6ca8")
+    largest = max(one[0] for one in bins)
+    for images, confidence, right in bins:
+        reliability.plot(
+            confidence, right, "o", color="#1b6ca8", markersize=3 + 9 * (images / largest) ** 0.5
+        )
+    reliability.set(
+        xlabel="top-1 probability", ylabel="accuracy (dots: by cells)", xlim=(0.2, 1.02), ylim=(0.2, 1.02)
+    )
     for axes in (coverage, reliability):
         axes.xaxis.set_major_formatter(PercentFormatter(1, 0))
         axes.yaxis.set_major_formatter(PercentFormatter(1, 0))

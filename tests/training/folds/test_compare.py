@@ -23,7 +23,11 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     images = draw_folder(root / "images")
     recipes = [
         Recipe(name=name, text=name, method=method, settings=small_settings(root, images, *words))
-        for name, method, words in (("last", "probe", []), ("middle", "probe", PROBE), ("tuned", "fine-tune", TUNE))
+        for name, method, words in (
+            ("last", "probe", []),
+            ("middle", "probe", PROBE),
+            ("tuned", "fine-tune", TUNE),
+        )
     ]
     write_random_weights(recipes[0].settings)
     ensure_data(recipes[0].settings)
@@ -50,10 +54,17 @@ def test_recipes_are_compared_and_nothing_is_fitted_twice(plan: Plan) -> None:
     for row in result["recipes"]:
         low, high = row["intervals"]["accuracy"]
         assert low <= row["figures"]["accuracy"] <= high
-        folds = np.mean([fold["accuracy"] * n for fold, n in zip(row["folds"], result["data"]["test_images"], strict=True)])
+        folds = np.mean(
+            [
+                fold["accuracy"] * n
+                for fold, n in zip(row["folds"], result["data"]["test_images"], strict=True)
+            ]
+        )
         assert row["figures"]["accuracy"] == pytest.approx(folds / 12)
         assert row["cpu_minutes"] > 0
-    assert result["recipes"][1]["figures"]["accuracy"] > 0.6  # three classes that a picture's brightness tells apart
+    assert (
+        result["recipes"][1]["figures"]["accuracy"] > 0.6
+    )  # three classes that a picture's brightness tells apart
     kept = sorted((Path(plan.recipes[0].settings.paths.training) / "folds" / "outcomes").iterdir())
     times = [path.stat().st_mtime_ns for path in kept]
     assert len(kept) == 18
@@ -81,7 +92,10 @@ def test_the_shipped_plan_can_be_read() -> None:
     [
         ({"folds": 2}, "folds must be at least 3"),
         ({"champion": "nobody"}, "original, frozen and champion must be among"),
-        ({"recipes": {"a": {"text": "t", "method": "guess", "words": []}}}, "method must be probe or fine-tune"),
+        (
+            {"recipes": {"a": {"text": "t", "method": "guess", "words": []}}},
+            "method must be probe or fine-tune",
+        ),
         ({"recipes": {"a": {"text": "t"}}}, "is no plan: KeyError"),
         ({"more": 1}, "must have the keys .*: see more"),
     ],

@@ -38,7 +38,9 @@ def test_deals_are_different_and_the_same_for_one_seed() -> None:
     """A second deal that repeated the first's folds would make intervals look smaller than they are."""
     known = labels(20)
     first, again, other = (deal_folds(known, folds=5, deals=2, seed=seed) for seed in (0, 0, 1))
-    tested = [{frozenset(fold.test.tolist()) for fold in folds} for folds in (first[:5], first[5:], other[:5])]
+    tested = [
+        {frozenset(fold.test.tolist()) for fold in folds} for folds in (first[:5], first[5:], other[:5])
+    ]
     assert not tested[0] & tested[1]
     assert not tested[0] & tested[2]
     assert all((a.test == b.test).all() for a, b in zip(first, again, strict=True))
@@ -51,5 +53,5 @@ def test_a_class_in_too_few_blocks_is_named() -> None:
         Example(image_id=e.image_id, label="rare" if e.block == 0 and e.label else e.label, block=e.block)
         for e in known.examples
     ]
-    with pytest.raises(DataError, match="6 blocks cannot be dealt into 3 folds .*: rare is in too few"):
+    with pytest.raises(DataError, match=r"6 blocks cannot be dealt into 3 folds .*: rare is in too few"):
         deal_folds(Labels(examples=examples, classes=(*CLASSES, "rare")), folds=3, deals=1, seed=0)

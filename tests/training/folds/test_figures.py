@@ -7,7 +7,7 @@ from imagebatch_training.folds.figures import (
     average_precision,
     best_threshold,
     by_validation,
-    coverage_curve,
+    certainty,
     gather,
     intervals,
     measure,
@@ -59,13 +59,12 @@ def test_average_precision_is_the_mean_precision_at_each_hit() -> None:
     assert average_precision(np.ones(4), found) == pytest.approx(0.5)
 
 
-def test_coverage_goes_from_all_images_to_the_surest() -> None:
-    """Without the least sure one, the wrong one is gone."""
-    curve = coverage_curve(answers([ONE_WRONG]), points=6)
-    assert [row[0] for row in curve] == pytest.approx([1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])
-    assert curve[0][2] == pytest.approx(5 / 6)
-    assert curve[0][1] == pytest.approx(0.6)
-    assert curve[1][2] == 1
+def test_certainty_is_of_every_labelled_image_and_deal() -> None:
+    """One of twelve is wrong, and the uncertain images are not among them."""
+    confidence, right = certainty(answers([RIGHT, ONE_WRONG]))
+    assert len(confidence) == len(right) == 12
+    assert right.sum() == 11
+    assert confidence[~right] == pytest.approx([0.6])
 
 
 def test_a_threshold_finds_as_many_as_a_precision_allows() -> None:
@@ -107,7 +106,10 @@ def test_folds_are_put_together_and_the_choice_never_looks_at_them() -> None:
     ]
     right = [np.array([[3, 0]] * 2, np.float32), np.array([[0, 3]] * 2, np.float32)]
     good = [_outcome(fold, logits, 0.2) for fold, logits in zip(folds, right, strict=True)]
-    bad = [_outcome(fold, logits[:, ::-1], 0.1 if fold.number else 0.3) for fold, logits in zip(folds, right, strict=True)]
+    bad = [
+        _outcome(fold, logits[:, ::-1], 0.1 if fold.number else 0.3)
+        for fold, logits in zip(folds, right, strict=True)
+    ]
     assert measure(gather(good, labels, ["b"])).accuracy == 1
     assert measure(gather(bad, labels, ["b"])).accuracy == 0
     chosen, times = by_validation({"good": good, "bad": bad})

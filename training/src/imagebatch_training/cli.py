@@ -102,7 +102,9 @@ def _parser() -> argparse.ArgumentParser:
         if name == "release":
             _add_release(sub)
         if name == "folds":
-            sub.add_argument("--plan", type=Path, help="what is compared (default: conf/folds/<data.name>.yaml)")
+            sub.add_argument(
+                "--plan", type=Path, help="what is compared (default: conf/folds/<data.name>.yaml)"
+            )
             sub.add_argument("--processes", type=int, help="trainings side by side (default: one per core)")
         sub.add_argument("--config-dir", type=Path, default=CONFIG_DIR, help=_CONFIG)
         sub.add_argument("--json", action="store_true", help="print one JSON object")

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from imagebatch_training import metrics
 from imagebatch_training.backbone.weights import require_weights
 from imagebatch_training.folds.deal import Fold, deal_folds
 from imagebatch_training.folds.figures import (
     Answers,
     best_threshold,
     by_validation,
-    coverage_curve,
+    certainty,
     gather,
     intervals,
     measure,
@@ -29,7 +30,6 @@ log = logging.getLogger(__name__)
 
 _PRECISION = 0.75
 """Of the operating point whose recall is told."""
-_BINS = 10
 
 
 def compare(plan: Plan, *, processes: int) -> dict[str, Any]:
@@ -93,11 +93,11 @@ def headline(result: Mapping[str, Any]) -> dict[str, Any]:
 
 def render(result: Mapping[str, Any]) -> str:
     """Render the comparison as a Markdown table: a row per recipe, then what was chosen and an ensemble."""
-    lines = [
-        "| recipe | accuracy | 95 % interval | against the original | macro-F1 | recall | precision | AUROC | AP"
-        " | calibration error | CPU-minutes |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    head = (
+        "recipe | accuracy | 95 % interval | against the original | macro-F1 | recall | precision | AUROC"
+        " | AP | calibration error | CPU-minutes"
+    )
+    lines = [f"| {head} |", "|" + "---|" * 11]
     for row in result["recipes"]:
         bold = "**" if row["name"] == result["data"]["champion"] else ""
         lines.append(
@@ -192,22 +192,8 @@ def _champion(champion: Answers, frozen: Answers) -> dict[str, Any]:
     threshold, recall, precision = best_threshold(champion, _PRECISION)
     return {
         "gain": intervals(champion, frozen),
-        "coverage": coverage_curve(champion),
-        "reliability": _reliability(champion),
+        "coverage": metrics.coverage_curve(*certainty(champion)),
+        "reliability": metrics.reliability(*certainty(champion)),
         "confidence": {"labelled": sure, "uncertain": unsure, "difference": gap},
         "at_precision": {"threshold": threshold, "recall": recall, "precision": precision},
     }
-
-
-def _reliability(answers: Answers) -> list[tuple[float, float, int]]:
-    """Return rows of (mean top-1 probability, accuracy, images) of ten equal bins, all deals together."""
-    known = answers.targets >= 0
-    probabilities = answers.probabilities[:, known].reshape(-1, answers.probabilities.shape[2])
-    targets = np.tile(answers.targets[known], len(answers.probabilities))
-    confidence, correct = probabilities.max(1), probabilities.argmax(1) == targets
-    place = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
-    return [
-        (float(confidence[place == i].mean()), float(correct[place == i].mean()), int((place == i).sum()))
-        for i in range(_BINS)
-        if (place == i).any()
-    ]

@@ -1,7 +1,7 @@
 """Blocks dealt out at random into folds, several times over.
 
-scikit-learn's `StratifiedGroupKFold(shuffle=True)` places the large blocks first, so that its seeds repeat each
-other's folds; here each deal is another one.
+scikit-learn's `StratifiedGroupKFold(shuffle=True)` places the large blocks first, so that its seeds repeat
+each other's folds; here each deal is another one.
 """
 
 from dataclasses import dataclass

@@ -135,27 +135,20 @@ def uncertain_gap(answers: Answers) -> tuple[float, float, Interval]:
     draws = _draws(place.max() + 1)
     means = []
     for chosen in (known, ~known):
-        sums, sizes = (np.bincount(place[chosen], weights, draws.shape[1]) for weights in (confidence[chosen], None))
+        sums, sizes = (
+            np.bincount(place[chosen], weights, draws.shape[1]) for weights in (confidence[chosen], None)
+        )
         means.append(sums[draws].sum(1) / np.maximum(sizes[draws].sum(1), 1))
     low, high = np.percentile(means[0] - means[1], _ENDS)
     return float(confidence[known].mean()), float(confidence[~known].mean()), (float(low), float(high))
 
 
-def coverage_curve(answers: Answers, points: int = 50) -> list[tuple[float, float, float]]:
-    """Tell how accurate the surest images are.
-
-    Returns:
-        Rows of (share of the images that are kept, least top-1 probability of these, their accuracy), from
-        all images to the surest.
-    """
+def certainty(answers: Answers) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """Return the top-1 probability of every labelled image and deal, and whether its class was right."""
     known = answers.targets >= 0
     probabilities = answers.probabilities[:, known].reshape(-1, answers.probabilities.shape[2])
     targets = np.tile(answers.targets[known], len(answers.probabilities))
-    confidence, correct = probabilities.max(1), probabilities.argmax(1) == targets
-    order = np.argsort(-confidence, kind="stable")
-    running = np.cumsum(correct[order]) / np.arange(1, len(order) + 1)
-    kept = np.unique(np.linspace(len(order) / points, len(order), points).round().astype(int))[::-1]
-    return [(n / len(order), float(confidence[order[n - 1]]), float(running[n - 1])) for n in kept.tolist()]
+    return probabilities.max(1).astype(np.float64), probabilities.argmax(1) == targets
 
 
 def best_threshold(answers: Answers, precision: float) -> tuple[float, float, float]:
@@ -182,7 +175,7 @@ def best_threshold(answers: Answers, precision: float) -> tuple[float, float, fl
 
 
 def average_precision(scores: Floats, found: npt.NDArray[np.bool_]) -> float:
-    """Compute the mean, over the positive images, of the precision at each one's score; ties count together."""
+    """Compute the mean, over the positive images, of the precision at its score; ties count together."""
     levels, place = np.unique(-scores, return_inverse=True)
     hits = np.bincount(place, found, len(levels))
     precisions = np.cumsum(hits) / np.cumsum(np.bincount(place, minlength=len(levels)))

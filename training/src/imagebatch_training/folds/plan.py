@@ -10,7 +10,18 @@ import yaml
 from imagebatch_training.errors import ConfigurationError
 from imagebatch_training.settings import Settings, load_settings
 
-_KEYS = {"folds", "deals", "seed", "positive", "common", "recipes", "original", "frozen", "champion", "target"}
+_KEYS = {
+    "folds",
+    "deals",
+    "seed",
+    "positive",
+    "common",
+    "recipes",
+    "original",
+    "frozen",
+    "champion",
+    "target",
+}
 _LEAST_FOLDS = 3
 METHODS = ("probe", "fine-tune")
 
@@ -77,7 +88,9 @@ def read_plan(path: Path, config_dir: Path, overrides: Sequence[str]) -> Plan:
         raise ConfigurationError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(found, dict) or set(found) != _KEYS:
         odd = sorted(_KEYS ^ set(found if isinstance(found, dict) else ()))
-        raise ConfigurationError(f"{path} must have the keys {', '.join(sorted(_KEYS))}: see {', '.join(odd)}")
+        raise ConfigurationError(
+            f"{path} must have the keys {', '.join(sorted(_KEYS))}: see {', '.join(odd)}"
+        )
     try:
         recipes = [
             _recipe(str(name), said, [*found["common"], *said["words"], *overrides], config_dir)
@@ -102,7 +115,10 @@ def read_plan(path: Path, config_dir: Path, overrides: Sequence[str]) -> Plan:
 
 def _recipe(name: str, said: Mapping[str, Any], words: list[str], config_dir: Path) -> Recipe:
     return Recipe(
-        name=name, text=str(said["text"]), method=str(said["method"]), settings=load_settings(config_dir, words)
+        name=name,
+        text=str(said["text"]),
+        method=str(said["method"]),
+        settings=load_settings(config_dir, words),
     )
 
 

@@ -57,6 +57,17 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Ground:
+    """What every fold of a recipe has in common; `key` is that of its pixels."""
+
+    recipe: Recipe
+    data: DataSet
+    weights: WeightsFile
+    key: str
+    cache: Path
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Frozen:
     """What all folds of a recipe start from."""
 
@@ -82,47 +93,45 @@ def run_recipe(
         An outcome per fold, in order, and the CPU-seconds of the frozen activations.
     """
     key = pixels_key(data, recipe.settings.model)
-    paths = {place: _path(recipe, fold, data, weights, key, cache) for place, fold in enumerate(folds)}
-    missing = [place for place, path in paths.items() if not path.is_file()]
+    ground = _Ground(recipe=recipe, data=data, weights=weights, key=key, cache=cache)
+    paths = [_path(ground, fold) for fold in folds]
+    missing = [place for place, path in enumerate(paths) if not path.is_file()]
     begun = time.process_time()
     if missing:
-        _load_frozen(recipe, data, weights, key, cache)
+        _load_frozen(ground)
     spent = time.process_time() - begun
     done = len(folds) - len(missing)
     # Started afresh, not forked: a fork would inherit OpenVINO's threads in whatever state they are.
     with ProcessPoolExecutor(processes, get_context("spawn"), initializer=_start_worker) as pool:
-        jobs = [
-            pool.submit(_fit_fold, recipe, folds[place], data, weights, key, cache, paths[place])
-            for place in missing
-        ]
+        jobs = [pool.submit(_fit_fold, ground, folds[place], paths[place]) for place in missing]
         for job in as_completed(jobs):
             job.result()
             done += 1
             log.info("%s: %d of %d folds", recipe.name, done, len(folds))
-    return [_read(paths[place], fold) for place, fold in enumerate(folds)], spent
+    return [_read(path, fold) for path, fold in zip(paths, folds, strict=True)], spent
 
 
-def _path(
-    recipe: Recipe, fold: Fold, data: DataSet, weights: WeightsFile, key: str, cache: Path
-) -> Path:
-    settings = recipe.settings
-    said = [asdict(settings.probe), settings.seed, settings.model.cut, recipe.method]
-    said += [asdict(settings.finetune)] if recipe.method == "fine-tune" else []
-    examples = [[e.image_id, e.label, e.block] for e in data.labels.examples]
+def _path(ground: _Ground, fold: Fold) -> Path:
+    settings = ground.recipe.settings
+    said = [asdict(settings.probe), settings.seed, settings.model.cut, ground.recipe.method]
+    if ground.recipe.method == "fine-tune":
+        # Where it is computed, and when a training would end early: neither changes what is done here.
+        said.append({k: v for k, v in asdict(settings.finetune).items() if k not in {"device", "patience"}})
+    examples = [[e.image_id, e.label, e.block] for e in ground.data.labels.examples]
     parts = [part.tolist() for part in (fold.train, fold.validation, fold.test)]
-    return cache / "outcomes" / f"{sha256_json([_VERSION, said, key, weights.sha256, examples, parts])[:24]}.npz"
+    key = sha256_json([_VERSION, said, ground.key, ground.weights.sha256, examples, parts])
+    return ground.cache / "outcomes" / f"{key[:24]}.npz"
 
 
-def _load_frozen(recipe: Recipe, data: DataSet, weights: WeightsFile, key: str, cache: Path) -> _Frozen:
-    settings = recipe.settings
+def _load_frozen(ground: _Ground) -> _Frozen:
+    settings, weights = ground.recipe.settings, ground.weights
     cut = settings.model.cut
-    network, convention = load_backbone(weights.path, len(data.labels.classes), cut)
+    network, convention = load_backbone(weights.path, len(ground.data.labels.classes), cut)
     first = settings.finetune.first_block
-    name = f"{key} {weights.sha256}" if cut == WHOLE else f"{key} {weights.sha256} {cut}"
-    folder = cache / sha256_json([name, first])[:16]
-    activations, features = load_activations(
-        load_pixels(data, settings.model, key, folder), network, convention, first=first, key=name, cache=folder
-    )
+    name = f"{ground.key} {weights.sha256}" if cut == WHOLE else f"{ground.key} {weights.sha256} {cut}"
+    folder = ground.cache / sha256_json([name, first])[:16]
+    pixels = load_pixels(ground.data, settings.model, ground.key, folder)
+    activations, features = load_activations(pixels, network, convention, first=first, key=name, cache=folder)
     return _Frozen(network=network, activations=activations, features=features)
 
 
@@ -132,13 +141,11 @@ def _start_worker() -> None:
     torch.use_deterministic_algorithms(mode=True)
 
 
-def _fit_fold(
-    recipe: Recipe, fold: Fold, data: DataSet, weights: WeightsFile, key: str, cache: Path, path: Path
-) -> None:
+def _fit_fold(ground: _Ground, fold: Fold, path: Path) -> None:
     begun = time.process_time()
-    frozen = _load_frozen(recipe, data, weights, key, cache)
-    labels = data.labels
-    known = labels.targets()
+    frozen = _load_frozen(ground)
+    recipe, data = ground.recipe, ground.data
+    known = data.labels.targets()
     validation = fold.validation[known[fold.validation] >= 0]
     everything = np.union1d(fold.train, fold.validation)
     # Once without the validation images, to choose on them; then with them, as nothing is left to choose.

@@ -23,9 +23,7 @@ class WorkerPool:
         all: The workers.
     """
 
-    def __init__(
-        self, program: Program, workers: int, timeout: float, launch: Launch = launched
-    ) -> None:
+    def __init__(self, program: Program, workers: int, timeout: float, launch: Launch = launched) -> None:
         self._timeout = timeout
         self.all = [WorkerProcess(program, timeout, launch) for _ in range(workers)]
         # Last in, first out: a process that has loaded is preferred to one that has not.
