@@ -60,7 +60,7 @@ class PixelMaker:
         pixels: What the model card declares.
         datatype: Of the tensor.
         layout: Of an image in it: channels first or last.
-        workers: Processes, copies of one that has loaded torch; together about 250 MB and 50 MB for each.
+        workers: Processes, copies of one that has loaded torch: about 320 MB together, and 35 MB for each.
         timeout: Seconds before a request is given up and its worker replaced.
     """
 
