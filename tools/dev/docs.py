@@ -21,7 +21,10 @@ def main() -> int:
     write(ROOT / "docs" / "reference" / "protocol.md", {"settings": settings})
     write(ROOT / "docs" / "reference" / "image-formats.md", {"layouts": layouts})
     write(ROOT / "docs" / "how-to" / "pipelines.md", {"pipelines": pipelines})
-    write(ROOT / "README.md", {"folds": folds, "model": model, "predictions": predictions, "certificate": certificate})
+    write(
+        ROOT / "README.md",
+        {"folds": folds, "model": model, "predictions": predictions, "certificate": certificate},
+    )
     return 0
 
 
@@ -83,7 +86,11 @@ def folds() -> str:
     keys = ("accuracy", "macro_f1", "recall", "precision")
     heads = ("", "accuracy", "macro-F1", "recall of defective cells", "precision")
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
-    for role, text in (("original", "ImageNet's last layer"), ("frozen", "frozen head"), ("champion", "served")):
+    for role, text in (
+        ("original", "ImageNet's last layer"),
+        ("frozen", "frozen head"),
+        ("champion", "served"),
+    ):
         row = rows[content["data"][role]]
         cells = [
             f"{row['figures'][key]:.3f} ({' to '.join(f'{end:.3f}' for end in row['intervals'][key])})"
