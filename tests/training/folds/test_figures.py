@@ -77,7 +77,9 @@ def test_a_threshold_finds_as_many_as_a_precision_allows() -> None:
 
 def test_uncertain_images_are_told_apart_by_confidence() -> None:
     """Labelled ones are surer, in every draw of blocks."""
-    labelled, uncertain, (low, high) = uncertain_gap(answers([RIGHT]))
+    found = uncertain_gap(answers([RIGHT]))
+    assert found is not None
+    labelled, uncertain, (low, high) = found
     assert labelled == pytest.approx(5.0 / 6)
     assert uncertain == pytest.approx(0.55)
     assert 0 < low <= labelled - uncertain <= high

@@ -188,12 +188,14 @@ def _ensemble(answers: Mapping[str, Answers], plan: Plan) -> dict[str, Any] | No
 
 
 def _champion(champion: Answers, frozen: Answers) -> dict[str, Any]:
-    sure, unsure, gap = uncertain_gap(champion)
+    unsure = uncertain_gap(champion)
     threshold, recall, precision = best_threshold(champion, _PRECISION)
     return {
         "gain": intervals(champion, frozen),
         "coverage": metrics.coverage_curve(*certainty(champion)),
         "reliability": metrics.reliability(*certainty(champion)),
-        "confidence": {"labelled": sure, "uncertain": unsure, "difference": gap},
+        "confidence": dict(zip(("labelled", "uncertain", "difference"), unsure, strict=True))
+        if unsure
+        else None,
         "at_precision": {"threshold": threshold, "recall": recall, "precision": precision},
     }

@@ -123,14 +123,17 @@ def intervals(answers: Answers, other: Answers | None = None) -> dict[str, Inter
     return {name: (low, high) for name, (low, high) in zip(names, ends, strict=True)}
 
 
-def uncertain_gap(answers: Answers) -> tuple[float, float, Interval]:
+def uncertain_gap(answers: Answers) -> tuple[float, float, Interval] | None:
     """Compare the top-1 probability of labelled and of uncertain images.
 
     Returns:
-        The means of both, and the interval of their difference by drawing blocks.
+        The means of both, and the interval of their difference by drawing blocks; None where none is
+        uncertain.
     """
     confidence = answers.probabilities.max(2).mean(0).astype(np.float64)
     known = answers.targets >= 0
+    if known.all():
+        return None
     _, place = np.unique(answers.blocks, return_inverse=True)
     draws = _draws(place.max() + 1)
     means = []
