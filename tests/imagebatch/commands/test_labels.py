@@ -136,6 +136,10 @@ def test_the_queue_is_no_measure_of_the_run(call: Call, runs: Path, tmp_path: Pa
     assert review["labelled"] < 20
     assert review["accuracy"] == 1
     assert review["low"] < review["labelled"] / 20 < review["high"]
+    parts = {row["image_id"]: row["part"] for row in kept(runs)}
+    queue = json.loads((runs / "_labels/r.json").read_bytes())["queue"]
+    assert sorted(parts.values()).count("test") == review["labelled"]
+    assert queue["labelled"] + review["labelled"] == len(parts)
 
 
 @pytest.mark.usefixtures("finished")

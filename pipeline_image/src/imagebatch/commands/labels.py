@@ -95,7 +95,7 @@ def _read_back(settings: LabelsSettings) -> ReadBack:
     sampled = sampled_ids(run, settings.run_id, review.sample) if review.sample else set()
     folder, new = _labels(run, description, found, sampled, settings)
     kept = open_run(settings.runs_uri, LABELS)
-    everything = _merged(kept, settings.run_id, new)
+    everything = _merged(kept, settings.run_id, new, sampled)
     if settings.training_csv:
         add_to_training_csv(Path(settings.training_csv), new)
     kept.write(labels_path(settings.run_id), as_csv(everything))
@@ -182,16 +182,19 @@ def _labels(
     return folder, rows
 
 
-def _merged(kept: RunFolder, run_id: str, new: list[Label]) -> list[Label]:
-    """Join the run's labels of before with new ones, of which one about the same image wins."""
+def _merged(kept: RunFolder, run_id: str, new: list[Label], sampled: set[str]) -> list[Label]:
+    """Join the run's labels of before with new ones, of which one about the same image wins.
+
+    A sample that was drawn since makes some of those of before its own.
+    """
     path = labels_path(run_id)
     before = from_csv(kept.read(path), path) if kept.exists(path) else []
+    before = [replace(one, part="test" if one.image_id in sampled else "train") for one in before]
     return list({label.image_id: label for label in [*before, *new]}.values())
 
 
 def _measured(everything: list[Label], sampled: set[str]) -> MeasuredAccuracy | None:
-    """Measure accuracy on the sample; a label of before it was drawn counts as well."""
-    of_sample = [replace(label, part="test") for label in everything if label.image_id in sampled]
+    of_sample = [label for label in everything if label.sampled]
     return measured(len(sampled), len(of_sample), sum(label.right for label in of_sample))
 
 

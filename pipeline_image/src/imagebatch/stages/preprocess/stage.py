@@ -36,7 +36,6 @@ from imagebatch.errors import (
     one_line,
 )
 from imagebatch.heads import head_of
-from imagebatch.heads.base import Head
 from imagebatch.inputs.header import Inspection
 from imagebatch.inputs.names import absolute, to_uri
 from imagebatch.inputs.source import ImageSource, image_source
@@ -52,11 +51,11 @@ from imagebatch.runs.listing import left_out_metadata, left_out_record, require_
 from imagebatch.runs.output_csv import prediction_schema
 from imagebatch.settings import PreprocessSettings
 from imagebatch.settings.scoring import DEFAULT_INCLUDE, EARLIER_INCLUDES, EARLIER_PIXELS
-from imagebatch.settings.values import AUTO
 from imagebatch.stages.preprocess.chosen import choose_model
 from imagebatch.stages.preprocess.listing import limited, shards_of, sorted_rows
 from imagebatch.stages.preprocess.manifests import write_manifests
 from imagebatch.stages.preprocess.pages import pages_of_all
+from imagebatch.stages.preprocess.review import review_below
 from imagebatch.stages.preprocess.sorter import LeftOutFiles
 from imagebatch.stages.preprocess.sources import RequestedImages
 
@@ -143,7 +142,7 @@ def _description(settings: PreprocessSettings, begun: RunDescription | None) -> 
     _warn_of_formulas(pin)
     asked = settings.model_dump(include=set(RunDescription.model_fields) - {"model", "released"})
     head = head_of(pin, min(settings.top_k, len(pin.labels)))
-    asked["review_below"] = _review_below(settings.review_below, head)
+    asked["review_below"] = review_below(settings.review_below, head)
     asked["top_k"] = head.top_k if head.chooses_labels else 1  # it says nothing about the others
     if settings.class_index and not head.chooses_labels:
         raise ConfigurationError(f"--class-index is for a softmax; the head of {pin.name} is a {pin.head}")
@@ -152,29 +151,6 @@ def _description(settings: PreprocessSettings, begun: RunDescription | None) -> 
     else:
         asked["max_pages"] = 0
     return _anywhere(RunDescription(**asked, code_version=__version__, model=pin, released=chosen.released))
-
-
-def _review_below(asked: str, head: Head) -> float | None:
-    """Return the certainty below which a person should look; None where nobody is asked to.
-
-    Raises:
-        ConfigurationError: The head has no such figure, or the model declares no threshold.
-    """
-    pin = head.model
-    if not asked:
-        return None
-    if not head.certain_by:
-        raise ConfigurationError(
-            f"--review-below wants a probability; the head of {pin.name} is a {pin.head}: leave it out"
-        )
-    if asked != AUTO:
-        return float(asked)
-    if pin.review is None:
-        raise ConfigurationError(
-            f"--review-below auto: {pin.name} {pin.version} declares no threshold; give a number, or make the"
-            " archive with release.review_accuracy (docs/how-to/review.md)"
-        )
-    return pin.review
 
 
 def _require_pages(pin: ModelPin, backend: str) -> None:
