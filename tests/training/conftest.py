@@ -40,7 +40,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, shapes: Path) -> Settings:
     """Settings after a finished training."""
-    settings = small_settings(tmp_path_factory.mktemp("trained"), shapes)
+    settings = small_settings(tmp_path_factory.mktemp("trained"), shapes, "tracking.details=true")
     write_random_weights(settings)
     ensure_data(settings)
     ensure_trained(settings)

@@ -47,7 +47,7 @@ def small_overrides(root: Path, images: Path, *overrides: str) -> list[str]:
     tracking = [f"tracking.uri='sqlite:///{root}/mlflow.db'", f"tracking.artifacts='{root}/artifacts'"]
     data = ["data=image-folder", "data.name=shapes", f"data.images='{images}'", "data.block_size=3"]
     handlers = f"paths.handlers='{REPOSITORY / 'handlers'}'"
-    return [*paths, *quick, *tracking, *data, handlers, *overrides]
+    return [*paths, *quick, *tracking, "tracking.details=false", *data, handlers, *overrides]
 
 
 def write_random_weights(settings: Settings) -> None:

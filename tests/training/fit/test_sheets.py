@@ -130,7 +130,8 @@ def test_heat_is_where_the_class_was_seen(cut: Cut) -> None:
         network.classifier[1].weight[1, channel] = 1.0
     (heat,) = grad_cam(model, picture[None], np.array([1]))
     expected = seen[channel].relu()
-    np.testing.assert_allclose(heat, (expected / expected.max()).numpy(), atol=1e-5)
+    expected = (expected / torch.quantile(expected, 0.98)).clamp(max=1)
+    np.testing.assert_allclose(heat, expected.numpy(), atol=1e-5)
     (nothing,) = grad_cam(model, picture[None], np.array([0]))
     assert not nothing.any()
 

@@ -25,7 +25,7 @@ from imagebatch_training.settings import Paths, Settings, model_path, tracking_u
 def elsewhere(settings: Settings, folder: Path) -> Settings:
     """The same settings with another folder for what training writes."""
     paths = Paths(**{**settings.paths.__dict__, "training": str(folder)})
-    return replace(settings, paths=paths)
+    return replace(settings, paths=paths, tracking=replace(settings.tracking, details=False))
 
 
 def test_all_four_results_are_there_with_their_intervals(trained: Settings) -> None:

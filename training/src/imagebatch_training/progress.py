@@ -24,14 +24,15 @@ def progress(items: Sequence[_Item], what: str) -> Iterator[_Item]:
     begun = told = time.monotonic()
     for number, item in enumerate(items):
         now = time.monotonic()
-        if now - told >= _SECONDS:
+        if number and now - told >= _SECONDS:
             told = now
-            left = (now - begun) / max(number, 1) * (len(items) - number)
-            log.info("%s: %d of %d, about %s left", what, number, len(items), _duration(left))
+            left = (now - begun) / number * (len(items) - number)
+            log.info("%s: %d of %d, about %s left", what, number, len(items), duration(left))
         yield item
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Say a time in words: `1 h 05 min`, `2 min 30 s`, `4 s`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

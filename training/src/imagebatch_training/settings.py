@@ -282,11 +282,13 @@ class Tracking:
         uri: Tracking URI.
         artifacts: Folder for artifacts where `uri` is a database and not a server.
         experiment: Name of the experiment.
+        details: Also log the served model, reliability diagrams and sheets of pictures; a sweep does not.
     """
 
     uri: str = MISSING
     artifacts: str = MISSING
     experiment: str = MISSING
+    details: bool = True
 
 
 @dataclass(kw_only=True)

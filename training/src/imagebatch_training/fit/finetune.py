@@ -6,6 +6,7 @@ distort pretrained features"); the averaged weights vary far less from epoch to 
 
 import copy
 import logging
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from imagebatch_training.fit.head import Head
 from imagebatch_training.fit.probe import ProbeFit
 from imagebatch_training.fit.targets import Integers, Targets, class_index
 from imagebatch_training.fit.trial import Trial, start_head
+from imagebatch_training.progress import duration
 from imagebatch_training.settings import FineTune
 
 __all__ = ["Epoch", "FineTuneFit", "fine_tune", "start_head"]
@@ -151,12 +153,22 @@ def fine_tune(
 
 
 def _epoch(trial: Trial, number: int, validation: Integers) -> Epoch:
+    begun = time.monotonic()
     loss = trial.epoch()
     targets = class_index(trial.targets[validation])
     measured = _measure(trial.average, trial.activations[0][validation], targets)
     epoch = Epoch(learning_rate=trial.rate, epoch=number, train_loss=loss, **measured)
-    told = trial.name, number, trial.settings.epochs, epoch.validation_loss, epoch.validation_accuracy
-    log.info("%s, epoch %d of %d: validation loss %.3f, accuracy %.3f", *told)
+    epochs = trial.settings.epochs
+    left = duration((time.monotonic() - begun) * (epochs - number))
+    figures = epoch.validation_loss, epoch.validation_accuracy
+    log.info(
+        "%s, epoch %d of %d: validation loss %.3f, accuracy %.3f, at most %s left of this rate",
+        trial.name,
+        number,
+        epochs,
+        *figures,
+        left,
+    )
     return epoch
 
 

@@ -63,8 +63,8 @@ def plot_scores(assessment: Assessment) -> Figure:
     axes.set_yticks(range(len(names)), labels, parse_math=False)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.08)
-    axes.set_title(f"{assessment.method}, {assessment.split} split: test images per class in brackets")
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, -0.02 - 0.5 / (1 + len(names))), ncols=3)
+    axes.set_title(f"{assessment.method}, {assessment.split} split (test images)", fontsize=10)
+    figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 
@@ -76,7 +76,9 @@ def plot_reliability(answers: Answers) -> Figure:
     axes.plot([0, 1], [0, 1], "--", color="grey", linewidth=1)
     axes.plot([said for _, said, _ in rows], [right for *_, right in rows], "o-")
     for images, said, right in rows:
-        axes.annotate(str(images), (said, right), xytext=(6, -12), textcoords="offset points", fontsize=8)
+        axes.annotate(
+            str(images), (said, right), xytext=(-5, 5), textcoords="offset points", ha="right", fontsize=8
+        )
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
     axes.set_xlabel("mean top-1 probability (number of images at each point)")

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from imagebatch_training.backbone.mobilenet import ServedModel
 from imagebatch_training.fit.assessment import Answers
 from imagebatch_training.fit.gradcam import grad_cam
+from imagebatch_training.fit.plots import plot_reliability
 from imagebatch_training.images.labels import Labels
 from imagebatch_training.images.pixels import Pixels
 from imagebatch_training.metrics import Integers
@@ -17,6 +18,14 @@ _COLUMNS, _WORST = 6, 24
 _ROWS, _EACH = 8, 3
 _LONGEST = 22
 """Letters of a name that fit under a picture."""
+
+
+def draw_answers(answers: Answers, labels: Labels, pixels: Pixels) -> dict[str, Figure]:
+    """Draw one method's answers, by file name: see `plot_reliability` and `draw_worst`."""
+    return {
+        "reliability.png": plot_reliability(answers),
+        "worst-mistakes.png": draw_worst(answers, labels, pixels),
+    }
 
 
 def draw_worst(answers: Answers, labels: Labels, pixels: Pixels) -> Figure:

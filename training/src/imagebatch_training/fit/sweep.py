@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from imagebatch_training.backbone.weights import require_weights
 from imagebatch_training.errors import ConfigurationError
 from imagebatch_training.files import exclusive, sha256_json
 from imagebatch_training.fit.train import LOCK, busy, ensure_trained
+from imagebatch_training.images.data import require_data
 from imagebatch_training.settings import Settings, cache_path
 from imagebatch_training.sweeps import Point
 
@@ -36,7 +38,8 @@ def plan(point: Point, settings: Settings) -> Job:
     base = Path(settings.paths.training)
     folder = base / "sweep" / _folder_name(point.chosen)
     paths = replace(settings.paths, training=str(folder), cache=str(cache_path(settings)))
-    return Job(chosen=point.chosen, settings=replace(settings, paths=paths), base=base)
+    plain = replace(settings, paths=paths, tracking=replace(settings.tracking, details=False))
+    return Job(chosen=point.chosen, settings=plain, base=base)
 
 
 def run_sweep(jobs: Sequence[Job]) -> dict[str, Any]:
@@ -56,6 +59,8 @@ def run_sweep(jobs: Sequence[Job]) -> dict[str, Any]:
     """
     from imagebatch_training.fit import tracking  # noqa: PLC0415 - costs seconds
 
+    require_weights(jobs[0].settings)
+    require_data(jobs[0].settings)
     with ExitStack() as held:
         for folder in sorted({job.base for job in jobs}):  # a training there would share the cache
             if not held.enter_context(exclusive(folder / LOCK)):

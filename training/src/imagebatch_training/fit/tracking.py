@@ -1,5 +1,6 @@
 """MLflow: every parameter, figure, split and picture of a training. The only module that imports it."""
 
+import copy
 import json
 import os
 import re
@@ -14,11 +15,13 @@ from typing import Any
 # reported within seconds, not minutes.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
+os.environ.setdefault("MLFLOW_UV_AUTO_DETECT", "false")  # the folder it runs in is not the model's project
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
 import mlflow
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
@@ -180,11 +183,13 @@ def log_model(
         classes: Their names, kept in the model's metadata.
         pictures: By file name.
     """
-    answering = nn.Sequential(model, nn.Softmax(1)).eval()
+    # Channels last is quick to compute and cannot be packed.
+    plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
+    answering = nn.Sequential(plain, nn.Softmax(1)).eval()
     size = example.shape[1:]
-    signature = ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, *size), "pixels")]),
-        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, len(classes)), "probabilities")]),
+    signature = ModelSignature(  # without names: a named tensor would come in as a dictionary
+        inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, *size))]),
+        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, len(classes)))]),
     )
     mlflow.pytorch.log_model(
         answering,

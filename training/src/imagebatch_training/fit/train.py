@@ -87,7 +87,7 @@ def _train(settings: Settings, data: DataSet, weights: WeightsFile, key: str) ->
             path, experiment.served_state(), experiment.convention, weights.source, settings.model.cut
         )
         report = _report(settings, data, weights, experiment) | {"run_id": run_id, "key": key}
-        _log_pictures(settings, data, experiment)
+        _log_trained(settings, data, experiment)
         report["seconds"] = round(time.monotonic() - started, 1)
         tracking.log_result(report, [path])
     write_json(report_path(settings), report)
@@ -96,23 +96,20 @@ def _train(settings: Settings, data: DataSet, weights: WeightsFile, key: str) ->
     return report
 
 
-def _log_pictures(settings: Settings, data: DataSet, experiment: "Experiment") -> None:
+def _log_trained(settings: Settings, data: DataSet, experiment: "Experiment") -> None:
     from imagebatch_training.fit import tracking  # noqa: PLC0415 - costs seconds, which a current training saves
-    from imagebatch_training.fit.plots import plot_reliability  # noqa: PLC0415 - it loads matplotlib
-    from imagebatch_training.fit.sheets import draw_grad_cam, draw_worst  # noqa: PLC0415 - it loads matplotlib
+    from imagebatch_training.fit.sheets import draw_answers, draw_grad_cam  # noqa: PLC0415 - it loads matplotlib
 
-    labels = data.labels
+    labels, details = data.labels, settings.tracking.details
     pixels = load_pixels(data, settings.model, pixels_key(data, settings.model), cache_path(settings))
     for trained in experiment.trained:
-        pictures = {
-            "reliability.png": plot_reliability(trained.answers),
-            "worst-mistakes.png": draw_worst(trained.answers, labels, pixels),
-        }
+        pictures = draw_answers(trained.answers, labels, pixels) if details else {}
         tracking.log_assessment(trained.assessment, labels, pictures)
-    model = experiment.served_model(settings.model.cut)
-    heat = draw_grad_cam(experiment.served().answers, labels, pixels, model)
-    example = np.repeat(pixels[:2], 3 // pixels.shape[1], axis=1)
-    tracking.log_model(model, example, labels.classes, {"grad-cam.png": heat})
+    if details:
+        model = experiment.served_model(settings.model.cut)
+        heat = draw_grad_cam(experiment.served().answers, labels, pixels, model)
+        example = np.repeat(pixels[:2], 3 // pixels.shape[1], axis=1)
+        tracking.log_model(model, example, labels.classes, {"grad-cam.png": heat})
 
 
 def _begun_path(settings: Settings) -> Path:
