@@ -132,7 +132,8 @@ def test_the_logged_model_answers_as_the_served_weights(
 ) -> None:
     """Loaded by MLflow alone: the probabilities that the weights give, for one image or for many."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri(trained.tracking))
-    loaded = mlflow.pyfunc.load_model(f"runs:/{require_report(trained)['run_id']}/served")
+    address = f"runs:/{require_report(trained)['run_id']}/served"
+    loaded = mlflow.pyfunc.load_model(address)
     example = loaded.metadata.load_input_example(loaded.metadata.get_model_info().model_uri)
     assert example.dtype == np.uint8
     assert loaded.metadata.metadata["classes"] == ["bright", "dark", "striped"]
@@ -144,6 +145,9 @@ def test_the_logged_model_answers_as_the_served_weights(
         with torch.inference_mode():
             expected = model(torch.from_numpy(some)).softmax(1).numpy()
         np.testing.assert_allclose(loaded.predict(some), expected, atol=1e-5)
+    body = mlflow.models.convert_input_example_to_serving_input(example)
+    served = mlflow.models.validate_serving_input(address, body)  # as `mlflow models serve` reads it
+    np.testing.assert_allclose(served, expected, atol=1e-5)
 
 
 def test_cached_activations_and_the_network_agree(trained: Settings, tmp_path: Path) -> None:
