@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -191,15 +192,18 @@ def log_model(
         inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, *size))]),
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, len(classes)))]),
     )
-    mlflow.pytorch.log_model(
-        answering,
-        name="served",
-        serialization_format="pt2",
-        signature=signature,
-        input_example=example,
-        pip_requirements=[f"torch=={version('torch')}", f"numpy=={version('numpy')}"],
-        metadata={"classes": list(classes)},
-    )
+    with warnings.catch_warnings():
+        # What it imports for this warns of its own type hints.
+        warnings.filterwarnings("ignore", ".*type hint is inferred as AnyType", UserWarning)
+        mlflow.pytorch.log_model(
+            answering,
+            name="served",
+            serialization_format="pt2",
+            signature=signature,
+            input_example=example,
+            pip_requirements=[f"torch=={version('torch')}", f"numpy=={version('numpy')}"],
+            metadata={"classes": list(classes)},
+        )
     for file, figure in pictures.items():
         mlflow.log_figure(figure, file)
 
