@@ -45,8 +45,9 @@ def test_it_goes_on_in_the_same_run_to_the_same_weights(trained: Settings, tmp_p
     said = killed_in_the_middle(words, tmp_path / "killed")
     assert re.search(r"split, rate 0\.0001, epoch 1 of 1", said)
     begun = read_json(tmp_path / "killed" / "begun.json")
-    report = ensure_trained(load_settings(CONFIG_DIR, words))
-    whole = require_report(trained)
+    settings = load_settings(CONFIG_DIR, words)
+    ensure_trained(settings)
+    report, whole = require_report(settings), require_report(trained)
     assert report["served"] == whole["served"]
     assert report["results"] == whole["results"]
     assert report["run_id"] == begun["run_id"] != whole["run_id"]
