@@ -1,3 +1,4 @@
+import json
 import re
 import sys
 import zipfile
@@ -66,3 +67,24 @@ def test_its_java_and_its_workers_are_the_named_ones(server: TorchServe) -> None
     assert variables.pop("JAVA_HOME") == str(Path(sys.executable).resolve().parent.parent)
     assert {Path(value).parent for value in variables.values()} == {server.folder}
     assert server.argv[0] == str(server.programs / "torchserve")
+
+
+def test_the_default_of_each_model_is_loaded_first(server: TorchServe) -> None:
+    """TorchServe takes the version that it loads first; without a word it is the shortest file's."""
+    server.store.mkdir()
+    for name, version in (("m.mar", "1.0"), ("m-1.1.mar", "1.1"), ("a.mar", "1.0"), ("m-1.10.mar", "1.10")):
+        with zipfile.ZipFile(server.store / name, "w") as packed:
+            model = {"modelName": name[0], "modelVersion": version}
+            packed.writestr("MAR-INF/MANIFEST.json", json.dumps({"model": model}))
+
+    def loaded() -> str:
+        server.configure()
+        return properties.read(server.config)["load_models"]
+
+    assert loaded() == "a.mar,m.mar,m-1.1.mar,m-1.10.mar"
+    serving = server.store / "m.serving.json"
+    serving.write_text(json.dumps({"default": {"version": "1.1", "archive": "m-1.1.mar"}}))
+    assert loaded() == "a.mar,m-1.1.mar,m.mar,m-1.10.mar"
+    for damaged in ("{", "[]", '{"default": null}'):
+        serving.write_text(damaged)
+        assert loaded() == "a.mar,m.mar,m-1.1.mar,m-1.10.mar"
