@@ -17,6 +17,8 @@ import requests
 from tools.loopback import free_ports
 from tools.paths import program
 
+PATIENCE = 300.0  # seconds until a server answers, where the cores are shared
+
 
 @dataclass(frozen=True)
 class MLflowServer:
@@ -27,7 +29,7 @@ class MLflowServer:
     def ask(self, method: str, path: str, **body: object) -> Any:
         """Asks the REST API."""
         sent = {"params": body} if method == "GET" else {"json": body}
-        reply = requests.request(method, f"{self.url}/api/2.0/mlflow/{path}", timeout=30, **sent)  # type: ignore[arg-type]
+        reply = requests.request(method, f"{self.url}/api/2.0/mlflow/{path}", timeout=30, **sent)
         reply.raise_for_status()
         return reply.json()
 
@@ -79,7 +81,7 @@ def mlflow_server(folder: Path) -> Iterator[MLflowServer]:
 
 
 def _wait(url: str, process: subprocess.Popen[bytes], folder: Path) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(requests.RequestException):
             if requests.get(f"{url}/health", timeout=5).ok:

@@ -17,7 +17,7 @@ from tests.support.handler_archives import write_archive
 from tools.torchserve import TorchServe
 
 MODEL = "solar-cells"
-PATIENCE = 100.0  # seconds until a server has its workers
+PATIENCE = 300.0  # seconds until a server has its workers
 
 
 def pack(store: Path, version: str, **kind: Any) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,19 +19,19 @@ HOSTILE = "<img src=x onerror=alert(1)> \"&'.jpg"
 class TwoVersions(ModelServer):
     """Version 2 names another label for every second image, by its bytes."""
 
-    def answer(self, request: object) -> None:
-        path: str = request.path  # type: ignore[attr-defined]
+    def answer(self, request: Any) -> None:
+        path: str = request.path
         self.second = path.endswith("/2")
-        super().answer(request)  # type: ignore[arg-type]
+        super().answer(request)
 
-    def description(self) -> dict[str, object]:
+    def description(self) -> dict[str, Any]:
         told = super().description()
         return told | {"model": told["model"] | {"version": "2" if self.second else "1.0"}}
 
-    def _good(self, images: list[tuple[str, bytes]], headers: object) -> bytes:
+    def _good(self, images: list[tuple[str, bytes]], headers: Any) -> bytes:
         if self.second:
             images = [(name, data + b"!" if data[-3] % 2 else data) for name, data in images]
-        return super()._good(images, headers)  # type: ignore[arg-type]
+        return super()._good(images, headers)
 
 
 @pytest.fixture

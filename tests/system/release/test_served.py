@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from imagebatch_training.cli import main
@@ -63,12 +64,12 @@ class Ground:
         _, said = process.communicate(timeout=300)
         assert process.returncode == 0, said
 
-    def prepare(self, run: str, model: str = CHAMPION) -> dict[str, object]:
+    def prepare(self, run: str, model: str = CHAMPION) -> dict[str, Any]:
         """Begins a run; returns its run.json."""
         self.do(
             "preprocess", "--run-id", run, "--input", str(self.night), "--model", model, "--shard-size", "300"
         )
-        found: dict[str, object] = json.loads((self.root / "runs" / run / "run.json").read_text())
+        found: dict[str, Any] = json.loads((self.root / "runs" / run / "run.json").read_text())
         return found
 
     def table(self, run: str) -> bytes:
@@ -136,8 +137,8 @@ def calm(ground: Ground) -> bytes:
     """From nothing to a served champion by one command, and the table of a run that nobody disturbed."""
     assert ground.release() == 0
     found = ground.prepare("calm")
-    assert found["model"]["version"] == "1.0"  # type: ignore[index]
-    assert found["released"]["reference"] == CHAMPION  # type: ignore[index]
+    assert found["model"]["version"] == "1.0"
+    assert found["released"]["reference"] == CHAMPION
     ground.do("score", "--run-id", "calm")
     return ground.table("calm")
 
@@ -182,7 +183,7 @@ def test_a_release_amid_a_batch_is_of_the_next_batch(ground: Ground, calm: bytes
     """Default and alias move while a run goes on: it keeps its version and bytes; the next has the new."""
     better = ("probe.penalties=[0.5]", "model.version=next", f"paths.training='{ground.root / 'training-2'}'")
     assert ground.release("--until", "gates", *better) == 0
-    assert ground.prepare("amid")["model"]["version"] == "1.0"  # type: ignore[index]
+    assert ground.prepare("amid")["model"]["version"] == "1.0"
     shadow = ["--shadow-runs", str(ground.root / "runs"), "--shadow-run", "calm"]
     page = ground.root / "shadow.html"
     done = []
@@ -192,7 +193,7 @@ def test_a_release_amid_a_batch_is_of_the_next_batch(ground: Ground, calm: bytes
     assert ground.running.versions() == {"1.0": False, NEWER: True}
     assert ground.champion() == NEWER
     assert ground.table("amid") == calm
-    assert ground.prepare("after")["model"]["version"] == NEWER  # type: ignore[index]
+    assert ground.prepare("after")["model"]["version"] == NEWER
     ground.running.restart()
     assert ground.running.versions() == {"1.0": False, NEWER: True}
 

@@ -96,11 +96,11 @@ def test_a_failed_command_is_its_own_line(
     program.chmod(0o755)
     monkeypatch.setenv("IMAGEBATCH_BIN", str(program))
     server = Server(model="shapes", store=tmp_path, workers=1)
-    with pytest.raises(kind, match="^the cause$"):
+    with pytest.raises(kind, match=r"^the cause$"):
         server.register("shapes.mar")
     monkeypatch.setenv("IMAGEBATCH_BIN", str(tmp_path / "none"))
     monkeypatch.setattr("imagebatch_training.release.server._NEXT_DOOR", tmp_path / "none")
-    with pytest.raises(ConfigurationError, match=r"install imagebatch, set IMAGEBATCH_BIN, or --no-serve"):
+    with pytest.raises(ConfigurationError, match="install imagebatch"):
         server.register("shapes.mar")
 
 

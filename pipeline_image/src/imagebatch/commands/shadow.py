@@ -181,9 +181,8 @@ def _packs(
 def _page(
     run: RunFolder, description: RunDescription, versions: tuple[ModelPin, ModelPin], compared: _Compared
 ) -> str:
-    # The report's templates: a third of a second, which other commands do not pay.
-    from imagebatch.stages.report.page import render  # noqa: PLC0415 (see above)
-    from imagebatch.stages.report.pictures import with_thumbnails  # noqa: PLC0415 (see above)
+    from imagebatch.stages.report.page import render  # noqa: PLC0415 (templates cost a third of a second)
+    from imagebatch.stages.report.pictures import with_thumbnails  # noqa: PLC0415 (the same)
 
     shown = sorted(compared.rows, key=lambda row: (-row["sure"], row["image_id"]))[:_SHOWN]
     with Decoders() as decoders:

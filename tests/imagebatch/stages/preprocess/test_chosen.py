@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,12 +22,12 @@ class Versions(ModelServer):
 
     version = "1.0"
 
-    def answer(self, request: object) -> None:
-        path: str = request.path  # type: ignore[attr-defined]
+    def answer(self, request: Any) -> None:
+        path: str = request.path
         self.version = path.rpartition("/")[2] if path.count("/") > 2 else "1.0"
-        super().answer(request)  # type: ignore[arg-type]
+        super().answer(request)
 
-    def description(self) -> dict[str, object]:
+    def description(self) -> dict[str, Any]:
         told = super().description()
         digest = DIGEST if self.version == "1.0" else SECOND
         return told | {"model": {"name": "solar-cells", "version": self.version, "digest": digest}}
@@ -47,10 +48,10 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MLflowServer]
         yield running
 
 
-def begun(call: Call, images: Path, runs: Path, run_id: str, *options: object) -> dict[str, object]:
+def begun(call: Call, images: Path, runs: Path, run_id: str, *options: object) -> dict[str, Any]:
     outcome = call("preprocess", "--input", images, "--run-id", run_id, *options)
     assert outcome.code == 0, outcome.err
-    found: dict[str, object] = json.loads((runs / run_id / "run.json").read_text())
+    found: dict[str, Any] = json.loads((runs / run_id / "run.json").read_text())
     return found
 
 
@@ -86,16 +87,16 @@ def test_a_run_keeps_the_version_that_the_alias_named(
     registry.alias("solar-cells", "champion", second)
     options = ("--model", CHAMPION, "--tracking-uri", registry.url)
     found = begun(call, images, runs, "night", *options)
-    assert found["model"]["version"] == "1.1"  # type: ignore[index]
+    assert found["model"]["version"] == "1.1"
     assert found["released"] == {"reference": CHAMPION, "registry_version": second}
     registry.alias("solar-cells", "champion", first)
     assert begun(call, images, runs, "night", *options) == found
     assert call("score", "--run-id", "night").code == 0
     done = call("postprocess", "--run-id", "night")
     assert done.last["model_version"] == "1.1"
-    assert begun(call, images, runs, "next", *options)["model"]["version"] == "1.0"  # type: ignore[index]
+    assert begun(call, images, runs, "next", *options)["model"]["version"] == "1.0"
     asked = begun(call, images, runs, "asked", *options, "--model-version", "1.1")
-    assert asked["model"]["version"] == "1.1"  # type: ignore[index]
+    assert asked["model"]["version"] == "1.1"
     assert "released" not in asked
 
 
