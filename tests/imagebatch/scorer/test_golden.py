@@ -46,6 +46,13 @@ def test_a_template_may_find_no_file(call: Call, run_id: str, tmp_path: Path) ->
     assert call("score", "--run-id", run_id, "--golden", tmp_path / "none/{model}.json").code == 0
 
 
+def test_a_version_has_golden_images_of_its_own(call: Call, run_id: str, tmp_path: Path) -> None:
+    """Those of `<name>-<version>` come before those of the name, which are of another version."""
+    golden(tmp_path / "solar-cells.golden.json", model_digest="sha256:other")
+    golden(tmp_path / "solar-cells-1.0.golden.json")
+    assert call("score", "--run-id", run_id, "--golden", tmp_path / "{model}.golden.json").code == 0
+
+
 @pytest.mark.parametrize("change", ["label", "no label", "probability", "fewer", "failure"])
 def test_another_answer_stops_with_78(call: Call, run_id: str, tmp_path: Path, change: str) -> None:
     """A server that computes something else under the same digest is found before a row is written."""

@@ -181,8 +181,8 @@ def _packs(
 def _page(
     run: RunFolder, description: RunDescription, versions: tuple[ModelPin, ModelPin], compared: _Compared
 ) -> str:
-    from imagebatch.stages.report.page import render  # noqa: PLC0415 (templates cost a third of a second)
-    from imagebatch.stages.report.pictures import with_thumbnails  # noqa: PLC0415 (the same)
+    from imagebatch.stages.report.page import render  # noqa: PLC0415 (a third of a second, and not for all)
+    from imagebatch.stages.report.pictures import with_thumbnails  # noqa: PLC0415 (a third of a second, and not for all)
 
     shown = sorted(compared.rows, key=lambda row: (-row["sure"], row["image_id"]))[:_SHOWN]
     with Decoders() as decoders:
