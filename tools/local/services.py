@@ -159,7 +159,8 @@ def airflow_settings() -> dict[str, str]:
         "IMAGEBATCH_OPERATOR": os.environ.get("IMAGEBATCH_OPERATOR", "process"),
         "IMAGEBATCH_DEADLINES": os.environ.get("IMAGEBATCH_DEADLINES", "1"),
         "IMAGEBATCH_BIN": str(program("pipeline_image", "imagebatch")),
-        "IMAGEBATCH_TRAIN_BIN": str(program("training", "imagebatch-train")),
+        "IMAGEBATCH_TRAIN_BIN": os.environ.get("IMAGEBATCH_TRAIN_BIN")
+        or str(program("training", "imagebatch-train")),
         "IMAGEBATCH_TRAIN_SETTINGS": shlex.join(training_folders()),
         "IMAGEBATCH_RELEASE_PAGES": str(VAR / "releases"),
         "MLFLOW_TRACKING_URI": url("mlflow"),
