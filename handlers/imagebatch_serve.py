@@ -193,16 +193,11 @@ def load_order(store: Path, served: Mapping[str, tuple[str, str]]) -> list[str]:
 
     Args:
         store: folder of the archives. `<model>.serving.json`, which `imagebatch models set-default` writes,
-            says which version is the default; without it, it is the one with the shortest file name.
+            says which version is the default; without it, it is the one whose file name sorts first.
         served: from `archives`.
     """
     defaults = {model: default_version(store, model) for model, _ in served.values()}
-
-    def place(name: str) -> tuple[str, bool, int, str]:
-        model, version = served[name]
-        return model, version != defaults[model], len(name), name
-
-    return sorted(served, key=place)
+    return sorted(served, key=lambda name: (served[name][1] != defaults[served[name][0]], name))
 
 
 def default_version(store: Path, model: str) -> str:

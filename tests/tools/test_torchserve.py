@@ -70,7 +70,7 @@ def test_its_java_and_its_workers_are_the_named_ones(server: TorchServe) -> None
 
 
 def test_the_default_of_each_model_is_loaded_first(server: TorchServe) -> None:
-    """TorchServe takes the version that it loads first; without a word it is the shortest file's."""
+    """TorchServe takes the version that it loads first; without a word they come by name."""
     server.store.mkdir()
     for name, version in (("m.mar", "1.0"), ("m-1.1.mar", "1.1"), ("a.mar", "1.0"), ("m-1.10.mar", "1.10")):
         with zipfile.ZipFile(server.store / name, "w") as packed:
@@ -81,10 +81,10 @@ def test_the_default_of_each_model_is_loaded_first(server: TorchServe) -> None:
         server.configure()
         return properties.read(server.config)["load_models"]
 
-    assert loaded() == "a.mar,m.mar,m-1.1.mar,m-1.10.mar"
+    assert loaded() == "a.mar,m-1.1.mar,m-1.10.mar,m.mar"
     serving = server.store / "m.serving.json"
-    serving.write_text(json.dumps({"default": {"version": "1.1", "archive": "m-1.1.mar"}}))
-    assert loaded() == "a.mar,m-1.1.mar,m.mar,m-1.10.mar"
+    serving.write_text(json.dumps({"default": {"version": "1.0", "archive": "m.mar"}}))
+    assert loaded() == "m.mar,a.mar,m-1.1.mar,m-1.10.mar"
     for damaged in ("{", "[]", '{"default": null}'):
         serving.write_text(damaged)
-        assert loaded() == "a.mar,m.mar,m-1.1.mar,m-1.10.mar"
+        assert loaded() == "a.mar,m-1.1.mar,m-1.10.mar,m.mar"
