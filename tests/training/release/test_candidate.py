@@ -115,3 +115,24 @@ def test_without_tools_a_release_says_less(tmp_path: Path, monkeypatch: pytest.M
     write_provenance(record, {"model": "m"}, "")
     assert json.loads(record.read_text()) == {"model": "m"}
     assert not signature.exists()
+
+
+@pytest.mark.parametrize("remembered", ["", "{}"])
+def test_the_default_is_remembered_before_a_new_archive_is_in_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remembered: str
+) -> None:
+    """Once: a store that says its default already is left alone."""
+    program = tmp_path / "imagebatch"
+    described = {"answer": {"modelVersion": "1.0"}}
+    program.write_text(
+        f"#!{sys.executable}\nimport sys\nopen({str(tmp_path / 'asked')!r}, 'a').write(sys.argv[2] + ' ')\n"
+        f"print({json.dumps(json.dumps(described))})\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("IMAGEBATCH_BIN", str(program))
+    if remembered:
+        (tmp_path / "shapes.serving.json").write_text(remembered)
+    server = Server(model="shapes", store=tmp_path, workers=1)
+    server.remember_default()
+    asked = (tmp_path / "asked").read_text() if (tmp_path / "asked").exists() else ""
+    assert asked == ("" if remembered else "describe set-default ")

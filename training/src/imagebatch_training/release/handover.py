@@ -64,7 +64,8 @@ class Handover:
             TrainingError: A step has failed; its line says what is served now.
         """
         try:
-            self._remember_default()
+            if self.asked.server:
+                self.asked.server.remember_default()
             self.candidate.put_into_store()
             if self.asked.server:
                 for step, do in _SERVING:
@@ -131,14 +132,6 @@ class Handover:
             f" {found['run']}: {found['page']}",
             **{key: found[key] for key in ("different", "images", "run", "page")},
         )
-
-    def _remember_default(self) -> None:
-        """Keep the default of now: a server that starts again amid a release must not take the new one."""
-        server, store = self.asked.server, self.candidate.store
-        if server and not (store / f"{self.candidate.name}.serving.json").is_file():
-            before = server.default()
-            if before:
-                server.set_default(before)
 
     def _promote(self) -> None:
         """Set the default, and then the alias: a batch that begins in between takes the older of the two."""

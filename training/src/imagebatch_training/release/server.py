@@ -82,6 +82,11 @@ class Server:
         """Make a version the default, also after a restart."""
         self._models("set-default", "--model-version", version, "--model-store", str(self.store))
 
+    def remember_default(self) -> None:
+        """Keep the default of now: a server that starts again amid a release must not take the new one."""
+        if not (self.store / f"{self.model}.serving.json").is_file() and (before := self.default()):
+            self.set_default(before)
+
     def roll_back(self) -> str:
         """Make the earlier default the default again; return its version."""
         told = self._models("rollback", "--model-store", str(self.store), "--workers", str(self.workers))
