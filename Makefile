@@ -27,6 +27,8 @@ e2e: setup ## the demo's path end to end, on the real services; PART=system/demo
 	@$(PYTHON) -m tools.dev.tests e2e $(CHOICE)
 lint: setup ## ruff, mypy, import-linter, deptry
 	@$(PYTHON) -m tools.dev.lint
+release-test: setup ## real trainings and releases under a batch, and what people say back; PART=system/release, K=alias: these
+	@$(PYTHON) -m tools.dev.tests releases $(CHOICE)
 chaos: setup ## everything that can go wrong, done to runs on a real TorchServe; PART=disks, K=scorer-killed: these
 	@$(PYTHON) -m tests.system.chaos $(CHOICE)
 conformance: setup ## every model API against real servers of other makers; PART=mlserver, K="order killed": these
@@ -49,4 +51,4 @@ operations-test: setup ## the compose stack's UI, kills of its pieces, the how-t
 	@$(PYTHON) -m tests.system.operations $(CHOICE)
 docs: setup ## regenerate the generated pages of docs/
 	@$(PYTHON) -m tools.dev.docs
-.PHONY: help setup ready demo up status down test fuzz e2e lint chaos conformance orchestrators monitoring-test bench bench-quick docs env images compose-test operations-test
+.PHONY: help setup ready demo up status down test fuzz e2e release-test lint chaos conformance orchestrators monitoring-test bench bench-quick docs env images compose-test operations-test

@@ -1,4 +1,4 @@
-"""`make test`, `make fuzz`, `make e2e`: pytest for each part in its own environment, and one summary of all.
+"""`make test`, `fuzz`, `e2e`, `release-test`: pytest for each part in its own environment, and one summary of all.
 
 Unit tests run in as many lanes as there are cores, at most two: what is printed of each comes in one piece.
 """
@@ -46,15 +46,21 @@ SUITES = {
         "system/endurance": "pipeline_image",
         "system/stores": "pipeline_image",
         "system/kserve": "pipeline_image",
-        "system/review": "pipeline_image",
-        "system/release": "training",
         "system/demo": "airflow",
     },
+    # Real trainings, and real servers that change their model under a batch: half an hour.
+    "releases": {"system/release": "training", "system/review": "pipeline_image"},
     # Their environment is made only for `make orchestrators`, whose ways begin with them.
     "orchestrators": {"deploy/pipelines": "deploy/pipelines"},
 }
 # How many random examples hypothesis tries (tests/support/examples.py); EXAMPLES says another number.
-PROFILES = {"unit": "steady", "fuzz": "thorough", "e2e": "steady", "orchestrators": "steady"}
+PROFILES = {
+    "unit": "steady",
+    "fuzz": "thorough",
+    "e2e": "steady",
+    "releases": "steady",
+    "orchestrators": "steady",
+}
 LANES = 2
 PARALLEL = ("unit", "fuzz")  # suites that share the cores out; what e2e starts wants them all
 LARGE = 30  # files of tests in a folder beyond which both lanes share it; its session fixtures are made twice
@@ -66,7 +72,7 @@ def main(argv: list[str]) -> int:
     """Run one suite, or what is chosen of it.
 
     Args:
-        argv: `unit`, `fuzz`, `e2e` or `orchestrators`, and the choice; see `--help`.
+        argv: `unit`, `fuzz`, `e2e`, `releases` or `orchestrators`, and the choice; see `--help`.
 
     Returns:
         0 if everything passed; 1 if not, or if no test ran.
