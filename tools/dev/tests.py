@@ -1,4 +1,4 @@
-"""`make test`, `fuzz`, `e2e`, `release-test`: pytest for each part in its own environment, and one summary of all.
+"""`make test`, `fuzz`, `e2e`, `release-test`: pytest for each part in its own environment, and one summary.
 
 Unit tests run in as many lanes as there are cores, at most two: what is printed of each comes in one piece.
 """

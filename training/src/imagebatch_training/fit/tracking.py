@@ -1,4 +1,4 @@
-"""MLflow: every parameter, figure, split and picture of a training. The only module that imports it."""
+"""MLflow: every parameter, figure, split and picture of a training. `release.registry` alone knows it, too."""
 
 import copy
 import json
