@@ -1,4 +1,4 @@
-"""MLflow: every parameter, figure, split and picture of a training. `release.registry` alone knows it, too."""
+"""MLflow: every parameter, figure, split and picture of a training. Only `release.registry` knows it, too."""
 
 import copy
 import json
