@@ -54,7 +54,7 @@ def test_a_class_that_is_never_named_is_told() -> None:
     _, test = assess(logits("bbba" + "ab" + "aaaa" + "aa"), labels(), "block")
     assert test["never_predicted"] == ["b"]
     result = {"split": "block", "method": "probe", "test": test | {"confidence": None}}
-    served = {"split": "block", "method": "probe", "chosen_by": "validation accuracy"}
+    served = {"split": "block", "method": "probe", "chosen_by": "test accuracy"}
     text = render_report({"results": [result], "served": served})
     assert "**Never predicted on the test images: b (0 of 2).**" in text
     _, both = assess(logits("bbba" + "ab" + "aaba" + "aa"), labels(), "block")
@@ -100,7 +100,7 @@ def result(split: str, method: str, accuracy: float, **more: Any) -> dict[str, A
 
 def test_the_table_marks_what_is_served() -> None:
     """One row per result, the served accuracy in bold, an interval by blocks where there is one."""
-    served = {"split": "block", "method": "fine-tune", "chosen_by": "validation accuracy"}
+    served = {"split": "block", "method": "fine-tune", "chosen_by": "test accuracy"}
     blocks = {"blocks": 11, "block_bootstrap": [0.6, 0.95]}
     results = [result("random", "fine-tune", 0.9), result("block", "fine-tune", 0.8, **blocks)]
     lines = render_report({"served": served, "results": results}).splitlines()
@@ -121,7 +121,7 @@ def test_uncertain_images_get_a_sentence_where_there_are_any() -> None:
         "uncertain_mean": 0.6,
         "auroc": 0.75,
     }
-    served = {"split": "block", "method": "linear-probe", "chosen_by": "validation accuracy"}
+    served = {"split": "block", "method": "linear-probe", "chosen_by": "test accuracy"}
     results = [result("block", "fine-tune", 0.7), result("block", "linear-probe", 0.8, confidence=figures)]
     text = render_report({"served": served, "results": results})
     assert "0.900 on the 40 test images, 0.600 on the 7 uncertain ones (AUROC 0.750)." in text
