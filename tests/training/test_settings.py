@@ -72,7 +72,7 @@ def test_a_preset_is_words_typed_once() -> None:
     """It changes what it names; what is said beside it wins."""
     settings = load_settings(CONFIG_DIR, ["preset=surfaces", "probe.floor=0.1"])
     assert (settings.model.layer, settings.model.pooling) == ("14.expansion", ["mean", "max", "std"])
-    assert (settings.model.contrast, settings.finetune.first_block) == ("percentiles-1-99", 12)
+    assert (settings.model.contrast, settings.finetune.first_block) == ("percentiles-1-99", 11)
     assert settings.probe.floor == 0.1
     assert settings.finetune.epochs == load_settings(CONFIG_DIR, []).finetune.epochs
 
