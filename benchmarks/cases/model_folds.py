@@ -80,18 +80,20 @@ def _champion(result: dict[str, Any]) -> str:
     champion, target = result["champion"], result["target"]
     rows = {row["name"]: row for row in result["recipes"]}
     row = rows[result["data"]["champion"]]
-    lines = ["| of the served recipe | figure | 95 % interval | aimed at |", "|---|---|---|---|"]
+    lines = ["| of the best recipe | figure | 95 % interval | aimed at |", "|---|---|---|---|"]
     said = {"accuracy": "accuracy", "macro_f1": "macro-F1", "recall": "recall of defective cells"}
     for key, text in (said | {"precision": "precision of defective cells"}).items():
         low, high = row["intervals"][key]
         aim = f"{target[key]:.3f}" if key in target else "-"
         lines.append(f"| {text} | {row['figures'][key]:.3f} | {low:.3f} to {high:.3f} | {aim} |")
+    tuned, frozen = rows[result["data"]["tuned"]], rows[result["data"]["frozen"]]
     for key, text in said.items():
-        low, high = champion["gain"][key]
-        gain = row["figures"][key] - rows[result["data"]["frozen"]]["figures"][key]
+        low, high = result["fine_tune"]["gain"][key]
+        gain = tuned["figures"][key] - frozen["figures"][key]
         aim = "above 0" if key == "accuracy" else "-"
         lines.append(
-            f"| gain over its own frozen head, {text} | {gain:+.3f} | {low:+.3f} to {high:+.3f} | {aim} |"
+            f"| {tuned['name']} less {frozen['name']}, {text} | {gain:+.3f}"
+            f" | {low:+.3f} to {high:+.3f} | {aim} |"
         )
     aim = f"at most {target['calibration_error']:.2f}"
     lines.append(f"| calibration error | {row['figures']['calibration_error']:.3f} | - | {aim} |")

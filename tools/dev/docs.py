@@ -89,7 +89,7 @@ def folds() -> str:
     for role, text in (
         ("original", "ImageNet's last layer, as the demo serves it"),
         ("frozen", "the middle of the network, frozen"),
-        ("champion", "the best recipe, fine-tuned"),
+        ("champion", "the best recipe"),
     ):
         row = rows[content["data"][role]]
         cells = [

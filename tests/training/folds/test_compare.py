@@ -39,6 +39,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
         recipes=recipes,
         original="last",
         frozen="middle",
+        tuned="tuned",
         champion="tuned",
         target={"accuracy": 0.9},
     )
@@ -73,7 +74,7 @@ def test_recipes_are_compared_and_nothing_is_fitted_twice(plan: Plan) -> None:
     quoted = headline(result)["folds"]
     assert quoted["champion_accuracy"] == result["recipes"][2]["figures"]["accuracy"]
     assert quoted["probe_accuracy"] == result["recipes"][1]["figures"]["accuracy"]
-    assert quoted["gain_interval"] == result["champion"]["gain"]["accuracy"]
+    assert quoted["gain_interval"] == result["fine_tune"]["gain"]["accuracy"]
     assert render(result).count("\n| ") >= 5
     json.dumps(result, allow_nan=False)
 
@@ -82,7 +83,9 @@ def test_the_shipped_plan_can_be_read() -> None:
     """Each of its recipes is a whole configuration."""
     path = CONFIG_DIR / "folds" / "solar-cells.yaml"
     found = read_plan(path, CONFIG_DIR, ["seed=7"])
-    assert {found.original, found.frozen, found.champion} <= {recipe.name for recipe in found.recipes}
+    assert {found.original, found.frozen, found.tuned, found.champion} <= {
+        recipe.name for recipe in found.recipes
+    }
     assert all(recipe.settings.seed == 7 for recipe in found.recipes)
     assert found.folds * found.deals >= 15
 
@@ -91,7 +94,7 @@ def test_the_shipped_plan_can_be_read() -> None:
     ("change", "said"),
     [
         ({"folds": 2}, "folds must be at least 3"),
-        ({"champion": "nobody"}, "original, frozen and champion must be among"),
+        ({"champion": "nobody"}, "original, frozen, tuned and champion must be among"),
         (
             {"recipes": {"a": {"text": "t", "method": "guess", "words": []}}},
             "method must be probe or fine-tune",

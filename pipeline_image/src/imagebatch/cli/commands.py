@@ -86,9 +86,9 @@ COMMANDS = {
     ),
     "history": Command(_LOOKING, settings.HistorySettings, "imagebatch.commands.history", "history", _plain),
     "trends": Command(_LOOKING, settings.TrendsSettings, "imagebatch.commands.trends", "trends", _plain),
+    "shadow": Command(_LOOKING, settings.ShadowSettings, "imagebatch.commands.shadow", "shadow", _plain),
     "review": Command(_PEOPLE, settings.ReviewSettings, "imagebatch.commands.review", "review", _plain),
     "labels": Command(_PEOPLE, settings.LabelsSettings, "imagebatch.commands.labels", "labels", _plain),
-    "shadow": Command(_LOOKING, settings.ShadowSettings, "imagebatch.commands.shadow", "shadow", _plain),
     "bench": Command(
         _MACHINE, settings.BenchSettings, "imagebatch.commands.bench", "bench", lambda _, r: r.as_json()
     ),

@@ -41,8 +41,8 @@ def compare(plan: Plan, *, processes: int) -> dict[str, Any]:
 
     Returns:
         JSON: `data`, `recipes` (figures, intervals, gain over the original, CPU-minutes), `chosen` (the
-        recipe chosen on the validation images of every fold), `champion` (gain over its own frozen head,
-        coverage, reliability, uncertain images), `ensemble`, `target`.
+        recipe chosen on the validation images of every fold), `ensemble`, `fine_tune` (gain over its frozen
+        head), `champion` (coverage, reliability, uncertain images), `target`.
 
     Raises:
         ConfigurationError: Weights or data are missing.
@@ -66,7 +66,8 @@ def compare(plan: Plan, *, processes: int) -> dict[str, Any]:
         "recipes": [_row(recipe, outcomes[recipe.name], answers, plan) for recipe in plan.recipes],
         "chosen": {"times": counts, **_figures(gather(chosen, data.labels, plan.positive))},
         "ensemble": _ensemble(answers, plan),
-        "champion": _champion(answers[plan.champion], answers[plan.frozen]),
+        "fine_tune": {"gain": intervals(answers[plan.tuned], answers[plan.frozen])},
+        "champion": _champion(answers[plan.champion]),
         "target": dict(plan.target),
     }
 
@@ -82,7 +83,7 @@ def headline(result: Mapping[str, Any]) -> dict[str, Any]:
             "champion_accuracy_interval": champion["intervals"]["accuracy"],
             "probe_accuracy": frozen["figures"]["accuracy"],
             "original_accuracy": rows[result["data"]["original"]]["figures"]["accuracy"],
-            "gain_interval": result["champion"]["gain"]["accuracy"],
+            "gain_interval": result["fine_tune"]["gain"]["accuracy"],
             "defective_recall": figures["recall"],
             "defective_precision": figures["precision"],
             "macro_f1": figures["macro_f1"],
@@ -140,6 +141,7 @@ def _described(data: DataSet, plan: Plan, folds: Sequence[Fold]) -> dict[str, An
         "test_images": [int(known[fold.test].sum()) for fold in folds],
         "original": plan.original,
         "frozen": plan.frozen,
+        "tuned": plan.tuned,
         "champion": plan.champion,
     }
 
@@ -180,18 +182,17 @@ def _figures(answers: Answers) -> dict[str, Any]:
 
 
 def _ensemble(answers: Mapping[str, Answers], plan: Plan) -> dict[str, Any] | None:
-    members = [plan.frozen, plan.champion]
+    members = [plan.frozen, plan.tuned]
     if len(set(members)) == 1:
         return None
     mixed = mix([answers[name] for name in members])
     return {"members": members, "gain": intervals(mixed, answers[plan.original]), **_figures(mixed)}
 
 
-def _champion(champion: Answers, frozen: Answers) -> dict[str, Any]:
+def _champion(champion: Answers) -> dict[str, Any]:
     unsure = uncertain_gap(champion)
     threshold, recall, precision = best_threshold(champion, _PRECISION)
     return {
-        "gain": intervals(champion, frozen),
         "coverage": metrics.coverage_curve(*certainty(champion)),
         "reliability": metrics.reliability(*certainty(champion)),
         "confidence": dict(zip(("labelled", "uncertain", "difference"), unsure, strict=True))

@@ -54,8 +54,9 @@ class Plan:
         positive: Classes that together are what is looked for (a defect); may be empty.
         recipes: In the order of the table.
         original: Name of the recipe that all others are compared with.
-        frozen: Name of the probe on the champion's own input.
-        champion: Name of the recipe that is served.
+        frozen: Name of the probe that the fine-tune starts from.
+        tuned: Name of the fine-tune, which is compared with it.
+        champion: Name of the recipe that is looked at in detail.
         target: Figures that were aimed at, by the names of `Figures`.
     """
 
@@ -66,6 +67,7 @@ class Plan:
     recipes: Sequence[Recipe]
     original: str
     frozen: str
+    tuned: str
     champion: str
     target: Mapping[str, float]
 
@@ -75,7 +77,7 @@ def read_plan(path: Path, config_dir: Path, overrides: Sequence[str]) -> Plan:
 
     Args:
         path: YAML with `folds`, `deals`, `seed`, `positive`, `common` (overrides of all), `recipes` (name:
-            `text`, `method`, `words`), `original`, `frozen`, `champion`, `target`.
+            `text`, `method`, `words`), `original`, `frozen`, `tuned`, `champion`, `target`.
         config_dir: Folder with `config.yaml`.
         overrides: Of all recipes, behind their own.
 
@@ -104,6 +106,7 @@ def read_plan(path: Path, config_dir: Path, overrides: Sequence[str]) -> Plan:
             recipes=recipes,
             original=str(found["original"]),
             frozen=str(found["frozen"]),
+            tuned=str(found["tuned"]),
             champion=str(found["champion"]),
             target={str(name): float(value) for name, value in found["target"].items()},
         )
@@ -129,9 +132,10 @@ def _check(path: Path, plan: Plan) -> None:
         f"folds must be at least {_LEAST_FOLDS}, deals at least 1": plan.folds >= _LEAST_FOLDS
         and plan.deals >= 1,
         f"method must be {' or '.join(METHODS)}": all(recipe.method in METHODS for recipe in plan.recipes),
-        f"original, frozen and champion must be among {', '.join(names)}": {
+        f"original, frozen, tuned and champion must be among {', '.join(names)}": {
             plan.original,
             plan.frozen,
+            plan.tuned,
             plan.champion,
         }
         <= {*names},
