@@ -19,6 +19,7 @@ _KEYS = {
     "recipes",
     "original",
     "frozen",
+    "tuned",
     "champion",
     "target",
 }
