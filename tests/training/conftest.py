@@ -1,6 +1,7 @@
 """What many tests of the training start from: the drawn images, and one finished training on them."""
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,8 +21,11 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _own_tracking(monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_tracking(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """MLflow puts the address that it is given into the environment, where it wins over any setting."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    yield
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +44,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, shapes: Path) -> Settings:
     """Settings after a finished training."""
+    os.environ.pop("MLFLOW_TRACKING_URI", None)  # of a test before: this fixture is older than a test's own
     settings = small_settings(tmp_path_factory.mktemp("trained"), shapes, "tracking.details=true")
     write_random_weights(settings)
     ensure_data(settings)

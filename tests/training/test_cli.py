@@ -9,7 +9,10 @@ import pytest
 from imagebatch_training.cli import main
 
 HEAVY = {"torch", "torchvision", "mlflow", "openvino", "nncf", "matplotlib", "onnx"}
-VERBS = ("weights", "data", "train", "sweep", "report", "archive", "parity", "import", "layout", "evaluate")
+VERBS = (
+    *("weights", "data", "train", "sweep", "folds", "report", "archive", "parity", "release"),
+    *("import", "layout", "evaluate"),
+)
 
 
 def test_help_needs_no_library_that_costs_seconds() -> None:

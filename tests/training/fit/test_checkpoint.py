@@ -66,17 +66,20 @@ def test_it_goes_on_from_any_epoch_of_any_rate(tmp_path: Path, epochs: int) -> N
     assert same(tune_long(checkpoint, settings), whole)
 
 
-def test_a_damaged_checkpoint_costs_its_epochs_alone(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_damaged_checkpoint_costs_its_epochs_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a file, or no checkpoint at all: training begins anew, and says why."""
+    told: list[str] = []
+    monkeypatch.setattr(
+        "imagebatch_training.fit.checkpoint.log.warning", lambda text, *values: told.append(text % values)
+    )
     checkpoint = tmp_path / "checkpoint.pt"
     whole = tune_long(checkpoint, SETTINGS)
-    for content in (checkpoint.read_bytes()[:1000], b"", b"not a checkpoint"):
+    assert not told
+    for count, content in enumerate((checkpoint.read_bytes()[:1000], b"", b"not a checkpoint"), start=1):
         checkpoint.write_bytes(content)
         assert same(tune_long(checkpoint, SETTINGS), whole)
-        assert "cannot be read and is made again" in caplog.text
-        caplog.clear()
+        assert len(told) == count
+        assert "cannot be read and is made again" in told[-1]
 
 
 def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
