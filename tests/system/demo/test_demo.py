@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 IMAGES = 2624
-SECOND_RUN_SECONDS = 90
+SECOND_RUN_SHARE = 0.5  # of the first one's time, on the same machine, however busy it is
 
 
 def rows(run: Path) -> list[dict[str, str]]:
@@ -83,7 +83,7 @@ def test_verify_notices_any_changed_byte(stack: Any, first: Any, part: str) -> N
 def test_a_second_demo_is_quick_and_gives_the_same_bytes(stack: Any, first: Any) -> None:
     """With everything current a new run, cut into other shards, takes little time and changes no byte."""
     second = stack.demo("--shard-size=300")
-    assert second.seconds < SECOND_RUN_SECONDS
+    assert second.seconds < SECOND_RUN_SHARE * first.seconds
     assert second.run != first.run
     product = Path("output", "predictions.csv")
     assert (second.run / product).read_bytes() == (first.run / product).read_bytes()
