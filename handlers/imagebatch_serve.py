@@ -196,16 +196,20 @@ def load_order(store: Path, served: Mapping[str, tuple[str, str]]) -> list[str]:
             says which version is the default; without it, it is the one whose file name sorts first.
         served: from `archives`.
     """
-    defaults = {model: default_version(store, model) for model, _ in served.values()}
+    defaults = {model: default_version(store, model) for model in {model for model, _ in served.values()}}
     return sorted(served, key=lambda name: (served[name][1] != defaults[served[name][0]], name))
 
 
 def default_version(store: Path, model: str) -> str:
-    """Return the version that `<model>.serving.json` names; empty where none is remembered."""
+    """Return the version that `<model>.serving.json` names; empty where none is, or it cannot be read."""
+    path = store / f"{model}.serving.json"
     try:
-        content = json.loads((store / f"{model}.serving.json").read_text(encoding="utf-8"))
-        return str(content["default"]["version"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return str(json.loads(path.read_text(encoding="utf-8"))["default"]["version"])
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        told = f"{path.name} is damaged ({error!r}): set the default version again"
+        print(f"imagebatch_serve: {told}", file=sys.stderr)  # noqa: T201 - into the container's log
         return ""
 
 

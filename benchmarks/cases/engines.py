@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from imagebatch_training.archive.archive import archive_paths, ensure_archive
-from imagebatch_training.cli import CONFIG_DIR
+from imagebatch_training.configuration import CONFIG_DIR, ENGINES, load_settings
 from imagebatch_training.errors import TrainingError
-from imagebatch_training.settings import ENGINES, load_settings
 
 from benchmarks.cases import engines_process, engines_served
 from benchmarks.cases.engines_plot import plot

@@ -1,4 +1,4 @@
-"""The solar cells' recipes on blocks that nothing was chosen on, into docs/explanation/model.md.
+"""The solar cells' recipes on folds of whole blocks, into docs/explanation/model.md.
 
     python3.11 -m benchmarks.run model-folds [-- --publish]
 
@@ -106,7 +106,7 @@ def _champion(result: dict[str, Any]) -> str:
     )
     point = champion["at_precision"]
     text = f"recall where precision is {point['precision']:.3f} (threshold {point['threshold']:.2f})"
-    return "\n".join([*lines, f"| {text} | {point['recall']:.3f} | - | 0.780 |"])
+    return "\n".join([*lines, f"| {text} | {point['recall']:.3f} | - | {target['recall']:.3f} |"])
 
 
 def _draw_recipes(result: dict[str, Any], path: Path) -> None:
@@ -124,7 +124,7 @@ def _draw_recipes(result: dict[str, Any], path: Path) -> None:
     axes.axvline(result["target"]["accuracy"], color="black", linestyle=":", linewidth=1)
     axes.set_yticks(range(len(rows)), [row["name"] for row in rows])
     axes.set_xlabel(
-        "accuracy on blocks that nothing was chosen on; line: 95 %; strokes: folds; dotted: aimed at"
+        "accuracy on blocks that were not trained on; line: 95 %; strokes: folds; dotted: aimed at"
     )
     axes.xaxis.set_major_formatter(PercentFormatter(1, 0))
     axes.spines[["top", "right"]].set_visible(False)

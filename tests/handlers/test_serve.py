@@ -158,6 +158,25 @@ def test_of_two_copies_one_is_served(tmp_path: Path) -> None:
     assert serve.configuration(TEMPLATE, {}, tmp_path)["load_models"] == "m-2.mar,m.mar,other.mar"
 
 
+def test_a_remembered_default_is_loaded_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """TorchServe makes it the default; a memory that cannot be read is told, and serves nothing less."""
+    for file, version in (("m.mar", "1.0"), ("m-1.1.mar", "1.1")):
+        archive(tmp_path / file, "m", version)
+    memory = tmp_path / "m.serving.json"
+    loaded = {}
+    for version in ("1.0", "1.1"):
+        memory.write_text(json.dumps({"default": {"version": version, "archive": "m.mar"}}))
+        loaded[version] = serve.configuration(TEMPLATE, {}, tmp_path)["load_models"]
+    assert loaded == {"1.0": "m.mar,m-1.1.mar", "1.1": "m-1.1.mar,m.mar"}
+    assert not capsys.readouterr().err
+    for damaged in ("{", "[]", '{"default": 1}'):
+        memory.write_text(damaged)
+        assert serve.configuration(TEMPLATE, {}, tmp_path)["load_models"] == "m-1.1.mar,m.mar"
+        told = capsys.readouterr().err
+        assert "imagebatch_serve: m.serving.json is damaged" in told
+        assert told.count("\n") == 1
+
+
 def test_workers_are_one_per_core_unless_told(tmp_path: Path) -> None:
     """An empty variable, as compose passes it, counts as none."""
     cores = str(len(os.sched_getaffinity(0)))

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from imagebatch_training.backbone.mobilenet import build
 from imagebatch_training.backbone.weights import KERAS, write_weights
-from imagebatch_training.cli import CONFIG_DIR
+from imagebatch_training.configuration import CONFIG_DIR, load_settings
 from imagebatch_training.files import sha256_file, write_json
-from imagebatch_training.settings import Settings, load_settings
+from imagebatch_training.settings import Settings
 from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from imagebatch_training.cli import CONFIG_DIR
+from imagebatch_training.configuration import CONFIG_DIR, ENGINES, load_settings
 from imagebatch_training.errors import ConfigurationError
-from imagebatch_training.settings import ENGINES, Tracking, load_settings, tracking_uri
+from imagebatch_training.settings import Tracking, tracking_uri
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def pipelines() -> str:
 
 
 def folds() -> str:
-    """Give the solar cells' figures on blocks that nothing was chosen on (docs/explanation/model.json)."""
+    """Give the solar cells' figures over folds of whole blocks (docs/explanation/model.json)."""
     content = json.loads((ROOT / "docs" / "explanation" / "model.json").read_text(encoding="utf-8"))
     rows = {row["name"]: row for row in content["recipes"]}
     keys = ("accuracy", "macro_f1", "recall", "precision")
@@ -89,7 +89,7 @@ def folds() -> str:
     for role, text in (
         ("original", "ImageNet's last layer, as the demo serves it"),
         ("frozen", "the middle of the network, frozen"),
-        ("champion", "the best recipe"),
+        ("champion", "the best of ten recipes"),
     ):
         row = rows[content["data"][role]]
         cells = [

@@ -21,8 +21,8 @@ _MATERIAL = """
 import sys
 from pathlib import Path
 from PIL import Image
-from imagebatch_training.settings import load_settings
-from imagebatch_training.cli import CONFIG_DIR
+from imagebatch_training.configuration import load_settings
+from imagebatch_training.configuration import CONFIG_DIR
 from tests.training.shapes import CLASSES, draw, draw_folder, write_random_weights
 root = Path(sys.argv[1])
 draw_folder(root / "old", per_class=24)

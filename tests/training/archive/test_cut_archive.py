@@ -10,13 +10,14 @@ import torch
 from imagebatch_engines import load_engine
 from imagebatch_training.archive.archive import archive_paths, ensure_archive
 from imagebatch_training.archive.loaded import load_archive
+from imagebatch_training.configuration import CONTRASTS
 from imagebatch_training.errors import ConfigurationError
 from imagebatch_training.export.graphs import load_served_model
 from imagebatch_training.files import read_json
 from imagebatch_training.fit.report import require_report
 from imagebatch_training.fit.train import ensure_trained
 from imagebatch_training.images.data import ensure_data
-from imagebatch_training.settings import CONTRASTS, Settings, model_path
+from imagebatch_training.settings import Settings, model_path
 
 from tests.training.shapes import small_settings, write_random_weights
 

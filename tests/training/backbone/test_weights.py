@@ -10,10 +10,11 @@ import torch
 from imagebatch_training.backbone.keras_weights import convolutions, norms, read_keras_backbone
 from imagebatch_training.backbone.mobilenet import build, load_backbone, read_weights
 from imagebatch_training.backbone.weights import ensure_weights, find_weights
-from imagebatch_training.cli import CONFIG_DIR, main
+from imagebatch_training.cli import main
+from imagebatch_training.configuration import CONFIG_DIR, load_settings
 from imagebatch_training.errors import DownloadError
 from imagebatch_training.files import sha256_file
-from imagebatch_training.settings import Settings, load_settings
+from imagebatch_training.settings import Settings
 
 from tests.training.server import serving
 

@@ -7,9 +7,9 @@ import numpy.typing as npt
 import pytest
 import torch
 from imagebatch_training.backbone.mobilenet import MobileNetV2, build
-from imagebatch_training.fit.finetune import start_head
 from imagebatch_training.fit.head import Head
 from imagebatch_training.fit.probe import ProbeFit
+from imagebatch_training.fit.trial import start_head
 from imagebatch_training.settings import FineTune
 from torch import nn
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from imagebatch_training.cli import CONFIG_DIR
+from imagebatch_training.configuration import CONFIG_DIR, load_settings
 from imagebatch_training.errors import ConfigurationError
 from imagebatch_training.files import exclusive, read_json
 from imagebatch_training.fit.report import require_report
 from imagebatch_training.fit.train import ensure_trained
-from imagebatch_training.settings import Settings, cache_path, load_settings, tracking_uri
+from imagebatch_training.settings import Settings, cache_path, tracking_uri
 
 from tests.training.shapes import REPOSITORY, small_overrides
 

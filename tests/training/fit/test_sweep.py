@@ -5,11 +5,12 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from imagebatch_training.cli import CONFIG_DIR, main
+from imagebatch_training.cli import main
+from imagebatch_training.configuration import CONFIG_DIR, load_settings
 from imagebatch_training.fit.report import require_report
 from imagebatch_training.fit.sweep import plan, render_sweep
 from imagebatch_training.fit.train import find_report
-from imagebatch_training.settings import Settings, cache_path, load_settings, tracking_uri
+from imagebatch_training.settings import Settings, cache_path, tracking_uri
 from imagebatch_training.sweeps import Point, expand
 
 from tests.training.shapes import small_overrides

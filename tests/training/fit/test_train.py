@@ -13,10 +13,10 @@ from imagebatch_training.backbone.weights import require_weights
 from imagebatch_training.errors import ConfigurationError, DataError
 from imagebatch_training.export.graphs import load_served_model
 from imagebatch_training.fit.activations import load_activations, view
-from imagebatch_training.fit.finetune import start_head
 from imagebatch_training.fit.probe import fit_probe
 from imagebatch_training.fit.report import render_report, require_report
 from imagebatch_training.fit.train import ensure_trained, find_report
+from imagebatch_training.fit.trial import start_head
 from imagebatch_training.images.data import require_data
 from imagebatch_training.images.pixels import load_pixels, pixels_key
 from imagebatch_training.settings import Paths, Settings, model_path, tracking_uri

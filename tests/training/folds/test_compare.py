@@ -4,8 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from imagebatch_training.cli import CONFIG_DIR, main
+from imagebatch_training.cli import main
+from imagebatch_training.configuration import CONFIG_DIR
 from imagebatch_training.errors import ConfigurationError
+from imagebatch_training.files import exclusive
 from imagebatch_training.folds.compare import compare, headline, render
 from imagebatch_training.folds.plan import Plan, Recipe, read_plan
 from imagebatch_training.images.data import ensure_data
@@ -71,12 +73,22 @@ def test_recipes_are_compared_and_nothing_is_fitted_twice(plan: Plan) -> None:
     assert len(kept) == 18
     assert compare(plan, processes=2) == result
     assert [path.stat().st_mtime_ns for path in kept] == times
+    assert [path.name for path in kept[0].parent.parent.iterdir() if path.is_dir()] == ["outcomes"]
     quoted = headline(result)["folds"]
     assert quoted["champion_accuracy"] == result["recipes"][2]["figures"]["accuracy"]
     assert quoted["probe_accuracy"] == result["recipes"][1]["figures"]["accuracy"]
     assert quoted["gain_interval"] == result["fine_tune"]["gain"]["accuracy"]
     assert render(result).count("\n| ") >= 5
     json.dumps(result, allow_nan=False)
+
+
+def test_one_comparison_at_a_time(plan: Plan) -> None:
+    """A second one would take away the activations that the first one reads."""
+    folder = Path(plan.recipes[0].settings.paths.training) / "folds"
+    with exclusive(folder / ".lock") as alone:
+        assert alone
+        with pytest.raises(ConfigurationError, match=f"another comparison writes to {folder}"):
+            compare(plan, processes=1)
 
 
 def test_the_shipped_plan_can_be_read() -> None:

@@ -4,12 +4,13 @@ import runpy
 from pathlib import Path
 
 import pytest
-from imagebatch_training.cli import CONFIG_DIR, main
+from imagebatch_training.cli import main
+from imagebatch_training.configuration import CONFIG_DIR, load_settings
 from imagebatch_training.errors import DataError
 from imagebatch_training.images.data import ensure_data
 from imagebatch_training.images.labels import PARTS, SPLITS
 from imagebatch_training.images.sources import SUFFIXES, images_below
-from imagebatch_training.settings import Settings, load_settings
+from imagebatch_training.settings import Settings
 
 from tools.paths import ROOT
 

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 from imagebatch_pixels import FILTERS, FITS
-from imagebatch_training.cli import CONFIG_DIR, main
+from imagebatch_training.cli import main
+from imagebatch_training.configuration import CONFIG_DIR
 from imagebatch_training.errors import ConfigurationError, DataError
 from imagebatch_training.imports.expected import read_expected
 from imagebatch_training.imports.labels import read_labels, settle_labels

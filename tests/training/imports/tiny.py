@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from imagebatch_training.cli import CONFIG_DIR
+from imagebatch_training.configuration import CONFIG_DIR, load_settings
 from imagebatch_training.imports.request import Request
-from imagebatch_training.settings import Settings, load_settings
+from imagebatch_training.settings import Settings
 from PIL import Image, ImageDraw
 from torch import nn
 

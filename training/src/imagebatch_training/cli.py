@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from imagebatch_training.configuration import CONFIG_DIR, load_settings
 from imagebatch_training.errors import TrainingError
 from imagebatch_training.imports.request import Request, add_arguments
-from imagebatch_training.settings import CONFIG_DIR, RELEASE_STEPS, Settings, load_settings
+from imagebatch_training.settings import RELEASE_STEPS, Settings
 from imagebatch_training.sweeps import Point, expand
 
 _CONFIG = "folder with config.yaml, or with preset/ or data/ of your own beside the shipped ones"

@@ -13,7 +13,7 @@ from imagebatch_training import metrics
 from imagebatch_training.export.graphs import load_served_model
 from imagebatch_training.files import publish, sha256_file, sha256_json
 from imagebatch_training.progress import progress
-from imagebatch_training.settings import Settings, model_path
+from imagebatch_training.settings import Settings, cache_path, model_path
 
 _BATCH = 16
 
@@ -72,4 +72,4 @@ def _cache(settings: Settings, files: Sequence[Path]) -> Path:
     model = [settings.model.resize, settings.model.crop, *settings.model.square.declared().values()]
     model += [sha256_file(model_path(settings)), torch.__version__]
     key = sha256_json([model, [sha256_file(file) for file in files]])[:16]
-    return Path(settings.paths.training) / "cache" / f"reference-{key}.npy"
+    return cache_path(settings) / f"reference-{key}.npy"

@@ -6,31 +6,29 @@ their time when the cores are shared with other work, and one thread always adds
 
 import copy
 import logging
-import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context, parent_process
-from multiprocessing.connection import wait
+from multiprocessing import get_context
 from pathlib import Path
-from threading import Thread
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from imagebatch_training import metrics
-from imagebatch_training.backbone.mobilenet import Convention, Network, ServedModel, build, load_backbone
+from imagebatch_training.backbone.mobilenet import Convention, ServedModel, build
 from imagebatch_training.backbone.weights import WeightsFile
-from imagebatch_training.cut import WHOLE, Cut
-from imagebatch_training.fit.activations import Activations, Features, load_activations
+from imagebatch_training.cut import Cut
 from imagebatch_training.fit.assessment import Answers, Assessment, answers_on_test, assess
-from imagebatch_training.fit.finetune import fine_tune, start_head
+from imagebatch_training.fit.finetune import fine_tune
+from imagebatch_training.fit.frozen import Frozen, load_frozen, start_worker
 from imagebatch_training.fit.head import Head
 from imagebatch_training.fit.probe import fit_probe
 from imagebatch_training.fit.targets import Integers, training_targets
+from imagebatch_training.fit.trial import start_head
 from imagebatch_training.images.data import DataSet
 from imagebatch_training.images.labels import SPLITS, Split
-from imagebatch_training.images.pixels import load_pixels, pixels_key
+from imagebatch_training.images.pixels import pixels_key
 from imagebatch_training.settings import Settings, cache_path
 
 log = logging.getLogger(__name__)
@@ -88,16 +86,6 @@ class _Job:
     checkpoint: Path
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Frozen:
-    """What both splits start from."""
-
-    network: Network
-    convention: Convention
-    activations: Activations
-    features: Features
-
-
 def run_experiment(
     settings: Settings, data: DataSet, weights: WeightsFile, checkpoints: dict[Split, Path]
 ) -> Experiment:
@@ -123,48 +111,22 @@ def run_experiment(
         )
         for split in SPLITS
     ]
-    frozen = _load_frozen(jobs[0])
+    frozen = _frozen(jobs[0])
     # Started afresh, not forked: a fork would inherit OpenVINO's threads in whatever state they are.
-    with ProcessPoolExecutor(len(SPLITS), get_context("spawn"), initializer=_start_worker) as pool:
+    with ProcessPoolExecutor(len(SPLITS), get_context("spawn"), initializer=start_worker) as pool:
         trained = [one for trained in pool.map(_run_split, jobs) for one in trained]
     return Experiment(convention=frozen.convention, trained=trained)
 
 
-def _load_frozen(job: _Job) -> _Frozen:
-    settings, cut = job.settings, job.settings.model.cut
-    network, convention = load_backbone(job.weights.path, len(job.data.labels.classes), cut)
-    cache = cache_path(settings)
-    activations, features = load_activations(
-        load_pixels(job.data, settings.model, job.pixels, cache),
-        network,
-        convention,
-        first=settings.finetune.first_block,
-        key=" ".join([job.pixels, job.weights.sha256, *([] if cut == WHOLE else [str(cut)])]),
-        cache=cache,
-    )
-    return _Frozen(network=network, convention=convention, activations=activations, features=features)
-
-
-def _start_worker() -> None:
-    Thread(target=_end_with_parent, daemon=True).start()
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else a GPU's sums are in no fixed order
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(mode=True)
-
-
-def _end_with_parent() -> None:
-    """End when the parent was killed: left behind, a worker would train on beside the next training's."""
-    parent = parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
+def _frozen(job: _Job) -> Frozen:
+    cache = cache_path(job.settings)
+    return load_frozen(job.settings, job.data, job.weights, pixels=job.pixels, cache=cache)
 
 
 def _run_split(job: _Job) -> list[Trained]:
     settings, data, split = job.settings, job.data, job.split
     torch.manual_seed(settings.seed)
-    frozen = _load_frozen(job)
+    frozen = _frozen(job)
     validation = data.labels.members(split, "validation")
     targets, train = training_targets(data.labels, split, settings.probe.uncertain)
     log.info("%s split: linear probe on %d images", split, len(train))
@@ -216,7 +178,7 @@ def _finish(
     *,
     method: str,
     head: Head,
-    frozen: _Frozen,
+    frozen: Frozen,
     chosen: dict[str, float],
     history: list[dict[str, float]],
 ) -> Trained:

@@ -23,8 +23,6 @@ from imagebatch_training.fit.trial import Trial, start_head
 from imagebatch_training.progress import duration
 from imagebatch_training.settings import FineTune
 
-__all__ = ["Epoch", "FineTuneFit", "fine_tune", "start_head"]
-
 log = logging.getLogger(__name__)
 
 

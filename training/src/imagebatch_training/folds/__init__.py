@@ -1,1 +1,1 @@
-"""Cross-validation by blocks: what a recipe reaches on blocks that nothing was chosen on."""
+"""Cross-validation by blocks: what a recipe reaches on blocks that it was not trained on."""

@@ -1,4 +1,4 @@
-"""The verb `folds`: recipes compared on blocks that nothing was chosen on."""
+"""The verb `folds`: recipes compared on folds of whole blocks."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from imagebatch_training import metrics
-from imagebatch_training.backbone.weights import require_weights
+from imagebatch_training.backbone.weights import WeightsFile, require_weights
+from imagebatch_training.errors import ConfigurationError
+from imagebatch_training.files import exclusive
 from imagebatch_training.folds.deal import Fold, deal_folds
 from imagebatch_training.folds.figures import (
     Answers,
@@ -23,7 +25,7 @@ from imagebatch_training.folds.figures import (
     uncertain_gap,
 )
 from imagebatch_training.folds.plan import Plan, Recipe
-from imagebatch_training.folds.run import Outcome, run_recipe
+from imagebatch_training.folds.run import Outcome, forget, run_recipe
 from imagebatch_training.images.data import DataSet, require_data
 
 log = logging.getLogger(__name__)
@@ -45,20 +47,13 @@ def compare(plan: Plan, *, processes: int) -> dict[str, Any]:
         head), `champion` (coverage, reliability, uncertain images), `target`.
 
     Raises:
-        ConfigurationError: Weights or data are missing.
+        ConfigurationError: Weights or data are missing, or another comparison is under way.
         DataError: The blocks cannot be dealt, or an image cannot be decoded.
     """
     first = plan.recipes[0].settings
     weights, data = require_weights(first), require_data(first)
     folds = deal_folds(data.labels, folds=plan.folds, deals=plan.deals, seed=plan.seed)
-    cache = Path(first.paths.training) / "folds"
-    outcomes, frozen_minutes = {}, {}
-    for recipe in plan.recipes:
-        log.info("%s: %s", recipe.name, recipe.text)
-        outcomes[recipe.name], seconds = run_recipe(
-            recipe, folds, data, weights, cache=cache, processes=processes
-        )
-        frozen_minutes[recipe.name] = seconds / 60
+    outcomes = _outcomes(plan, folds, data, weights, processes)
     answers = {name: gather(found, data.labels, plan.positive) for name, found in outcomes.items()}
     chosen, counts = by_validation(outcomes)
     return {
@@ -70,6 +65,24 @@ def compare(plan: Plan, *, processes: int) -> dict[str, Any]:
         "champion": _champion(answers[plan.champion]),
         "target": dict(plan.target),
     }
+
+
+def _outcomes(
+    plan: Plan, folds: list[Fold], data: DataSet, weights: WeightsFile, processes: int
+) -> dict[str, list[Outcome]]:
+    """Run all recipes; what they share on disk is one comparison's at a time."""
+    cache = Path(plan.recipes[0].settings.paths.training) / "folds"
+    outcomes = {}
+    with exclusive(cache / ".lock") as alone:
+        if not alone:
+            raise ConfigurationError(
+                f"another comparison writes to {cache}: wait for it, or give this one a model.name of its own"
+            )
+        for recipe in plan.recipes:
+            log.info("%s: %s", recipe.name, recipe.text)
+            outcomes[recipe.name] = run_recipe(recipe, folds, data, weights, cache=cache, processes=processes)
+        forget(cache)
+    return outcomes
 
 
 def headline(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,6 +100,7 @@ def headline(result: Mapping[str, Any]) -> dict[str, Any]:
             "defective_recall": figures["recall"],
             "defective_precision": figures["precision"],
             "macro_f1": figures["macro_f1"],
+            "chosen_per_fold_accuracy": result["chosen"]["figures"]["accuracy"],
             "calibration_error": figures["calibration_error"],
         }
     }

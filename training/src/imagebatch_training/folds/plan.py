@@ -7,8 +7,9 @@ from typing import Any
 
 import yaml
 
+from imagebatch_training.configuration import load_settings
 from imagebatch_training.errors import ConfigurationError
-from imagebatch_training.settings import Settings, load_settings
+from imagebatch_training.settings import Settings
 
 _KEYS = {
     "folds",

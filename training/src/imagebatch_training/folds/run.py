@@ -1,6 +1,7 @@
 """Every recipe on every fold, each result kept: what was computed is not computed again."""
 
 import logging
+import shutil
 import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -13,11 +14,9 @@ import numpy.typing as npt
 import torch
 
 from imagebatch_training import metrics
-from imagebatch_training.backbone.mobilenet import Network, load_backbone
 from imagebatch_training.backbone.weights import WeightsFile
-from imagebatch_training.cut import WHOLE
 from imagebatch_training.files import publish, sha256_json
-from imagebatch_training.fit.activations import Activations, Features, load_activations
+from imagebatch_training.fit.frozen import Frozen, activations_key, load_frozen, start_worker
 from imagebatch_training.fit.probe import ProbeFit, fit_probe
 from imagebatch_training.fit.targets import Integers, Targets
 from imagebatch_training.fit.trial import Trial
@@ -25,10 +24,11 @@ from imagebatch_training.folds.deal import Fold
 from imagebatch_training.folds.plan import Recipe
 from imagebatch_training.images.data import DataSet
 from imagebatch_training.images.labels import class_probabilities
-from imagebatch_training.images.pixels import load_pixels, pixels_key
+from imagebatch_training.images.pixels import pixels_key
 
 log = logging.getLogger(__name__)
 
+_OUTCOMES = "outcomes"
 _VERSION = 1
 """Changes with what is kept of a fold, or with how it comes about."""
 
@@ -67,18 +67,9 @@ class _Ground:
     cache: Path
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Frozen:
-    """What all folds of a recipe start from."""
-
-    network: Network
-    activations: Activations
-    features: Features
-
-
 def run_recipe(
     recipe: Recipe, folds: list[Fold], data: DataSet, weights: WeightsFile, *, cache: Path, processes: int
-) -> tuple[list[Outcome], float]:
+) -> list[Outcome]:
     """Fit a recipe on every fold, several side by side.
 
     Args:
@@ -86,29 +77,34 @@ def run_recipe(
         folds: Of all deals.
         data: Images and labels.
         weights: ImageNet's.
-        cache: Folder of the outcomes, and of the pixels and activations while they are needed.
+        cache: Folder of the outcomes and, until `forget` is called, of pixels and activations.
         processes: Side by side, of one thread each.
 
     Returns:
-        An outcome per fold, in order, and the CPU-seconds of the frozen activations.
+        An outcome per fold, in order.
     """
     key = pixels_key(data, recipe.settings.model)
     ground = _Ground(recipe=recipe, data=data, weights=weights, key=key, cache=cache)
     paths = [_path(ground, fold) for fold in folds]
     missing = [place for place, path in enumerate(paths) if not path.is_file()]
-    begun = time.process_time()
     if missing:
-        _load_frozen(ground)
-    spent = time.process_time() - begun
+        _frozen(ground)
     done = len(folds) - len(missing)
     # Started afresh, not forked: a fork would inherit OpenVINO's threads in whatever state they are.
-    with ProcessPoolExecutor(processes, get_context("spawn"), initializer=_start_worker) as pool:
+    with ProcessPoolExecutor(processes, get_context("spawn"), initializer=start_worker) as pool:
         jobs = [pool.submit(_fit_fold, ground, folds[place], paths[place]) for place in missing]
         for job in as_completed(jobs):
             job.result()
             done += 1
             log.info("%s: %d of %d folds", recipe.name, done, len(folds))
-    return [_read(path, fold) for path, fold in zip(paths, folds, strict=True)], spent
+    return [_read(path, fold) for path, fold in zip(paths, folds, strict=True)]
+
+
+def forget(cache: Path) -> None:
+    """Remove pixels and activations, a gigabyte for each kind of input; outcomes stay."""
+    for folder in cache.iterdir():
+        if folder.is_dir() and folder.name != _OUTCOMES:
+            shutil.rmtree(folder)
 
 
 def _path(ground: _Ground, fold: Fold) -> Path:
@@ -120,30 +116,19 @@ def _path(ground: _Ground, fold: Fold) -> Path:
     examples = [[e.image_id, e.label, e.block] for e in ground.data.labels.examples]
     parts = [part.tolist() for part in (fold.train, fold.validation, fold.test)]
     key = sha256_json([_VERSION, said, ground.key, ground.weights.sha256, examples, parts])
-    return ground.cache / "outcomes" / f"{key[:24]}.npz"
+    return ground.cache / _OUTCOMES / f"{key[:24]}.npz"
 
 
-def _load_frozen(ground: _Ground) -> _Frozen:
-    settings, weights = ground.recipe.settings, ground.weights
-    cut = settings.model.cut
-    network, convention = load_backbone(weights.path, len(ground.data.labels.classes), cut)
-    first = settings.finetune.first_block
-    name = f"{ground.key} {weights.sha256}" if cut == WHOLE else f"{ground.key} {weights.sha256} {cut}"
-    folder = ground.cache / sha256_json([name, first])[:16]
-    pixels = load_pixels(ground.data, settings.model, ground.key, folder)
-    activations, features = load_activations(pixels, network, convention, first=first, key=name, cache=folder)
-    return _Frozen(network=network, activations=activations, features=features)
-
-
-def _start_worker() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(mode=True)
+def _frozen(ground: _Ground) -> Frozen:
+    settings = ground.recipe.settings
+    name = [activations_key(settings, ground.weights, ground.key), settings.finetune.first_block]
+    folder = ground.cache / sha256_json(name)[:16]
+    return load_frozen(settings, ground.data, ground.weights, pixels=ground.key, cache=folder)
 
 
 def _fit_fold(ground: _Ground, fold: Fold, path: Path) -> None:
     begun = time.process_time()
-    frozen = _load_frozen(ground)
+    frozen = _frozen(ground)
     recipe, data = ground.recipe, ground.data
     known = data.labels.targets()
     validation = fold.validation[known[fold.validation] >= 0]
@@ -167,7 +152,7 @@ def _fit_fold(ground: _Ground, fold: Fold, path: Path) -> None:
 
 def _fitted(
     recipe: Recipe,
-    frozen: _Frozen,
+    frozen: Frozen,
     data: DataSet,
     images: Integers,
     validation: Integers,
