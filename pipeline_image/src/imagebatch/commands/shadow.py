@@ -5,7 +5,6 @@ Nothing of the run is written. What the page shows are pictures of the run: keep
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from imagebatch.images.decoders import Decoders
 from imagebatch.images.sample import chosen_rows
 from imagebatch.inputs.source import image_source
 from imagebatch.inputs.unavailable import ImageUnavailableError
+from imagebatch.local_file import replace_text
 from imagebatch.log import get_logger
 from imagebatch.model_apis import open_backend
 from imagebatch.model_apis.base import Answer, ImagePayload, ModelApi
@@ -202,10 +202,8 @@ def _page(
 
 
 def _write(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
     except OSError as error:
-        raise StorageError(f"{path}: {error.strerror}") from error
+        raise StorageError(f"{path.parent}: {error.strerror}") from error
+    replace_text(path, text)

@@ -7,7 +7,6 @@ import os
 import platform
 import statistics
 import time
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 from imagebatch.commands.prepared_run import PreparedRun, prepared_run, score_settings
 from imagebatch.contracts.records import ModelPin
 from imagebatch.errors import ModelApiUnavailableError, StorageError
+from imagebatch.local_file import replace_text
 from imagebatch.log import get_logger
 from imagebatch.measure.search import Candidate, Search, decide, grid
 from imagebatch.measure.tune_table import table
@@ -86,7 +86,7 @@ def tune(settings: TuneSettings) -> Tuned:
     if chosen:
         rate = statistics.median(sweep[chosen] for sweep in by_workers)
     result = Tuned(best.for_workers(chosen), rate, spread, chosen, len(search.rates), settings.output)
-    _write(Path(settings.output), _content(result, pin))
+    replace_text(Path(settings.output), _content(result, pin), "--output")
     print(table(search, best, by_workers, chosen, unknown))  # noqa: T201 (what the command is for)
     return result
 
@@ -162,12 +162,3 @@ def _require_writable(path: Path) -> None:
     """Raise now rather than after minutes of measuring."""
     if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
         raise StorageError(f"--output {path}: not a file in a folder that can be written")
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.write_text(text, "utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise StorageError(f"--output {path}: {error.strerror}") from error

@@ -6,13 +6,13 @@ it (`handlers/imagebatch_serve.py`, `make up`) reads this file and loads the def
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from imagebatch.errors import ConfigurationError, StorageError
+from imagebatch.local_file import replace_text
 
 _PLAIN = StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")
 
@@ -73,11 +73,5 @@ def write_serving(store: str, model: str, serving: Serving) -> None:
     Raises:
         StorageError: It cannot be written.
     """
-    path = serving_path(store, model)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        part.write_text(serving.model_dump_json(indent=1, exclude_none=True) + "\n", encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise StorageError(f"{path}: {error.strerror}") from error
+    text = serving.model_dump_json(indent=1, exclude_none=True) + "\n"
+    replace_text(serving_path(store, model), text)
