@@ -292,3 +292,24 @@ def test_accuracy_is_pushed_with_what_was_before(
             == 0
         )
         assert (value("estimate"), len(gateway.pushes)) == (0.25, pushes)
+
+
+def test_without_a_report_it_is_told_that_no_alert_hears_of_it(
+    call: Call, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The labels are kept, one line says what is missing; with a report the same import is pushed."""
+    with closing(Gateway()) as gateway:
+        monkeypatch.setenv("IMAGEBATCH_METRICS_URL", gateway.url)
+        assert scored(call, "r", images, "--pipeline", "nightly").code == 0
+        asked = ("--run-id", "r", "--format", "csv")
+        assert call("review", "export", *asked, "--out", tmp_path / "out", "--sample", 20).code == 0
+        (tmp_path / "said.csv").write_bytes(review_exports.table(tmp_path / "out", lambda _: LABELS[0]))
+        before = call("labels", "import", *asked, "--file", tmp_path / "said.csv")
+        assert (before.code, before.last["sample"]) == (0, 20)
+        assert "the run has no report" in before.err
+        assert "imagebatch_labelled_accuracy" not in str(gateway.groups)
+        assert call("report", "--run-id", "r", "--pipeline", "nightly").code == 0
+        after = call("labels", "import", *asked, "--file", tmp_path / "said.csv")
+        assert (after.code, "the run has no report" in after.err) == (0, False)
+        told = gateway.value("pipeline/nightly", "imagebatch_labelled_accuracy", bound="estimate")
+        assert told == pytest.approx(after.last["accuracy"])

@@ -11,7 +11,7 @@ from tests.support.model_server import Wrong
 from tests.support.relay import Asked
 from tests.system.faults.fault import fault
 from tests.system.faults.platform_under_watch import Platform
-from tests.system.faults.steps import ended, finish, prepare, score, slow_run, whole, within
+from tests.system.faults.steps import ended, finish, judged, prepare, score, slow_run, whole, within
 from tools.loopback import free_ports
 
 
@@ -89,6 +89,18 @@ def bad_images(platform: Platform, name: str) -> Iterator[float]:
     finish(platform, name)
     yield begun
     whole(platform, name, number=2, limit=100)
+    yield time.time()
+
+
+@fault("ImagebatchAccuracyFell")
+def model_wrong(platform: Platform, name: str) -> Iterator[float]:
+    """People look at a random sample of a run, and say of most of it that the model is wrong; then they look again."""
+    whole(platform, name)
+    judged(platform, name, number=1, right=1.0)
+    whole(platform, name, number=2)
+    judged(platform, name, number=2, right=0.3)
+    yield time.time()
+    judged(platform, name, number=2, right=1.0)
     yield time.time()
 
 

@@ -1,6 +1,8 @@
 """What faults are made of: the stages of a run, each waited for, and runs that take their time."""
 
 import contextlib
+import csv
+import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -49,6 +51,29 @@ def whole(platform: Platform, name: str, *flags: object, number: int = 1, limit:
     prepare(platform, name, *flags, number=number, limit=limit)
     for stage in ("score", "postprocess"):
         ended(platform.stage(name, stage, "--run-id", f"{name}-{number}"))
+
+
+def judged(platform: Platform, name: str, *, number: int, right: float) -> None:
+    """Hand a random sample of 40 out, and read back that people agree with this share of it."""
+    run = ("--run-id", f"{name}-{number}")
+    queue = platform.folder / f"{name}-{number}-{right:.0%}"
+    out = ("--no-queue", "--sample", 40, "--format", "csv", "--out", queue)
+    ended(platform.stage(name, "report", *run))
+    ended(platform.stage(name, "review", "export", *run, *out))
+    table = queue / "queue.csv"
+    with table.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    labels = json.loads((platform.folder / "runs" / f"{name}-{number}" / "run.json").read_bytes())["model"][
+        "labels"
+    ]
+    for at, row in enumerate(rows):
+        wrong = next(label for label in labels if label != row["predicted"])
+        row["label"] = row["predicted"] if at < right * len(rows) else wrong
+    with table.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    ended(platform.stage(name, "labels", "import", *run, "--format", "csv", "--file", table))
 
 
 class Slowness:

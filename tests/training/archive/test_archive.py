@@ -52,7 +52,7 @@ def test_a_head_reaches_the_handler(trained: Settings, tmp_path: Path) -> None:
     (tmp_path / "model-config.yaml").write_text(text)
     with zipfile.ZipFile(tmp_path / "sets.mar", "w") as archive:
         archive.write(tmp_path / "model-config.yaml", "model-config.yaml")
-    with pytest.raises(ConfigurationError, match="has a multilabel head: parity compares the classes"):
+    with pytest.raises(ConfigurationError, match="has a multilabel head: only the classes of a softmax"):
         check_parity(trained, tmp_path / "sets.mar")
 
 

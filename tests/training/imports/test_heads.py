@@ -154,7 +154,7 @@ def test_a_multilabel_model_is_imported_and_runs(
     record = read_json(imported.path.with_suffix(".json"))
     assert (record["head"], record["thresholds"]) == ("multilabel", LIMITS.astype(str).astype(float).tolist())
     assert unpacked(imported, tmp_path / "archive").embedding == 48
-    with pytest.raises(ConfigurationError, match="has a multilabel head: parity compares the classes"):
+    with pytest.raises(ConfigurationError, match="has a multilabel head: only the classes of a softmax"):
         check_parity(settings, imported.path)
 
     rows = whole_run(imported, images, tmp_path)

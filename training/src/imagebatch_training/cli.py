@@ -84,7 +84,11 @@ def _parser() -> argparse.ArgumentParser:
         sub = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
         sub.set_defaults(verb=verb)
         if name == "evaluate":
-            sub.add_argument("--predictions", type=Path, required=True, help="a run's output/predictions.csv")
+            asked = sub.add_mutually_exclusive_group(required=True)
+            asked.add_argument("--predictions", type=Path, help="a run's output/predictions.csv")
+            asked.add_argument(
+                "--archive", type=Path, help="a .mar, asked about every labelled image of the data set"
+            )
             sub.add_argument("--picture", type=Path, help="draw accuracy against coverage: a .png or .svg")
         if name == "train":
             several = "train every combination of KEY=a,b,c: the verb sweep"
@@ -203,10 +207,20 @@ def _layout(settings: Settings, arguments: argparse.Namespace) -> Output:
 
 
 def _evaluate(settings: Settings, arguments: argparse.Namespace) -> Output:
-    from imagebatch_training.evaluate import evaluate, render  # noqa: PLC0415 - `--help` shall be quick
+    from imagebatch_training.evaluate import draw_coverage, evaluate, render, require_drawable  # noqa: PLC0415 - `--help` shall be quick
 
-    result = evaluate(settings, arguments.predictions, arguments.picture)
-    return render(result), result
+    require_drawable(arguments.picture)
+    if arguments.archive:
+        from imagebatch_training.archive import evaluated  # noqa: PLC0415 - `--help` shall be quick
+
+        result = evaluated.evaluate_archive(settings, arguments.archive)
+        text = evaluated.render(result)
+    else:
+        result = evaluate(settings, arguments.predictions)
+        text = render(result)
+    if arguments.picture:
+        draw_coverage(result["coverage"], arguments.picture)
+    return text, result
 
 
 def _folds(settings: Settings, arguments: argparse.Namespace) -> Output:
@@ -250,6 +264,6 @@ _VERBS: tuple[tuple[str, Callable[[Settings, argparse.Namespace], Output], str],
     ("parity", _parity, "certify how far an archive's answers are from float32 torch"),
     ("layout", _layout, "lay an archive out as KServe's storage, for TorchServe and OpenVINO"),
     ("import", _import, "make a served archive of a model that you have, and prove it"),
-    ("evaluate", _evaluate, "compare a run's predictions with the known labels"),
+    ("evaluate", _evaluate, "compare a run's predictions, or an archive's answers, with the known labels"),
     ("release", _release, "from a training to the served champion: gates, registry, server, way back"),
 )

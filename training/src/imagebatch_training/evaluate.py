@@ -21,13 +21,12 @@ _COVERAGES = (1.0, 0.9, 0.8, 0.7, 0.5)
 """Of the curve, those that are printed."""
 
 
-def evaluate(settings: Settings, predictions: Path, picture: Path | None = None) -> dict[str, Any]:
+def evaluate(settings: Settings, predictions: Path) -> dict[str, Any]:
     """Compare predictions with labels.
 
     Args:
         settings: Which data set.
         predictions: A run's `predictions.csv` (docs/reference/run-layout.md).
-        picture: Where to draw accuracy against coverage, as .png or .svg; None: nowhere.
 
     Returns:
         See `compare`.
@@ -36,12 +35,7 @@ def evaluate(settings: Settings, predictions: Path, picture: Path | None = None)
         ConfigurationError: A file is missing.
         DataError: The file is no `predictions.csv`, or none of its images is known.
     """
-    if picture and picture.suffix not in {".png", ".svg"}:
-        raise ConfigurationError(f"--picture {picture}: give a file that ends in .png or .svg")
-    result = compare(require_data(settings).labels, read_predictions(predictions))
-    if picture:
-        draw_coverage(result["coverage"], picture)
-    return result
+    return compare(require_data(settings).labels, read_predictions(predictions))
 
 
 def read_predictions(path: Path) -> dict[str, Prediction]:
@@ -141,7 +135,7 @@ def render(result: dict[str, Any]) -> str:
         f"  {name}: recall {one['recall']:.3f}, precision {one['precision']:.3f}, {one['images']} images"
         for name, one in test["classes"].items()
     ]
-    lines += _coverage(result["coverage"])
+    lines += coverage_lines(result["coverage"])
     confidence = result["confidence"]
     if confidence is not None:
         lines.append(
@@ -153,7 +147,8 @@ def render(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _coverage(curve: list[dict[str, Any]]) -> list[str]:
+def coverage_lines(curve: list[dict[str, Any]]) -> list[str]:
+    """Say how right the surest images are, at a few shares that are left to the model."""
     lines = ["accuracy of the surest, the others left to people:"]
     for wanted in _COVERAGES:
         point = min(curve, key=lambda one: abs(one["coverage"] - wanted))
@@ -165,6 +160,16 @@ def _coverage(curve: list[dict[str, Any]]) -> list[str]:
         if text not in lines:
             lines.append(text)
     return lines
+
+
+def require_drawable(picture: Path | None) -> None:
+    """Refuse a picture that `draw_coverage` could not write, before anything is computed.
+
+    Raises:
+        ConfigurationError: It is neither .png nor .svg.
+    """
+    if picture and picture.suffix not in {".png", ".svg"}:
+        raise ConfigurationError(f"--picture {picture}: give a file that ends in .png or .svg")
 
 
 def draw_coverage(curve: list[dict[str, Any]], path: Path) -> None:

@@ -200,8 +200,13 @@ def _measured(everything: list[Label], sampled: set[str]) -> MeasuredAccuracy | 
 
 def _into_history(settings: LabelsSettings, accuracy: MeasuredAccuracy | None) -> None:
     summary = read_summary(settings.runs_uri, settings.run_id)
-    if accuracy is None or summary is None:
-        return  # a report that is made later takes it from the review's record
+    if accuracy is None:
+        return
+    if summary is None:  # a report that is made later takes it from the review's record
+        log.warning(
+            "the run has no report: its accuracy is in no history and no alert; make one, then import again"
+        )
+        return
     summary = summary.model_copy(update=accuracy.figures())
     keep_summary(settings.runs_uri, summary)
     write_history(settings.runs_uri, read_history(settings.runs_uri, _RUNS_OF_HISTORY))

@@ -2,14 +2,13 @@
 
 import json
 import os
-import shutil
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from tools.paths import ROOT
 
@@ -23,17 +22,6 @@ LOOKS = {
     "pictures": ("light", 1200, 1000, "failed"),
     "phone": ("light", 390, 844, "counts"),
 }
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Chromium of the machine."""
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("no Chromium on the PATH: install one (Debian: apt-get install chromium)")
-    with sync_playwright() as playwright:
-        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []  # the sandbox wants a user namespace
-        yield playwright.chromium.launch(executable_path=path, args=arguments)
 
 
 @pytest.fixture

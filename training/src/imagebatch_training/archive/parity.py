@@ -4,23 +4,16 @@ Images are those that nothing was fitted on: the labelled images of the test blo
 whose best two classes are close more often.
 """
 
-import tempfile
-import zipfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
-from imagebatch_archive import (  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
-    MODULES,
-    PARITY,
-    module_path,
-)
+from imagebatch_archive import PARITY  # type: ignore[import-untyped]  # a flat module of a .mar: no type marker
 
 from imagebatch_training import metrics
-from imagebatch_training.archive.loaded import load_archive
+from imagebatch_training.archive.loaded import load_archive, unpacked
 from imagebatch_training.archive.reference import reference_logits
 from imagebatch_training.errors import ConfigurationError, DataError
 from imagebatch_training.files import read_json, sha256_file, write_json
@@ -43,16 +36,7 @@ def check_parity(settings: Settings, mar: Path) -> dict[str, Any]:
         ConfigurationError: The archive is missing or holds other code than this.
         DataError: There is nothing to compare on.
     """
-    if not mar.is_file():
-        raise ConfigurationError(f"no {mar}: run imagebatch-train archive")
-    with tempfile.TemporaryDirectory() as temporary, zipfile.ZipFile(mar) as archive:
-        folder = Path(temporary)
-        archive.extractall(folder)
-        _require_softmax(folder, mar)
-        handlers = Path(settings.paths.handlers)
-        other = [name for name in MODULES if not _same(folder / name, handlers)]
-        if other:
-            raise ConfigurationError(f"{mar} holds another {other[0]} than {handlers}: make it again")
+    with unpacked(settings, mar) as folder:
         if "source" in ((read_json(folder / PARITY) or {}).get("reference") or {}):
             raise ConfigurationError(f"{mar} is of an imported model: imagebatch-train import proves it")
         certificate = certify(settings, require_data(settings), folder, mar.stem)
@@ -196,15 +180,6 @@ def _answers(model: Any, files: Sequence[Path], title: str) -> metrics.Floats:
     return np.stack(logits).astype(np.float64)
 
 
-def _require_softmax(folder: Path, mar: Path) -> None:
-    config = yaml.safe_load((folder / "model-config.yaml").read_text(encoding="utf-8")) or {}
-    head = (config.get("imagebatch") or {}).get("head", "softmax")
-    if head != "softmax":
-        raise ConfigurationError(
-            f"{mar} has a {head} head: parity compares the classes of a softmax with the trained model's"
-        )
-
-
 def graph_digests(folder: Path) -> dict[str, str]:
     """Return the hex SHA-256 of every file of a graph in an unpacked archive."""
     return {file.name: sha256_file(file) for file in sorted(folder.iterdir()) if _is_graph(file)}
@@ -212,14 +187,6 @@ def graph_digests(folder: Path) -> dict[str, str]:
 
 def _is_graph(file: Path) -> bool:
     return file.suffix in (".xml", ".bin", ".onnx", ".pt2") or file.name == "cascade.json"
-
-
-def _same(packed: Path, handlers: Path) -> bool:
-    try:
-        source = module_path(packed.name, handlers)
-    except FileNotFoundError:
-        return False
-    return packed.is_file() and packed.read_bytes() == source.read_bytes()
 
 
 def _rounded(interval: metrics.Interval) -> list[float]:
