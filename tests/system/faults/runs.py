@@ -94,7 +94,7 @@ def bad_images(platform: Platform, name: str) -> Iterator[float]:
 
 @fault("ImagebatchAccuracyFell")
 def model_wrong(platform: Platform, name: str) -> Iterator[float]:
-    """People look at a random sample of a run, and say of most of it that the model is wrong; then they look again."""
+    """People say of most of a random sample that the model is wrong; then they look again, and it is not."""
     whole(platform, name)
     judged(platform, name, number=1, right=1.0)
     whole(platform, name, number=2)
