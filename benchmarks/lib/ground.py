@@ -14,7 +14,7 @@ from tools.local.services import base_environment
 from tools.paths import ROOT, VAR
 
 ARCHIVE = ROOT / "model_store" / "solar-cells.mar"
-WEIGHTS = VAR / "training" / "solar-cells.safetensors"
+WEIGHTS = VAR / "training" / "solar-cells" / "solar-cells.safetensors"
 
 
 class Ground:

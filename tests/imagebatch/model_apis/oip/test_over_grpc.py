@@ -13,6 +13,8 @@ from imagebatch.errors import ConfigurationError, UnknownModelError
 from imagebatch.model_apis import open_backend
 from imagebatch.model_apis.base import ApiFaultError, Fault, ImagePayload, ModelApi
 from imagebatch.model_apis.oip import client as oip
+from imagebatch.model_apis.oip import over_grpc
+from imagebatch.model_apis.oip.protocol import open_inference_pb2 as messages
 from imagebatch.settings import ApiSettings
 
 from tests.support.calls import Call, scored
@@ -145,3 +147,15 @@ def test_the_messages_are_those_of_the_proto(tmp_path: Path) -> None:
     subprocess.run([sys.executable, *make, "open_inference.proto"], check=True, cwd=PROTOCOL)
     for name in ("open_inference_pb2.py", "open_inference_pb2.pyi"):
         assert (PROTOCOL / name).read_text() == (tmp_path / name).read_text(), name
+
+
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 16_384, 5_000_000])
+def test_a_request_written_in_two_pieces_is_the_request(size: int) -> None:
+    """Whatever its length takes to write: a server reads the same message."""
+    head = messages.ModelInferRequest(model_name="m", id="1")
+    head.inputs.add(name="image", datatype="UINT8", shape=[size])
+    content = bytes(range(256)) * (size // 256) + bytes(size % 256)
+    found = messages.ModelInferRequest.FromString(over_grpc._with_raw(head, content))  # noqa: SLF001 (what is sent is not visible from outside)
+    assert list(found.raw_input_contents) == [content]
+    found.ClearField("raw_input_contents")
+    assert found == head

@@ -42,7 +42,7 @@ def _gone(pid: int) -> bool:
 def test_workers_are_copies_of_one_process_and_all_end_together(maker: PixelMaker) -> None:
     """torch is loaded once, by a process that makes no pixels; nothing is left of any of them."""
     with maker._pool.worker() as one, maker._pool.worker() as other:  # noqa: SLF001 (a process is not visible from outside)
-        bodies = [worker.ask("pixels", IMAGE, "raw") for worker in (one, other)]
+        bodies = [worker.ask("pixels", IMAGE, {"form": "raw"}) for worker in (one, other)]
         pids = {one.pid, other.pid}
     assert bodies[0] == bodies[1]
     assert len(pids) == 2
@@ -61,7 +61,7 @@ def test_a_worker_that_is_killed_is_told_and_replaced(maker: PixelMaker) -> None
         original = _parent(first)
         os.kill(first, signal.SIGKILL)
         with pytest.raises(ApiFaultError, match="worker died, signal 9") as caught:
-            worker.ask("pixels", IMAGE, "raw")
+            worker.ask("pixels", IMAGE, {"form": "raw"})
     assert caught.value.fault is Fault.WORKER_DIED
     assert maker.make(IMAGE, "raw") == expected
     assert worker.pid != first

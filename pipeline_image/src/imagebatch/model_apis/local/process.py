@@ -145,11 +145,11 @@ class WorkerProcess:
         return self._description
 
     def ask(
-        self, operation: Operation, images: Sequence[ImagePayload], argument: dict[str, str] | int | str
+        self, operation: Operation, images: Sequence[ImagePayload], argument: dict[str, Any] | int
     ) -> bytes:
         """Return the worker's answer to one request.
 
-        `predict` takes the request's headers, `timed` seconds, `pixels` their form.
+        `predict` takes the request's headers, `timed` seconds, `pixels` their form and where to leave them.
 
         Raises:
             ConfigurationError: What the worker works with cannot be loaded.

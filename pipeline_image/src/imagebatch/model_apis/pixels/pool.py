@@ -5,22 +5,24 @@ The function resizes with torch, which no process of the pipeline but these hold
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-from weakref import WeakValueDictionary
+from typing import Any, Literal
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from imagebatch.errors import ConfigurationError, one_line
 from imagebatch.model_apis.base import Answer, ApiFaultError, Fault, ImagePayload
 from imagebatch.model_apis.local.pool import cores
-from imagebatch.model_apis.local.process import Program
+from imagebatch.model_apis.local.process import Program, WorkerProcess
 from imagebatch.model_apis.local.workers import WorkerPool
 from imagebatch.model_apis.pixels.declared import Pixels
 from imagebatch.model_apis.pixels.forks import Original
+from imagebatch.model_apis.pixels.memory import PixelMemory
 from imagebatch.settings import ApiSettings
 
 Datatype = Literal["UINT8", "FP32"]
@@ -56,6 +58,9 @@ class Made:
 class PixelMaker:
     """Worker processes that make one kind of tensor. Safe to use from several threads.
 
+    A worker leaves raw pixels in memory that it shares with this process, as much as its largest request so
+    far needed; where memory cannot be shared, and as JSON, they come through its socket.
+
     Args:
         pixels: What the model card declares.
         datatype: Of the tensor.
@@ -75,6 +80,8 @@ class PixelMaker:
         )
         self._original = Original(program, timeout)
         self._pool = WorkerPool(program, workers, timeout, self._original.launch)
+        # Each is its worker's, lent with it, and given back when the worker is gone.
+        self._memories: WeakKeyDictionary[WorkerProcess, PixelMemory] = WeakKeyDictionary()
         sides = (pixels.crop, pixels.crop)
         self.shape = (_CHANNELS, *sides) if layout == "NCHW" else (*sides, _CHANNELS)
 
@@ -95,18 +102,31 @@ class PixelMaker:
             ConfigurationError: torch cannot be loaded.
         """
         with self._pool.worker() as worker:
-            body = worker.ask("pixels", images, form)
-        said, _, contents = body.partition(b"\n")
-        refusals = tuple(_refusal(entry) for entry in json.loads(said))
+            memory = self._memory(worker, len(images) * self.size(form)) if form == "raw" else None
+            asked: dict[str, Any] = {"form": form} | (memory.place if memory else {})
+            body = worker.ask("pixels", images, asked)
+            said, _, contents = body.partition(b"\n")
+            refusals = tuple(_refusal(entry) for entry in json.loads(said))
+            if memory and not contents:
+                contents = memory.read(min(memory.size, refusals.count(None) * self.size(form)))
         made = Made(refusals, contents)
         if len(refusals) != len(images) or (form == "raw" and len(contents) != made.count * self.size(form)):
             raise ApiFaultError(Fault.WORKER_DIED, "a worker made other pixels than it was asked for")
         return made
 
+    def _memory(self, worker: WorkerProcess, size: int) -> PixelMemory | None:
+        """Return the memory of a worker that is lent, at least that large; None: it cannot be shared."""
+        found = self._memories.get(worker)
+        if found is None or found.size < size:
+            with contextlib.suppress(OSError, ValueError):
+                found = self._memories[worker] = PixelMemory(size)
+        return found if found and found.size >= size else None
+
     def close(self) -> None:
         """End all workers."""
         self._pool.close()
         self._original.close()
+        self._memories.clear()
 
 
 _sharing = threading.Lock()

@@ -10,10 +10,11 @@ comes one message that says whether torch was loaded: `+` and the content, or `-
 every request has one answer (`forks`): ("copy", _), followed by a descriptor, the pid of a copy that works at
 it; ("status", pid) the exit code of a copy, empty while it runs; ("kill", pid) nothing.
 
-A copy says that it is loaded, and answers every request, ("pixels", form, list of (key, bytes)), by one
+A copy says that it is loaded, and answers every request, ("pixels", asked, list of (key, bytes)), by one
 message. Its content is a line of JSON, for each image null or why it cannot be read, and then the pixels of
-the others as one tensor: bytes for the form `raw`, JSON numbers with commas for `json`. Both end when the
-other end is closed.
+the others as one tensor: JSON numbers with commas where `asked` has the form `json`; bytes for `raw`, unless
+it also names memory (`memory.py`) that could be opened: then they lie there, from its start. Both end when
+the other end is closed.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import mmap
 import os
 import shutil
 import signal
@@ -59,6 +61,11 @@ class Worker:
         }
         self._decode: Callable[[bytes], Any] = lambda data: imagebatch_pixels.decode(data, **known)
         self._last = settings["layout"] == "NHWC"
+        sides = (settings["crop"], settings["crop"])
+        self._shape = (*sides, 3) if self._last else (3, *sides)
+        self._kind: Any = np.float32 if settings["datatype"] == "FP32" else np.uint8
+        self._memory: Any = None  # that of the last request, and its number
+        self._number = 0
         # What each of the 256 values of a byte becomes: of red, green and blue.
         self._values = [list(range(256))] * 3
         self._table: Any = None
@@ -71,25 +78,61 @@ class Worker:
             self._values = self._table.tolist()
         self._texts: list[list[bytes]] = []
 
-    def pixels(self, images: Images, form: str) -> bytes:
-        """Return the refusals and the tensor of those that are none."""
+    def pixels(self, images: Images, asked: dict[str, Any]) -> bytes:
+        """Return the refusals, and the tensor of those that are none unless it was left in memory."""
+        if asked["form"] == "json":
+            texts: list[bytes] = []
+            refusals = self._made(images, lambda pixels: texts.append(self._text(pixels)))
+            return json.dumps(refusals).encode() + b"\n" + b",".join(texts)
+        shared = self._shared(asked)
+        places = self._np.empty((len(images), *self._shape), self._kind) if shared is None else shared
+        free = iter(places)
+        refusals = self._made(images, lambda pixels: self._fill(next(free), pixels))
+        told = json.dumps(refusals).encode() + b"\n"
+        return told if shared is not None else told + places[: refusals.count(None)].tobytes()
+
+    def _made(self, images: Images, keep: Callable[[Any], None]) -> Refusals:
+        """Give each image's uint8 (3, crop, crop) to `keep`; return the refusals of those that have none."""
         refusals: Refusals = []
-        found: list[bytes] = []
-        make = self._text if form == "json" else self._raw
         for _, data in images:
             try:
-                found.append(make(self._decode(data).numpy()))
+                keep(self._decode(data).numpy())
             except self._refused as error:
                 refusals.append([error.reason, error.detail])
             else:
                 refusals.append(None)
-        return json.dumps(refusals).encode() + b"\n" + (b"," if form == "json" else b"").join(found)
+        return refusals
 
-    def _raw(self, pixels: Any) -> bytes:
-        """Return one image's uint8 (3, crop, crop) as the tensor's bytes."""
-        if self._table is not None:
-            pixels = self._np.stack([self._table[channel][pixels[channel]] for channel in range(3)])
-        return bytes((pixels.transpose(1, 2, 0) if self._last else pixels).tobytes())
+    def _shared(self, asked: dict[str, Any]) -> Any:
+        """Return the images' places in the memory that a request names; None: there is none."""
+        if "fd" not in asked:
+            return None
+        if self._number != asked["number"]:
+            self._memory, self._number = self._opened(asked), asked["number"]
+        return self._memory
+
+    def _opened(self, asked: dict[str, Any]) -> Any:
+        np = self._np
+        try:
+            descriptor = os.open(f"/proc/{asked['pid']}/fd/{asked['fd']}", os.O_RDWR | os.O_CLOEXEC)
+        except OSError:  # another user's process, or no such folder
+            return None
+        try:
+            mapped = mmap.mmap(descriptor, asked["size"])
+        finally:
+            os.close(descriptor)
+        found = np.frombuffer(mapped, self._kind)
+        each = int(np.prod(self._shape))
+        return found[: len(found) // each * each].reshape(-1, *self._shape)
+
+    def _fill(self, place: Any, pixels: Any) -> None:
+        """Write one image's uint8 (3, crop, crop) as the tensor has it."""
+        planes = place.transpose(2, 0, 1) if self._last else place
+        if self._table is None:
+            planes[...] = pixels
+        else:
+            for channel, plane in enumerate(planes):
+                plane[...] = self._table[channel][pixels[channel]]
 
     def _text(self, pixels: Any) -> bytes:
         """Return the same as JSON numbers; a float's is the shortest that is the float again."""
@@ -108,7 +151,6 @@ def main(descriptor: int, settings: str) -> None:
     """Load torch, and make copies until the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the parent's to handle
     os.dup2(2, 1)  # standard output belongs to the protocol with the orchestrator
-    sys.dont_write_bytecode = True
     connection: Connection[bytes, Any] = Connection(descriptor)
     try:
         worker = Worker(json.loads(settings))
@@ -160,9 +202,9 @@ def _copied(worker: Worker, connection: Connection[bytes, Any]) -> NoReturn:
 def _serve(worker: Worker, connection: Connection[bytes, Any]) -> None:
     connection.send_bytes(b"+loaded")
     while True:
-        _, form, images = connection.recv()
+        _, asked, images = connection.recv()
         try:
-            answer = b"+" + worker.pixels(images, form)
+            answer = b"+" + worker.pixels(images, asked)
         except Exception as error:  # noqa: BLE001 (a decoder raises what it likes: this request fails, the next may not)
             answer = _failed(error)
         connection.send_bytes(answer)
