@@ -19,10 +19,10 @@ import time
 from pathlib import Path
 
 from benchmarks.lib import published
+from benchmarks.lib.model import require_model
 from tools.paths import ROOT, VAR
 
 CELLS = VAR / "data" / "solar-cells"
-ARCHIVE = ROOT / "model_store" / "solar-cells.mar"
 IMAGEBATCH = Path(sys.executable).with_name("imagebatch")
 PAGE = ROOT / "docs" / "reference" / "drift.md"
 MOST = 0.05
@@ -48,7 +48,7 @@ def main() -> int:
 
 def measured(folder: Path, rounds: int) -> dict[str, dict[str, list[float]]]:
     """Wall and CPU seconds of each run: `with` and `without`."""
-    model = ["--backend", "local", "--model-archive", str(ARCHIVE)]
+    model = ["--backend", "local", "--model-archive", str(require_model())]
     whole = ["run", "--input", str(CELLS / "images"), *model]
     baseline = folder / "baseline.parquet"
     timed(folder, [*whole, "--run-id", "first", "--no-report"])

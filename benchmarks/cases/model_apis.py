@@ -27,7 +27,8 @@ from urllib.request import urlopen
 
 from benchmarks.lib import photographs
 from benchmarks.lib.contestants import Contestant
-from benchmarks.lib.ground import ARCHIVE, Ground
+from benchmarks.lib.ground import Ground
+from benchmarks.lib.model import ARCHIVE
 from benchmarks.lib.published import keep, show
 from benchmarks.lib.servers import end, started, tail
 from benchmarks.lib.serving import command, served

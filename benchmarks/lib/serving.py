@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.lib.ground import ARCHIVE
+from benchmarks.lib.model import ARCHIVE
 from benchmarks.lib.servers import WORKERS, started, wait_for_workers
 from benchmarks.peers.stopwatch import MARK, cpu_seconds
 from tools.paths import program

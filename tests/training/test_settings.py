@@ -5,7 +5,11 @@ from pathlib import Path
 import pytest
 from imagebatch_training.configuration import CONFIG_DIR, ENGINES, load_settings
 from imagebatch_training.errors import ConfigurationError
-from imagebatch_training.settings import Tracking, tracking_uri
+from imagebatch_training.settings import Tracking, model_path, tracking_uri
+
+from benchmarks.lib import model as benchmarked
+from tools.local.services import training_folders
+from tools.paths import VAR
 
 
 @pytest.mark.parametrize(
@@ -24,9 +28,9 @@ from imagebatch_training.settings import Tracking, tracking_uri
         ("data.validation=0", r"data\.test and data\.validation must be above 0"),
         ("model.name=a/b", r"model\.name and model\.version must be letters"),
         ("model.version=''", r"model\.name and model\.version must be letters"),
-        ("model.crop=288", r"at most model\.resize"),
+        ("model.crop=320", r"at most model\.resize"),
         ("probe.penalties=[]", r"probe\.penalties and finetune\.learning_rates must not be empty"),
-        ("finetune.first_block=19", r"finetune\.first_block must be between 1 and 18"),
+        ("finetune.first_block=15", r"finetune\.first_block must be between 1 and 14"),
         ("finetune.batch_size=0", r"finetune\.batch_size must be at least 1"),
         ("finetune.averaging=1", r"finetune\.averaging must be at least 0 and below 1"),
         ("finetune.head_learning_rate=0", r"finetune\.head_learning_rate must be above 0, or null"),
@@ -70,11 +74,46 @@ def test_what_is_shipped_is_complete() -> None:
 
 def test_a_preset_is_words_typed_once() -> None:
     """It changes what it names; what is said beside it wins."""
-    settings = load_settings(CONFIG_DIR, ["preset=surfaces", "probe.floor=0.1"])
+    folder = ["data=image-folder", "data.images=there"]
+    settings = load_settings(CONFIG_DIR, [*folder, "preset=surfaces", "probe.floor=0.1"])
     assert (settings.model.layer, settings.model.pooling) == ("14.expansion", ["mean", "max", "std"])
     assert (settings.model.contrast, settings.finetune.first_block) == ("percentiles-1-99", 11)
     assert settings.probe.floor == 0.1
     assert settings.finetune.epochs == load_settings(CONFIG_DIR, []).finetune.epochs
+
+
+def test_the_demos_cells_bring_their_recipe_and_no_other_data_does() -> None:
+    """The middle of the network, the whole cell, the labellers' doubts; folders start from the last layer."""
+    cells = load_settings(CONFIG_DIR, [])
+    assert (cells.model.layer, cells.model.resize, cells.model.crop) == ("14.expansion", 288, 288)
+    assert (cells.model.contrast, cells.probe.uncertain) == ("percentiles-1-99", "soft")
+    assert cells == load_settings(CONFIG_DIR, ["preset=solar-cells"])
+    folder = load_settings(CONFIG_DIR, ["data=image-folder", "data.images=there"])
+    assert (folder.model.layer, folder.model.resize, folder.model.crop) == ("18", 256, 224)
+
+
+def test_the_general_recipe_is_that_of_data_without_one() -> None:
+    """`preset=general` says over the cells' recipe what config.yaml says, to the last value."""
+    words = ["model.name=same"]
+    folder = load_settings(CONFIG_DIR, ["data=image-folder", "data.images=there", *words])
+    cells = load_settings(CONFIG_DIR, ["preset=general", *words])
+    assert (cells.model, cells.probe, cells.finetune) == (folder.model, folder.probe, folder.finetune)
+
+
+def test_the_benchmarks_model_is_one_that_other_servers_know() -> None:
+    """The whole network at 224 pixels, in a folder that the demo's training does not write to."""
+    settings = load_settings(CONFIG_DIR, benchmarked.words())
+    assert (settings.model.layer, settings.model.pooling, settings.model.crop) == ("18", ["mean"], 224)
+    assert model_path(settings) == benchmarked.WEIGHTS
+    assert Path(settings.paths.model_store) / f"{settings.model.name}.mar" == benchmarked.ARCHIVE
+
+
+def test_the_demo_trains_where_the_command_by_itself_does() -> None:
+    """So that `imagebatch-train report` after `make demo` speaks of the demo's training."""
+    settings = load_settings(CONFIG_DIR, training_folders())
+    assert settings.paths.training == str(VAR / "training" / "solar-cells")
+    other = load_settings(CONFIG_DIR, [*training_folders(), "model.name=other"])
+    assert other.paths.training == str(VAR / "training" / "other")
 
 
 def test_presets_and_data_of_ones_own_lie_beside_the_shipped_ones(tmp_path: Path) -> None:

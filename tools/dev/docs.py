@@ -87,9 +87,9 @@ def folds() -> str:
     heads = ("", "accuracy", "macro-F1", "recall of defective cells", "precision")
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for role, text in (
-        ("original", "ImageNet's last layer, as the demo serves it"),
+        ("original", "the original: ImageNet's last layer, the centre of the cell"),
         ("frozen", "the middle of the network, frozen"),
-        ("champion", "the best of ten recipes"),
+        ("champion", "the demo's recipe, the best of ten"),
     ):
         row = rows[content["data"][role]]
         cells = [

@@ -10,7 +10,7 @@ from pathlib import Path
 from tools.airflow_api import AirflowError
 from tools.local import stack
 from tools.local.follow import follow
-from tools.local.services import ADMIN, airflow_api, model_api, password
+from tools.local.services import ADMIN, airflow_api, model_api, password, training_folders
 from tools.paths import PORTS, ROOT, VAR, fail, program, run, say, step, url
 
 DAG = "batch_image_inference"
@@ -48,10 +48,8 @@ def train(verb: str, *arguments: str) -> None:
         verb: `weights`, `data`, `train`, `archive` or `evaluate`.
         *arguments: more of its arguments.
     """
-    folders = [f"paths.{name}='{VAR / name}'" for name in ("weights", "data", "training")]
-    tracking = f"tracking.artifacts='{VAR / 'mlflow' / 'artifacts'}'"
     run(
-        [program("training", "imagebatch-train"), verb, *arguments, *folders, tracking],
+        [program("training", "imagebatch-train"), verb, *arguments, *training_folders()],
         environment={"MLFLOW_TRACKING_URI": f"sqlite:///{VAR / 'mlflow' / 'mlflow.db'}"},
     )
 

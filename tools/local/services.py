@@ -186,7 +186,8 @@ def model_api() -> dict[str, str]:
 
 def training_folders() -> list[str]:
     """Tell `imagebatch-train` where this stack keeps what it needs, as Hydra's words."""
-    folders = {name: VAR / name for name in ("weights", "data", "training")}
+    folders = {name: VAR / name for name in ("weights", "data")}
+    folders["training"] = VAR / "training" / "${model.name}"  # of each model its own, as without this setting
     folders |= {"handlers": ROOT / "handlers", "model_store": MODEL_STORE}
     tracking = f"tracking.artifacts='{VAR / 'mlflow' / 'artifacts'}'"
     return [*(f"paths.{name}='{folder}'" for name, folder in folders.items()), tracking]

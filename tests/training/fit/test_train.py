@@ -8,16 +8,19 @@ import mlflow
 import numpy as np
 import pytest
 import torch
-from imagebatch_training.backbone.mobilenet import ServedModel, load_backbone
+from imagebatch_training.backbone.mobilenet import Convention, ServedModel, load_backbone
 from imagebatch_training.backbone.weights import require_weights
 from imagebatch_training.errors import ConfigurationError, DataError
 from imagebatch_training.export.graphs import load_served_model
 from imagebatch_training.fit.activations import load_activations, view
+from imagebatch_training.fit.assessment import Answers, Assessment
+from imagebatch_training.fit.experiment import Experiment, Trained
 from imagebatch_training.fit.probe import fit_probe
 from imagebatch_training.fit.report import render_report, require_report
 from imagebatch_training.fit.train import ensure_trained, find_report
 from imagebatch_training.fit.trial import start_head
 from imagebatch_training.images.data import require_data
+from imagebatch_training.images.labels import Split
 from imagebatch_training.images.pixels import load_pixels, pixels_key
 from imagebatch_training.settings import Paths, Settings, model_path, tracking_uri
 
@@ -46,14 +49,41 @@ def test_all_four_results_are_there_with_their_intervals(trained: Settings) -> N
         assert test["accuracy"] > test["majority"]
 
 
-def test_the_better_method_on_the_block_split_is_served(trained: Settings) -> None:
-    """The report's table is enough to see that the choice was kept, and says what it looked at."""
+def test_the_smaller_validation_loss_of_the_block_split_is_served(trained: Settings) -> None:
+    """The report is enough to see that the choice was kept, and says what it looked at."""
     report = require_report(trained)
-    block = {r["method"]: r["test"]["accuracy"] for r in report["results"] if r["split"] == "block"}
-    assert block[report["served"]["method"]] == max(block.values())
+    block = {r["method"]: r["validation"]["log_loss"] for r in report["results"] if r["split"] == "block"}
+    assert block[report["served"]["method"]] == min(block.values())
     text = render_report(report)
     assert len(re.findall(r"^\| (?:random|block) ", text, re.MULTILINE)) == 4
-    assert "that one choice looked at the test blocks" in text
+    assert "the better of the two by log loss on the validation images of the block split" in text
+    assert "test images chose nothing" in text
+
+
+def outcome(method: str, *, loss: float, accuracy: float, split: Split = "block") -> Trained:
+    """A network with these figures on validation and test images."""
+    none = np.zeros(0, np.int64)
+    assessment = Assessment(
+        split=split,
+        method=method,
+        validation={"log_loss": loss, "accuracy": 1 - loss},
+        test={"accuracy": accuracy},
+        chosen={},
+        history=[],
+    )
+    answers = Answers(positions=none, targets=none, probabilities=np.zeros((0, 2), np.float32))
+    return Trained(assessment=assessment, answers=answers, state={})
+
+
+def test_test_images_do_not_choose_what_is_served() -> None:
+    """The method that is better on the test blocks alone is not taken, nor one of the random split."""
+    convention = Convention(padding="tensorflow", mean=(0.5,) * 3, std=(0.5,) * 3)
+    trained = [
+        outcome("random-best", loss=0.1, accuracy=0.99, split="random"),
+        outcome("linear-probe", loss=0.4, accuracy=0.8),
+        outcome("fine-tune", loss=0.5, accuracy=0.9),
+    ]
+    assert Experiment(convention=convention, trained=trained).served().assessment.method == "linear-probe"
 
 
 def test_the_served_weights_give_the_reported_accuracy(trained: Settings) -> None:

@@ -29,8 +29,8 @@ def render_report(report: dict[str, Any]) -> str:
     served = report["served"]
     text = (
         f"Served: the {served['method']} of the {served['split']} split, trained on that split's training "
-        f"blocks only. It is the better of the two by {served['chosen_by']}: that one choice looked at the "
-        "test blocks, so its figure is slightly flattering. Hyperparameters were chosen on validation images."
+        f"blocks only. It is the better of the two by {served['chosen_by']}. Hyperparameters were chosen on "
+        "these images, too; test images chose nothing."
     )
     return "\n".join([*lines, "", text, *_never_predicted(report), *_confidence(report)]) + "\n"
 

@@ -137,7 +137,7 @@ def _report(
         "served": {
             "method": served.method,
             "split": served.split,
-            "chosen_by": "test accuracy on the block split",
+            "chosen_by": "log loss on the validation images of the block split",
             "weights_sha256": sha256_file(model_path(settings)),
         },
         "results": [asdict(trained.assessment) for trained in experiment.trained],
