@@ -48,6 +48,7 @@ BENCHMARKS = {
     "celery": Benchmark(["celery", "--publish"], "pipeline_image", alone=True),
     "whole-run": Benchmark(["whole_run", "--publish"], alone=True),
     "dag-overhead": Benchmark(["dag_overhead", "--publish"], alone=True),
+    "small-run": Benchmark(["small_run"], alone=True),
     "quick": Benchmark(["peers", "--quick"], peers=("torch",), alone=True),
     "peers-more": Benchmark(["peers"], peers=EVERY_PEER, alone=True),
 }

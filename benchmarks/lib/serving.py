@@ -51,13 +51,20 @@ def served(store: Path, folder: Path, variables: Mapping[str, str]) -> Iterator[
         yield Served(wait_for_workers(server, begun, folder), {**variables, **api})
 
 
-def command(variables: Mapping[str, str], *arguments: object) -> dict[str, Any]:
+def command(
+    variables: Mapping[str, str], *arguments: object, executable: Path | None = None
+) -> dict[str, Any]:
     """Run one command of `imagebatch`; give its last line, with wall and CPU seconds and its peak memory.
+
+    Args:
+        variables: Its environment.
+        arguments: After the program's name.
+        executable: Another checkout's `imagebatch`; this one's if not given.
 
     Raises:
         SystemExit: It failed; it has said why.
     """
-    argv = [str(program("pipeline_image", "imagebatch")), *map(str, arguments)]
+    argv = [str(executable or program("pipeline_image", "imagebatch")), *map(str, arguments)]
     cpu, begun = cpu_seconds(variables[MARK]), time.monotonic()
     process = subprocess.Popen(argv, env=dict(variables), stdout=subprocess.PIPE)  # noqa: S603 - a list built here
     output = process.stdout.read() if process.stdout else b""

@@ -14,6 +14,7 @@ from airflow.sdk import BaseOperator, Context
 from imagebatch_dags.lineage import StageLineage
 from imagebatch_dags.outcome import last_result, raise_for_exit
 from imagebatch_dags.stage_command import StageCommand
+from imagebatch_dags.warm_start import Started, start
 
 # Airflow's own settings hold its signing keys and its database's address: no business of a stage.
 WITHHELD = ("AIRFLOW", "_AIRFLOW", "__AIRFLOW", "PYTHONPATH", "VIRTUAL_ENV")
@@ -29,6 +30,7 @@ class ProcessStageOperator(StageCommand, StageLineage, BaseOperator):
         environment: variables added to the worker's own (without Airflow's); templated.
         executable: the `imagebatch` command of the pipeline environment: a path, or a name on the PATH.
         grace: seconds between SIGTERM and SIGKILL when the task is stopped.
+        warm_seconds: how long a process that has imported everything waits for the next stage; 0: none does.
     """
 
     template_fields: Sequence[str] = ("command", "environment")
@@ -42,6 +44,7 @@ class ProcessStageOperator(StageCommand, StageLineage, BaseOperator):
         shard: int | None = None,
         environment: dict[str, str] | None = None,
         grace: float = 20.0,
+        warm_seconds: float = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -50,7 +53,8 @@ class ProcessStageOperator(StageCommand, StageLineage, BaseOperator):
         self.shard = shard
         self.environment = environment or {}
         self.grace = grace
-        self._process: subprocess.Popen[bytes] | None = None
+        self.warm_seconds = warm_seconds
+        self._process: Started | None = None
 
     def execute(self, context: Context) -> dict[str, Any] | None:
         """Run the stage to its end.
@@ -68,15 +72,8 @@ class ProcessStageOperator(StageCommand, StageLineage, BaseOperator):
                 f"{self.executable} is not installed: run `make setup`, or set IMAGEBATCH_BIN",
             )
         self.log.info("Running %s", [self.executable, *self.stage_arguments])
-        self._process = subprocess.Popen(  # noqa: S603 - a list of templated arguments, no shell
-            [self.executable, *self.stage_arguments],
-            env=self._environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            # A group of its own is stopped as a whole; the session stays Airflow's, so that whoever
-            # stops Airflow finds this process too.
-            process_group=0,
+        self._process = start(
+            [self.executable, *self.stage_arguments], self._environment(), self.warm_seconds
         )
         answers: deque[str] = deque(maxlen=5)
         complaints: deque[str] = deque(maxlen=1)

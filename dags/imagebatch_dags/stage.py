@@ -149,7 +149,11 @@ def _operator() -> tuple[type[BaseOperator], dict[str, Any]]:
         from imagebatch_dags.process_operator import ProcessStageOperator  # noqa: PLC0415 - only the chosen one loads
 
         executable = os.environ.get("IMAGEBATCH_BIN", "imagebatch")
-        return ProcessStageOperator, {"executable": executable, "environment": settings}
+        return ProcessStageOperator, {
+            "executable": executable,
+            "environment": settings,
+            "warm_seconds": _warm_seconds(),
+        }
     if kind == "docker":
         from imagebatch_dags.container import stage_container  # noqa: PLC0415 - the docker SDK costs every parse
         from imagebatch_dags.docker_operator import DockerStageOperator  # noqa: PLC0415 - the docker SDK costs every parse
@@ -161,3 +165,10 @@ def _operator() -> tuple[type[BaseOperator], dict[str, Any]]:
 
         return KubernetesStageOperator, {**stage_pod(), "environment": settings}
     raise ValueError(f"IMAGEBATCH_OPERATOR is {kind!r}: set it to process, docker or kubernetes")
+
+
+def _warm_seconds() -> float:
+    said = os.environ.get("IMAGEBATCH_WARM_SECONDS", "900")
+    if not said.isdecimal():
+        raise ValueError(f"IMAGEBATCH_WARM_SECONDS is {said!r}: set it to whole seconds, 0 for none")
+    return float(said)

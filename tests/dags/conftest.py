@@ -28,6 +28,7 @@ os.environ |= {
     "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
     "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{HOME.name}/airflow.db",
     "IMAGEBATCH_INPUTS": "/data/inputs",
+    "IMAGEBATCH_WARM_SECONDS": "0",  # programs of tests are no `imagebatch`; test_warm_start.py has its own
 }
 SETTINGS_FILE = Path(HOME.name, "imagebatch.env")
 SETTINGS_FILE.write_text("IMAGEBATCH_PACK_SIZE=48\n")

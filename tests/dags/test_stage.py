@@ -36,3 +36,11 @@ def test_every_stage_is_let_in_by_the_model_server(monkeypatch: pytest.MonkeyPat
     task = stage("a", ["check"])
     assert told.items() <= task.environment.items(), operator
     assert "s3cr3t" not in str(vars(task))
+
+
+def test_seconds_that_are_none_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How long a warm process waits is a whole number, and the message says so."""
+    monkeypatch.setenv("IMAGEBATCH_OPERATOR", "process")
+    monkeypatch.setenv("IMAGEBATCH_WARM_SECONDS", "soon")
+    with pytest.raises(ValueError, match="'soon': set it to whole seconds"):
+        stage("a", ["check"])

@@ -23,6 +23,7 @@ from imagebatch.cli.help import overview
 from imagebatch.cli.parser import nearest, parsed
 from imagebatch.cli.result_files import write_result_files
 from imagebatch.cli.unforeseen import unforeseen
+from imagebatch.cli.warm import keep_warm
 from imagebatch.contracts.account import OTHER_SUFFIXES
 from imagebatch.contracts.records import PROTOCOL_VERSION
 from imagebatch.errors import (
@@ -61,12 +62,16 @@ def call(arguments: Sequence[str]) -> int:
 
     Args:
         arguments: As after the program's name. `--parse-only` before the command only checks what follows.
+            `--keep-warm` in place of a command waits for others to be asked for (`imagebatch.cli.warm`).
 
     Returns:
         The exit code.
     """
     name, asked = "", None
     try:
+        if list(arguments[:1]) == ["--keep-warm"]:
+            keep_warm(list(arguments[1:]), main)
+            return int(ExitCode.OK)
         parse_only = list(arguments[:1]) == ["--parse-only"]
         name, asked = parse(arguments[1:] if parse_only else arguments)
         if not parse_only:

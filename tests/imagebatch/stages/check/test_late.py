@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from imagebatch.stages.check.late import import_late
+from imagebatch.stages.check.late import import_late, not_installed
 
 
 @pytest.fixture
@@ -56,3 +56,26 @@ def test_the_checks_do_without_statistics_and_plots() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["[]", "0.0 Chart"]
+
+
+def test_a_library_looks_missing_within_the_block_alone(package: str, tmp_path: Path) -> None:
+    """Within the block its import fails, as one that is not installed does; afterwards it succeeds."""
+    with not_installed([package, "json"]):
+        with pytest.raises(ModuleNotFoundError):
+            __import__(package)
+        assert __import__("json").__class__ is type(sys)
+    assert not (tmp_path / "imported").exists()
+    assert __import__(package).answer == 42
+
+
+def test_the_checks_do_without_clouds_and_databases() -> None:
+    """Great Expectations is imported without any of their clients, and others find them afterwards."""
+    program = (
+        "import sys, imagebatch.stages.check.suites, imagebatch.stages.check.validation\n"
+        "clients = ('azure', 'boto3', 'botocore', 'google.cloud', 'sqlalchemy')\n"
+        "print([name for name in sys.modules if name.startswith(clients)])\n"
+        "import sqlalchemy, botocore\n"
+        "print(sqlalchemy.text('1'))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]", "1"]

@@ -17,7 +17,7 @@ from imagebatch.runs.output_csv import REVIEW
 from imagebatch.stages.check.words import Refusals
 
 # Rows that a suite sees at once: memory does not grow with the run.
-FRAME_ROWS = 10_000
+FRAME_ROWS = 20_000
 # Different answers that are counted: one answer for all is among the first. Scores are all different.
 _MOST_ANSWERS = 100_000
 

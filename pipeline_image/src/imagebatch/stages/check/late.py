@@ -1,4 +1,4 @@
-"""Libraries that are imported when they are used, not when another library names them.
+"""Libraries that are imported when they are used, or not at all, though another library names them.
 
 Great Expectations imports SciPy's statistics and Altair for expectations that no suite here has. Measured in
 alternating rounds on two cores, medians of the pairs: a check of 300 images (7 to 8 s of CPU time) costs 3.1
@@ -10,11 +10,12 @@ and `inspect` looks at the `__file__` of every module there is.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import sys
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from typing_extensions import override
@@ -49,3 +50,23 @@ def import_late(names: Iterable[str]) -> None:
         if spec.submodule_search_locations is not None:
             module.__path__ = spec.submodule_search_locations
         sys.modules[name] = module
+
+
+@contextlib.contextmanager
+def not_installed(names: Iterable[str]) -> Iterator[None]:
+    """Let optional libraries look, within the block, as if they were not installed.
+
+    What is imported within the block takes its own path for a missing library (`except ImportError`), and
+    afterwards everybody finds them again. No other thread may import them meanwhile.
+
+    Args:
+        names: Full names of packages; those imported already stay as they are.
+    """
+    hidden = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None makes Python's import raise ModuleNotFoundError
+    try:
+        yield
+    finally:
+        for name in hidden:
+            if sys.modules.get(name) is None:
+                sys.modules.pop(name, None)

@@ -37,6 +37,9 @@ class Validator:
         self._context.variables.progress_bars = ProgressBarsConfig(globally=False)
         for site in self._context.get_site_names():
             self._context.delete_data_docs_site(site)
+        # What is there now stays: the collection after each frame need not look at the libraries again.
+        gc.collect()
+        gc.freeze()
         self._docs = docs
         self.results: dict[str, list[dict[str, Any]]] = {}
 
