@@ -39,7 +39,7 @@ monitoring-test: setup ## break the platform, and see the right alert arrive; PA
 	@PYTHONPATH=monitoring $(UV) run --quiet --frozen --project monitoring python -m tests.system.faults $(CHOICE)
 bench: setup ## every published figure, measured again
 	@$(PYTHON) -m benchmarks.run
-bench-quick: setup ## ours beside the in-process ceiling and stock TorchServe, under five minutes
+bench-quick: setup ## ours beside the in-process ceiling and stock TorchServe, under six minutes
 	@$(PYTHON) -m benchmarks.run quick
 env: ## .env for docker compose, with random secrets
 	@$(PYTHON) -m tools.compose.env

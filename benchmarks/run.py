@@ -35,7 +35,15 @@ BENCHMARKS = {
         ["peers", "--data", "night", "--publish", "--fresh", "--only", "ours", "ceiling", "fastapi-ours"],
         peers=("fastapi",),
     ),
+    "large": Benchmark(
+        [
+            *("peers", "--data", "large", "--publish", "--fresh", "--rounds", "5", "--rest-rounds", "1"),
+            *("--images", "360", "--slow-images", "60"),
+        ],
+        peers=EVERY_PEER,
+    ),
     "solar-cells": Benchmark(["peers", "--data", "solar-cells", "--publish", "--fresh"], peers=EVERY_PEER),
+    "scaled": Benchmark(["scaled", "--publish"], "training"),
     "engines": Benchmark(["engines", "--publish"], "training"),
     "wire": Benchmark(["wire", "--publish"], "pipeline_image"),
     "model-apis": Benchmark(["model_apis", "--publish"], peers=("kserve", "mlserver")),

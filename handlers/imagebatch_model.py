@@ -11,7 +11,7 @@ from imagebatch_archive import PARITY, content_digest, file_digest
 from imagebatch_engines import CascadeEngine, Engine, Features, Logits, load_engine
 from imagebatch_header import MOST_PIXELS, ImageError
 from imagebatch_heads import Declared, Predicted, SoftmaxHead, make_head
-from imagebatch_pixels import PIXELS_VERSION, Fit, View, decode
+from imagebatch_pixels import FIRST_PIXELS, PIXELS_VERSIONS, Fit, View, decode
 
 _PAIR = 2
 
@@ -27,7 +27,8 @@ class Settings:
         top_k: Labels per image where a request does not say.
         max_images: Most images in one request.
         max_pixels: Largest width x height of an image.
-        pixels: Version of the pixel function that the model was trained with.
+        pixels: Version of the pixels that the model was trained on: `imagebatch_pixels.PIXELS_VERSIONS`. An
+            archive that does not say it is from before there was a second.
         value_range, background, page, end_marker: What the model sees of files that can be seen in more than
             one way: `imagebatch_header.View`.
         head: What the model's numbers mean: a head of `imagebatch_heads`.
@@ -42,7 +43,7 @@ class Settings:
     top_k: int = 4
     max_images: int = 1024
     max_pixels: int = MOST_PIXELS
-    pixels: str = PIXELS_VERSION
+    pixels: str = FIRST_PIXELS
     value_range: str = "full"
     background: str = "white"
     page: int = 1
@@ -115,10 +116,10 @@ class Settings:
             raise ValueError("model-config.yaml: imagebatch.review says nothing about head regression")
         if settings.crop > settings.resize:
             raise ValueError("model-config.yaml: imagebatch.crop must not be larger than imagebatch.resize")
-        if settings.pixels != PIXELS_VERSION:
+        if settings.pixels not in PIXELS_VERSIONS:
             raise ValueError(
-                f"the model was trained on pixels {settings.pixels}, this code makes {PIXELS_VERSION}: "
-                "train and archive it again"
+                f"the model was trained on pixels {settings.pixels}, this code makes "
+                f"{' and '.join(PIXELS_VERSIONS)}: train and archive it again"
             )
         return settings
 
@@ -161,7 +162,7 @@ class ImageModel:
     def describe(self) -> dict[str, Any]:
         """Say what this model is: labels, head, input, engine, parity (docs/reference/wire.md)."""
         settings = self.settings
-        size = {"resize": settings.resize, "crop": settings.crop, "channels": 3, "pixels": PIXELS_VERSION}
+        size = {"resize": settings.resize, "crop": settings.crop, "channels": 3, "pixels": settings.pixels}
         size |= self._view.declared() | self._fit.declared()
         # Left out, not null: TorchServe's management API drops nulls, and both must tell the same.
         parity = {"parity": self.parity} if self.parity else {}
@@ -189,6 +190,7 @@ class ImageModel:
                 max_pixels=settings.max_pixels,
                 view=replace(self._view, page=page) if page else self._view,
                 fit=self._fit,
+                version=settings.pixels,
             )
         except ImageError as error:
             if error.reason != "too_many_pixels":

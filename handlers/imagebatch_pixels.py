@@ -1,10 +1,13 @@
 """The pixels that a model is given: the picture that `imagebatch_picture` reads, resized and cropped.
 
 Training, the TorchServe handler and the local backend all call `decode`, so a model is asked about exactly
-the pixels that it was trained on. Whatever changes a single output byte must change `PIXELS_VERSION`.
+the pixels that it was trained on. Whatever changes a single output byte must add a version to
+`PIXELS_VERSIONS`: a model declares the one that it was trained on, and gets it.
 
 Unless the model declares another `Fit`, the shorter side becomes `resize` with torch's antialiased bilinear
-filter on uint8, and the centre is kept.
+filter on uint8, and the centre is kept. Of version 2 on, a JPEG whose deciding side is at least four times as
+long as it becomes is decoded at so many eighths that twice that is left (`imagebatch_jpeg.eighths_for`); all
+else is as in version 1, to the bit.
 """
 
 from dataclasses import dataclass, fields
@@ -12,9 +15,27 @@ from typing import Final
 
 import torch
 from imagebatch_header import MOST_PIXELS, Data, ImageError, View
-from imagebatch_picture import PIXELS_VERSION, PLAIN, read
+from imagebatch_picture import (
+    FIRST_PIXELS,
+    PIXELS_VERSION,
+    PIXELS_VERSIONS,
+    PLAIN,
+    Eighths,
+    eighths_for,
+    read,
+    upright,
+)
 
-__all__ = ["PIXELS_VERSION", "Data", "Fit", "ImageError", "View", "decode"]
+__all__ = [
+    "FIRST_PIXELS",
+    "PIXELS_VERSION",
+    "PIXELS_VERSIONS",
+    "Data",
+    "Fit",
+    "ImageError",
+    "View",
+    "decode",
+]
 
 FITS: Final = ("crop", "squash", "pad")
 FILTERS: Final = ("bilinear", "bicubic")
@@ -68,11 +89,21 @@ class Fit:
         values = {field.name: (getattr(self, field.name), field.default) for field in fields(self)}
         return {name: value for name, (value, default) in values.items() if value != default}
 
+    def side(self, height: int, width: int) -> int:
+        """Return the side of a picture that decides how far it is made smaller: the least shrunk one."""
+        return max(height, width) if self.fit == "pad" else min(height, width)
+
+    def eighths(self, resize: int, version: str) -> Eighths | None:
+        """Return what says at how many eighths a JPEG is decoded to be resized so; None: always whole."""
+        if version == FIRST_PIXELS:
+            return None
+        return lambda height, width: eighths_for(self.side(height, width), resize)
+
     def size(self, height: int, width: int, resize: int) -> tuple[int, int]:
         """Return the height and width that a picture is resized to, at least 1 pixel each."""
         if self.fit == "squash":
             return resize, resize
-        side = max(height, width) if self.fit == "pad" else min(height, width)
+        side = self.side(height, width)
         # The other side is rounded down, as torchvision does.
         return max(1, (resize * height) // side), max(1, (resize * width) // side)
 
@@ -88,6 +119,7 @@ def decode(
     max_pixels: int = MOST_PIXELS,
     view: View = PLAIN,
     fit: Fit = CENTRE,
+    version: str = PIXELS_VERSION,
 ) -> torch.Tensor:
     """Decode one image file to the pixels that a model is given.
 
@@ -98,18 +130,26 @@ def decode(
         max_pixels: Largest width x height that is accepted, of the file and of the resized image.
         view: What the model declares about files that can be seen in more than one way.
         fit: What the model declares about how a picture becomes a square.
+        version: Of the pixels, one of `PIXELS_VERSIONS`: what the model was trained on.
 
     Returns:
         uint8 tensor of shape (3, crop, crop), contiguous, RGB, 0..255.
 
     Raises:
         ImageError: The file cannot be decoded completely; `reason` says why.
-        ValueError: `crop` is larger than `resize`, or not positive.
+        ValueError: `crop` is larger than `resize`, or not positive; or there is no such version.
     """
+    if version not in PIXELS_VERSIONS:
+        raise ValueError(f"pixels must be of version {' or '.join(PIXELS_VERSIONS)}: got {version!r}")
     if not 0 < crop <= resize:
         raise ValueError(f"crop must be between 1 and resize: got crop={crop}, resize={resize}")
-    pixels = torch.from_numpy(read(data, view=view, max_pixels=max_pixels).pixels)
-    resized = _resize(pixels.permute(2, 0, 1), resize, max_pixels, fit)
+    picture = read(data, view=view, max_pixels=max_pixels, eighths=fit.eighths(resize, version))
+    size = fit.size(*picture.size, resize)
+    _require_size(picture.size, size, max_pixels)
+    resized = _resize(torch.from_numpy(picture.pixels).permute(2, 0, 1), size, fit, picture.extent)
+    if picture.orientation != 1:
+        turned = upright(resized.permute(1, 2, 0).numpy(), picture.orientation)
+        resized = torch.from_numpy(turned).permute(2, 0, 1)
     if fit.fit == "pad":
         resized = _pad(resized, resize, fit.rgb)
     high, wide = resized.shape[1:]
@@ -121,16 +161,36 @@ def decode(
     return square.expand(3, crop, crop).contiguous()
 
 
-def _resize(pixels: torch.Tensor, resize: int, max_pixels: int, fit: Fit) -> torch.Tensor:
-    """Resize uint8 (1 or 3, height, width) as `fit` says."""
-    height, width = pixels.shape[1:]
-    high, wide = fit.size(height, width, resize)
+def _require_size(whole: tuple[int, int], resized: tuple[int, int], max_pixels: int) -> None:
+    """Refuse a picture that would become too large."""
+    (height, width), (high, wide) = whole, resized
     if high * wide > max_pixels:
         size = f"{width} x {height} would become {wide} x {high} pixels, at most {max_pixels} are accepted"
         raise ImageError("too_many_pixels", size)
+
+
+def _resize(
+    pixels: torch.Tensor, size: tuple[int, int], fit: Fit, extent: tuple[float, float]
+) -> torch.Tensor:
+    """Resize uint8 (1 or 3, height, width) to a height and width, with the filter of `fit`.
+
+    `extent` is how many of the rows and columns the picture covers: of one decoded at some eighths, the last
+    may lie partly beyond its edge. The whole of it would be a little too large a picture, and shift all.
+    """
+    if extent != tuple(pixels.shape[1:]):
+        scales = [length / covered for length, covered in zip(size, extent, strict=True)]
+        resized: torch.Tensor = _RESIZERS[fit.interpolation](pixels[None], size, False, *scales)  # noqa: FBT003 - an operator of torch takes no names
+        return resized[0]
     return torch.nn.functional.interpolate(
-        pixels[None], (high, wide), mode=fit.interpolation, align_corners=False, antialias=True
+        pixels[None], size, mode=fit.interpolation, align_corners=False, antialias=True
     )[0]
+
+
+# What `interpolate` calls, which takes either a size or a scale, and here both are known.
+_RESIZERS: Final = {
+    "bilinear": torch.ops.aten._upsample_bilinear2d_aa,  # noqa: SLF001 - torch's own name for it
+    "bicubic": torch.ops.aten._upsample_bicubic2d_aa,  # noqa: SLF001 - torch's own name for it
+}
 
 
 def _pad(pixels: torch.Tensor, side: int, rgb: tuple[int, int, int]) -> torch.Tensor:

@@ -1,9 +1,9 @@
 """Asks a server about photographs and times it. A process of its own, in the environment of benchmarks/.
 
-Its input is one JSON object on standard input (`url`, `form`, `in_flight`, `images`: paths, `warm`: how
-many to ask about before the clock starts, `answers`: where to write them); its output one line of JSON:
-images, seconds, CPU-seconds of client and server. Any answer but 200 ends it: a benchmark that loses images
-measures nothing.
+Its input is one JSON object on standard input (`url`, `form`, `in_flight`, `pack`: most images a request,
+`images`: paths, `warm`: how many to ask about before the clock starts, `answers`: where to write them); its
+output one line of JSON: images, seconds, CPU-seconds of client and server. Any answer but 200 ends it: a
+benchmark that loses images measures nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import queue
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,6 +29,7 @@ def main() -> int:
     """Warm up, measure, write the answers."""
     asked: dict[str, Any] = json.load(sys.stdin)
     form = FORMS[asked["form"]]
+    form = replace(form, images=min(form.images, asked["pack"]))
     images = [Path(path) for path in asked["images"]]
     ask = one_by_one if asked["form"] == "loop" else in_flight
     ask(asked["url"], form, images[: asked["warm"]], asked["in_flight"])

@@ -36,6 +36,7 @@ class Contestant:
         threads: Of each of its workers; 0: as torch chooses.
         batch: Of stock TorchServe: most requests that its front end joins.
         flags: Of `imagebatch score`, beside the run.
+        pixels: Version of the pixels that the archive declares; empty: as the archive is.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Contestant:
     threads: int = 1
     batch: int = 1
     flags: tuple[str, ...] = ()
+    pixels: str = ""
 
     @property
     def programs(self) -> Path:
@@ -169,10 +171,19 @@ CONTESTANTS = [
     Contestant(*("ray-data-ours", "Ray Data, actor pool", "engine", "ours", "ray", ("data.py",))),
 ]
 
+WHOLE = [
+    Contestant(
+        *("ours-whole", "imagebatch score, every file decoded whole (`pixels: 1`)", "ours", "ours"),
+        *("pipeline_image", ("-m", "benchmarks.lib.scorer")),
+        pixels="1",
+    )
+]
+"""Measured beside the others on large photographs: the same archive, as before there was scaling."""
+
 
 def chosen(names: list[str]) -> list[Contestant]:
     """Contestants by name, in the order of the table; all without names."""
-    everyone = [*CONTESTANTS, *STOCK_GRID]
+    everyone = [*CONTESTANTS, *WHOLE, *STOCK_GRID]
     unknown = set(names) - {each.name for each in everyone}
     if unknown:
         there = ", ".join(each.name for each in everyone)

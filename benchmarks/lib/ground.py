@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import tempfile
 import zipfile
 from pathlib import Path
 
 from benchmarks.lib.contestants import PEERS, Contestant
-from benchmarks.lib.model import WEIGHTS, require_model
+from benchmarks.lib.model import ARCHIVE, WEIGHTS, require_model
 from benchmarks.lib.torchserve import make_stock_archive
 from benchmarks.peers.stopwatch import MARK
 from tools.local.services import base_environment
+
+_PIXELS = re.compile(r"""^(  pixels: )["'](\d+)["']""", re.MULTILINE)  # the line of model-config.yaml
 
 
 class Ground:
@@ -32,15 +36,48 @@ class Ground:
         self.store.mkdir()
         shutil.copy(packed, self.store)
         self._stock: Path | None = None
+        self._declaring: dict[str, Path] = {}
+
+    def require_scaling(self) -> None:
+        """Refuse an archive that decodes every file whole.
+
+        Raises:
+            SystemExit: It does.
+        """
+        found = _PIXELS.search((self.model / "model-config.yaml").read_text("utf-8"))
+        if not found or found[2] == "1":
+            raise SystemExit(f"{ARCHIVE.name} is of pixels 1: make it again with `make demo`")
+
+    def store_of(self, contestant: Contestant) -> Path:
+        """Return the model store with the archive that declares this contestant's pixels."""
+        return self._of(contestant.pixels) / "store" if contestant.pixels else self.store
+
+    def model_of(self, contestant: Contestant) -> Path:
+        """Return that archive, unpacked."""
+        return self._of(contestant.pixels) / "model" if contestant.pixels else self.model
+
+    def _of(self, pixels: str) -> Path:
+        if pixels not in self._declaring:
+            made = Path(tempfile.mkdtemp(prefix=f"pixels-{pixels}-", dir=self.folder))
+            shutil.copytree(self.model, made / "model")
+            path = made / "model" / "model-config.yaml"
+            path.write_text(_PIXELS.sub(rf'\g<1>"{pixels}"', path.read_text("utf-8")), "utf-8")
+            (made / "store").mkdir()
+            shutil.make_archive(str(made / "packed"), "zip", made / "model")
+            (made / "packed.zip").rename(made / "store" / ARCHIVE.name)
+            self._declaring[pixels] = made
+        return self._declaring[pixels]
 
     def variables(self, contestant: Contestant, mark: str) -> dict[str, str]:
         """All variables of its processes."""
         # Whoever has our engine imports the modules of our archive; `imagebatch score` has them served.
-        own = [self.model] if contestant.kind == "ours" and contestant.name != "ours" else []
+        model = self.model_of(contestant)
+        own = [model] if contestant.kind == "ours" and contestant.group == "engine" else []
+        own += [model] if contestant.name == "ceiling" else []
         found = base_environment() | {
             MARK: mark,
             "PEER_KIND": contestant.kind,
-            "PEER_MODEL": str(self.model),
+            "PEER_MODEL": str(model),
             "PEER_WEIGHTS": str(WEIGHTS),
             "PYTHONPATH": os.pathsep.join(map(str, [*own, PEERS])),
             "PATH": f"{contestant.programs}:{os.environ['PATH']}",

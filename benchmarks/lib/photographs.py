@@ -1,10 +1,12 @@
-"""The photographs that every contestant scores: 2,400 distinct JPEGs, cut out of 100 real ones.
+"""The photographs that every contestant scores: 2,400 JPEGs, cut out of 100 real ones, and 60 large ones.
 
     benchmarks/.venv/bin/python -m benchmarks.lib.photographs [--count 2400] [FOLDER]
 
 PyPI's `ai-benchmark` brings 100 photographs of 512 x 512. Each gives crops of about 490 x 375 at different
 places, encoded at qualities from 85 to 95: sizes and bytes as photographs have them, no two files alike.
-Deterministic: the same Pillow gives the same bytes.
+The large ones are the same photographs enlarged to 4032 x 3024, with noise as a camera's sensor leaves it: no
+package brings photographs of 12 megapixels. What a lens would have drawn finer is not in them.
+Deterministic: the same Pillow and numpy give the same bytes.
 """
 
 from __future__ import annotations
@@ -18,22 +20,40 @@ from collections.abc import Iterator
 from importlib.metadata import files
 from pathlib import Path
 
-from PIL import Image
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFilter
 
 COUNT = 2400
 NIGHT = 20_000  # of a night: the same files under more names, see `link`
+LARGE, LARGE_NAMES = 60, 480  # of 12 megapixels, and the names that a measurement has of them
+LARGE_SIZE = (4032, 3024)
+_LARGE_QUALITY = 90
+_READ_NOISE, _SHOT_NOISE = (
+    1.5,
+    0.06,
+)  # levels of 255, and levels squared for each level: a small sensor by day
 _WIDTHS, _HEIGHTS, _QUALITIES = (470, 512), (350, 400), (85, 95)
 
 
 def ensure(folder: Path, count: int = COUNT) -> list[Path]:
     """Make the photographs where they are missing; give their paths, sorted."""
+    return _ensured(folder, count, _photographs(count))
+
+
+def ensure_large(folder: Path, count: int = LARGE) -> list[Path]:
+    """Make the photographs of 12 megapixels where they are missing; give their paths, sorted."""
+    return _ensured(folder, count, _large(count))
+
+
+def _ensured(folder: Path, count: int, made: Iterator[tuple[str, bytes]]) -> list[Path]:
     found = sorted(folder.glob("*.jpg"))
     if len(found) == count:
         return found
     # Two makers at once (two benchmarks waiting for the machine) must not mix their files.
     part = folder.with_name(f"{folder.name}.{os.getpid()}")
     part.mkdir(parents=True)
-    for name, content in _photographs(count):
+    for name, content in made:
         (part / name).write_bytes(content)
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
@@ -52,7 +72,7 @@ def link(photographs: list[Path], folder: Path, count: int) -> Path:
     return folder
 
 
-def _photographs(count: int) -> Iterator[tuple[str, bytes]]:
+def _sources() -> list[Image.Image]:
     sources = sorted(
         Path(str(file.locate()))
         for file in files("ai-benchmark") or ()
@@ -60,7 +80,11 @@ def _photographs(count: int) -> Iterator[tuple[str, bytes]]:
     )
     if not sources:
         raise SystemExit("ai-benchmark brings no photographs: run `make bench`, which installs it")
-    pictures = [Image.open(source).convert("RGB") for source in sources]
+    return [Image.open(source).convert("RGB") for source in sources]
+
+
+def _photographs(count: int) -> Iterator[tuple[str, bytes]]:
+    pictures = _sources()
     seen: set[bytes] = set()
     chance = random.Random(20261122)  # noqa: S311 - the same crops every time, no secrets
     for number in range(count):
@@ -79,6 +103,49 @@ def _crop(picture: Image.Image, chance: random.Random) -> bytes:
     cropped = picture.crop((left, top, left + width, top + height))
     cropped.save(buffer, "JPEG", quality=chance.randint(*_QUALITIES))
     return buffer.getvalue()
+
+
+def _large(count: int) -> Iterator[tuple[str, bytes]]:
+    pictures = _sources()
+    for number in range(count):
+        picture = enlarged(pictures[number % len(pictures)], number)
+        yield f"large-{number:04d}.jpg", encoded(picture)
+
+
+def enlarged(picture: Image.Image, seed: int, size: tuple[int, int] = LARGE_SIZE) -> Image.Image:
+    """Enlarge a part of a photograph, of 4 to 3, with a sensor's noise.
+
+    Args:
+        picture: RGB.
+        seed: Of the noise, and of which part is taken.
+        size: Width and height that it is enlarged to, pixels.
+    """
+    chance = np.random.default_rng(20261201 + seed)
+    wide = min(picture.width, picture.height * size[0] // size[1])
+    high = wide * size[1] // size[0]
+    left, top = (int(chance.integers(0, most + 1)) for most in (picture.width - wide, picture.height - high))
+    part = picture.crop((left, top, left + wide, top + high))
+    large = np.asarray(part.resize(size, Image.Resampling.BICUBIC), np.float32)
+    # Noise grows with light, and a camera's own processing smears it over neighbours.
+    noise = _grain(chance, size)[..., None]
+    deviation = np.sqrt(_READ_NOISE**2 + _SHOT_NOISE * large)
+    return Image.fromarray((large + noise * deviation + 0.5).clip(0, 255).astype(np.uint8))
+
+
+def encoded(picture: Image.Image) -> bytes:
+    """Write a large photograph as a camera does: quality 90, 4:2:0."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=_LARGE_QUALITY, subsampling=2)
+    return buffer.getvalue()
+
+
+def _grain(chance: np.random.Generator, size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """Make noise of mean 0 and deviation 1, a little smeared: (height, width)."""
+    width, height = size
+    grain = Image.fromarray(chance.integers(0, 256, (height, width), np.uint8))
+    smeared = np.asarray(grain.filter(ImageFilter.BoxBlur(0.5)), np.float32)
+    noise: npt.NDArray[np.float32] = (smeared - smeared.mean()) / smeared.std()
+    return noise
 
 
 if __name__ == "__main__":

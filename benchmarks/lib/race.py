@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.lib.contestants import Contestant
+from benchmarks.lib.forms import PACK
 from benchmarks.lib.ground import Ground
 from benchmarks.lib.servers import end, started, tail, wait
 from benchmarks.lib.serving import command, served
@@ -46,22 +47,23 @@ class Measurement:
     answers: Answers
 
 
-def measure(contestant: Contestant, ground: Ground, images: Sequence[Path]) -> Measurement:
+def measure(contestant: Contestant, ground: Ground, images: Sequence[Path], pack: int = PACK) -> Measurement:
     """Measure one contestant once.
 
     Args:
         contestant: Who.
         ground: Where.
         images: Photographs, of one folder.
+        pack: Most photographs in one request of a peer that takes several.
 
     Raises:
         SystemExit: It did not start, failed, or lost an image.
     """
     mark = f"{contestant.name}-{os.getpid()}-{time.monotonic_ns()}"
     folder = Path(tempfile.mkdtemp(prefix=f"{contestant.name}-", dir=ground.folder))
-    turn = _Turn(contestant, ground, folder, ground.variables(contestant, mark), images)
+    turn = _Turn(contestant, ground, folder, ground.variables(contestant, mark), images, pack)
     try:
-        if contestant.name == "ours":
+        if contestant.environment == "pipeline_image":
             found = turn.ours()
         elif contestant.form:
             found = turn.server()
@@ -89,6 +91,7 @@ class _Turn:
     folder: Path
     variables: dict[str, str]
     images: Sequence[Path]
+    pack: int
 
     def server(self) -> Measurement:
         """Measure a server, asked by `client.py`."""
@@ -97,7 +100,7 @@ class _Turn:
         variables = self.variables | more
         with started(argv, variables, who.folder, self.folder) as begun:
             startup = wait(url, who, self.images, begun, self.folder)
-            asked = {"url": url, "form": who.form, "in_flight": who.in_flight}
+            asked = {"url": url, "form": who.form, "in_flight": who.in_flight, "pack": self.pack}
             asked["warm"] = {"loop": 8}.get(who.form, WARM if who.kind == "ours" else 64)
             client = [str(program("benchmarks", "python")), "-m", "benchmarks.lib.client"]
             found = self._measured(client, ROOT, variables, asked)
@@ -112,7 +115,7 @@ class _Turn:
     def ours(self) -> Measurement:
         """`imagebatch score` on a TorchServe as shipped; the run is prepared outside the measured time."""
         who, source = self.contestant, self.images[0].parent
-        with served(self.ground.store, self.folder, self.variables) as api:
+        with served(self.ground.store_of(who), self.folder, self.variables) as api:
             for run, count in (("run", len(self.images)), ("warm", WARM)):
                 command(api.variables, "preprocess", "--run-id", run, "--limit", count, "--input", source)
             flags = ["--run-id", "run", *who.flags]

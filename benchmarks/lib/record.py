@@ -12,6 +12,7 @@ from benchmarks.lib.race import Answers, Measurement
 from tools.paths import say
 
 AGREEMENT = 0.99  # eager torch and Pillow make other pixels: fewer equal classes than this is another model
+DOUBTFUL = 2  # images that may differ in any case: of sixty, one is more than a hundredth
 
 
 def check(contestant: Contestant, answers: Answers, expected: Answers) -> float:
@@ -25,7 +26,7 @@ def check(contestant: Contestant, answers: Answers, expected: Answers) -> float:
         other = [name for name in answers if list(answers[name]) != list(expected[name])]
         if other:
             raise SystemExit(f"{contestant.name} answers otherwise on {len(other)} images, first {other[0]}")
-    elif same < AGREEMENT:
+    elif same < AGREEMENT and (1 - same) * len(answers) > DOUBTFUL:
         raise SystemExit(f"{contestant.name} agrees on {same:.1%} of the first labels: another model")
     return same
 

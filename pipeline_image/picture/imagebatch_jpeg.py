@@ -1,4 +1,4 @@
-"""JPEG: decoded so that damage is found, and the pictures that one file may hold."""
+"""JPEG: decoded whole or at a few eighths, damage found; and the pictures that one file may hold."""
 
 import io
 import re
@@ -19,10 +19,49 @@ from PIL.JpegImagePlugin import JpegImageFile
 _HARMLESS: Final = ("extraneous bytes", "adobe", "icc profile", "sos parameters", "subsampling")
 
 
-def read_jpeg(image: ImageFile, data: Data, view: View) -> Array:
-    """Decode with simplejpeg, which is faster than Pillow and, unlike it, reports damaged pixel data."""
+WHOLE: Final = 8
+"""Eighths of a picture's sides that are all of it."""
+_MOST_EIGHTHS: Final = 4
+_MARGIN: Final = 2
+
+
+def eighths_for(side: int, wanted: int) -> int:
+    """Return how many eighths of its size a JPEG is decoded at so that enough is left to resize from.
+
+    The decoder leaves out the frequencies that a smaller picture cannot hold, which costs it less than to
+    work them out and average them away. Enough is twice the side that is wanted: what is resized from less
+    differs visibly (docs/adr/0008). Five to seven eighths save nothing: the decoder has quick arithmetic for
+    one, two and four, and for eight.
+
+    Args:
+        side: Of the whole picture, the one that decides, pixels.
+        wanted: What it is resized to, pixels.
+
+    Returns:
+        1 to 4, or `WHOLE`.
+    """
+    enough = -(-WHOLE * _MARGIN * wanted // side)
+    return enough if enough <= _MOST_EIGHTHS else WHOLE
+
+
+def read_jpeg(image: ImageFile, data: Data, view: View, eighths: int = WHOLE) -> Array:
+    """Decode with simplejpeg, which is faster than Pillow and, unlike it, reports damaged pixel data.
+
+    Args:
+        image: The file, opened by Pillow.
+        data: The file.
+        view: What the model declares.
+        eighths: Of the height and width, rounded up, that are decoded: all coded pixels are read for it, so
+            that damage is found as in the whole. What the quick decoder does not take is decoded whole.
+
+    Returns:
+        uint8 (height, width, 1 or 3), at that size.
+
+    Raises:
+        ImageError: The pixels are damaged or not all there, or the headers contradict each other.
+    """
     try:
-        return _decode_jpeg(image, data)
+        return _decode_jpeg(image, data, eighths)
     except (ImageError, MemoryError):
         raise
     except Exception as error:  # mostly ValueError; an impossible subsampling is a KeyError
@@ -30,17 +69,28 @@ def read_jpeg(image: ImageFile, data: Data, view: View) -> Array:
         if any(word in text for word in _HARMLESS):
             return _load_jpeg(image, bytes(data))
         if view.end_marker == "lenient" and "premature end of jpeg" in text:
-            return read_jpeg(image, bytes(data).rstrip(b"\xff") + b"\xff\xd9", PLAIN)
+            return read_jpeg(image, bytes(data).rstrip(b"\xff") + b"\xff\xd9", PLAIN, eighths)
         raise failure(error, data) from error
 
 
-def _decode_jpeg(image: ImageFile, data: Data) -> Array:
+def _decode_jpeg(image: ImageFile, data: Data, eighths: int) -> Array:
     # The two libraries must agree on the size that was bounded: a crafted file may show each another one.
     height, width, *_ = simplejpeg.decode_jpeg_header(data, strict=False)
     if (width, height) != image.size:
         raise ImageError("decode_failed", _CONTRADICTION)
     colorspace = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}[image.mode]
-    array: Array = simplejpeg.decode_jpeg(data, colorspace, fastdct=False, fastupsample=False, strict=True)
+    high, wide = (-(-side * eighths // WHOLE) for side in (height, width))
+    array: Array = simplejpeg.decode_jpeg(
+        data,
+        colorspace,
+        fastdct=False,
+        fastupsample=False,
+        min_height=high if eighths < WHOLE else 0,
+        min_width=wide if eighths < WHOLE else 0,
+        strict=True,
+    )
+    if array.shape[:2] != (high, wide):
+        raise ImageError("decode_failed", f"the decoder gave {array.shape[1]} x {array.shape[0]} pixels")
     if colorspace == "CMYK":  # stored inverted, by Adobe's convention, which Pillow follows too
         array = np.array(Image.fromarray(255 - array, "CMYK").convert("RGB"))
     return array

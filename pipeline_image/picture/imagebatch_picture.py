@@ -2,7 +2,7 @@
 
 The model (training, TorchServe's handler, the local backend), the check before scoring, the image checks,
 thumbnails, drift statistics and golden images all call it, so all see the same picture. Whatever changes a
-single byte of it must change `PIXELS_VERSION`.
+single byte of it must add a version to `PIXELS_VERSIONS`: a model keeps the one that it was trained on.
 
 What is decided here, and which layouts are read at all, is the table in docs/reference/image-formats.md:
 
@@ -13,9 +13,11 @@ What is decided here, and which layouts are read at all, is the table in docs/re
 - Grey of 9 to 16 bits is scaled to 0..255 with rounding, colour of 16 bits keeps its high byte; both by the
   model's value range where it declares one. Signed and floating-point samples are refused: their range is
   not in the file.
+- A large JPEG may be decoded at a few eighths of its size, where whoever asks says so (`eighths`).
 - A file that ends early is an error, never an image with a grey rest. Text and profiles never decide.
 """
 
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -25,7 +27,7 @@ from imagebatch_formats import failure, format_of
 from imagebatch_gif import gif_pages
 from imagebatch_header import MOST_PIXELS, Data, Header, ImageError, Reason, View, not_read, require_page
 from imagebatch_inside import is_inside, unpacked
-from imagebatch_jpeg import jpeg_frames, read_jpeg
+from imagebatch_jpeg import WHOLE, eighths_for, jpeg_frames, read_jpeg
 from imagebatch_jxl import JxlHeader, jxl_header
 from imagebatch_open import FORMATS, open_page, opened, require_size, seek, without_text
 from imagebatch_tiff import EXTRA_SAMPLES, PHOTOMETRIC, TiffPage, tiff_pages
@@ -34,17 +36,30 @@ from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
 __all__ = [
+    "FIRST_PIXELS",
     "FORMATS",
     "MOST_PIXELS",
     "PIXELS_VERSION",
+    "PIXELS_VERSIONS",
     "PLAIN",
+    "WHOLE",
+    "Eighths",
     "Picture",
     "count_pages",
+    "eighths_for",
     "probe",
     "read",
+    "upright",
 ]
 
-PIXELS_VERSION: Final = "1"
+PIXELS_VERSIONS: Final = ("1", "2")
+"""What can be made: `1` decodes every file whole; `2` decodes large JPEGs at a few eighths of their size."""
+FIRST_PIXELS: Final = PIXELS_VERSIONS[0]
+"""Of a model that does not say which: none that did not was trained on another."""
+PIXELS_VERSION: Final = PIXELS_VERSIONS[-1]
+"""What a new model is trained on unless its configuration says otherwise."""
+Eighths = Callable[[int, int], int]
+"""Of a JPEG's height and width: how many eighths of them are enough, 1 to 8; symmetrical in both."""
 _ORIENTATION: Final = 0x0112
 
 
@@ -52,16 +67,34 @@ class Picture(NamedTuple):
     """An image as everything here sees it.
 
     Attributes:
-        pixels: uint8 (height, width, 1 or 3), upright, grey or RGB, 0 to 255.
+        pixels: uint8 (height, width, 1 or 3), grey or RGB, 0 to 255; upright where they are the whole.
         header: What the file says of itself.
         mode: The kind of its colours, by Pillow's name: `RGB`, `L`, `P`, `CMYK`, `I;16`, ….
         used_bits: Of a file with more than 8 bits per sample: bits of its largest value, at least 1; else 0.
+        eighths: Of the picture's height and width that were decoded, rounded up.
+        orientation: EXIF's, which `upright` undoes: 1 where `pixels` are the whole picture. Of eighths, the
+            last row and column may lie partly beyond its edge, so it is resized before it is turned.
     """
 
     pixels: Array
     header: Header
     mode: str
     used_bits: int = 0
+    eighths: int = WHOLE
+    orientation: int = 1
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the whole picture, as `pixels` lie, at whatever size it was decoded."""
+        if self.eighths == WHOLE:
+            return self.pixels.shape[0], self.pixels.shape[1]
+        return self.header.height, self.header.width
+
+    @property
+    def extent(self) -> tuple[float, float]:
+        """Rows and columns of `pixels` that the picture covers: the last may lie partly beyond its edge."""
+        height, width = self.size
+        return height * self.eighths / WHOLE, width * self.eighths / WHOLE
 
 
 def probe(data: Data, *, view: View = PLAIN, max_pixels: int = MOST_PIXELS) -> Header:
@@ -103,13 +136,16 @@ def count_pages(data: Data) -> int:
         return int(getattr(image, "n_frames", 1))
 
 
-def read(data: Data, *, view: View = PLAIN, max_pixels: int = MOST_PIXELS) -> Picture:
+def read(
+    data: Data, *, view: View = PLAIN, max_pixels: int = MOST_PIXELS, eighths: Eighths | None = None
+) -> Picture:
     """Decode one image file.
 
     Args:
         data: A whole image file.
         view: What the model declares about files that can be seen in more than one way.
-        max_pixels: Largest width x height that is accepted.
+        max_pixels: Largest width x height that is accepted, of the whole picture.
+        eighths: Of how many eighths of its height and width a JPEG is decoded; None: whole.
 
     Raises:
         ImageError: The file cannot be decoded completely, or not as its header promised; `reason` says why.
@@ -124,15 +160,26 @@ def read(data: Data, *, view: View = PLAIN, max_pixels: int = MOST_PIXELS) -> Pi
         image = opened("TIFF", data)
     with image:
         if header.format == "JPEG":
-            picture = Picture(read_jpeg(image, data, view), header, image.mode)
+            picture = _read_jpeg(image, header, data, view, eighths)
         else:
             picture = _read(image, header, page, data, view)
             _require_promised(picture, page)
         if page is not None or header.format == "HEIF":  # turned while it was loaded
             return picture
         # Only now: PNG may carry the orientation behind the pixels.
-        turned = _upright(picture.pixels, image)
-    return picture if turned is picture.pixels else picture._replace(pixels=turned)
+        orientation = _orientation(image)
+    if picture.eighths < WHOLE:
+        return picture._replace(orientation=orientation)
+    return picture._replace(pixels=upright(picture.pixels, orientation))
+
+
+def _read_jpeg(image: ImageFile, header: Header, data: Data, view: View, eighths: Eighths | None) -> Picture:
+    height, width = image.height, image.width
+    few = eighths(height, width) if eighths else WHOLE
+    pixels = read_jpeg(image, data, view, few)
+    if pixels.shape[:2] == (height, width):  # also where the quick decoder did not take the file
+        few = WHOLE
+    return Picture(pixels, header, image.mode, eighths=few)
 
 
 _JXL: Final = (b"\xff", b"\0")  # what it begins with
@@ -258,13 +305,18 @@ _PLANES: Final = {
 }
 
 
-def _upright(pixels: Array, image: Image.Image) -> Array:
-    """Undo the EXIF orientation of pixels of shape (height, width, channels)."""
+def _orientation(image: Image.Image) -> int:
+    """Return EXIF's orientation, 1 to 8; 1 where there is none that can be read."""
     try:
-        orientation = image.getexif().get(_ORIENTATION, 1)
+        found = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # noqa: BLE001 - broken metadata raises anything, and says nothing about the pixels
-        return pixels
-    if orientation not in (2, 3, 4, 5, 6, 7, 8):
+        return 1
+    return int(found) if found in (2, 3, 4, 5, 6, 7, 8) else 1
+
+
+def upright(pixels: Array, orientation: int) -> Array:
+    """Undo an EXIF orientation of pixels of shape (height, width, channels)."""
+    if orientation == 1:
         return pixels
     # Of those that also swap the sides, what is flipped is the stored picture.
     if orientation in (3, 4, 6, 7):

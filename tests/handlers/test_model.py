@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from imagebatch_archive import content_digest
 from imagebatch_model import ImageModel, Settings
-from imagebatch_pixels import PIXELS_VERSION, ImageError
+from imagebatch_pixels import FIRST_PIXELS, PIXELS_VERSION, ImageError, decode
 from PIL import Image
 
 
@@ -24,7 +25,11 @@ def model(archive_folder: Path) -> ImageModel:
 def test_the_shipped_configuration_states_the_defaults(archive_folder: Path) -> None:
     """model-config.yaml is valid, complete, and says what the code does without it."""
     config = yaml.safe_load((archive_folder / "model-config.yaml").read_text())
-    assert Settings.from_config(config) == Settings() == Settings.from_config({})
+    section = config["imagebatch"]
+    assert Settings.from_config(config) == Settings(pixels=section["pixels"])
+    assert Settings.from_config({}) == Settings()
+    # Archives that say nothing were made when there was one version; new ones are made of the newest.
+    assert (section["pixels"], Settings().pixels) == (PIXELS_VERSION, FIRST_PIXELS)
     assert config["imagebatch"].keys() == vars(Settings()).keys()
 
 
@@ -54,7 +59,7 @@ def test_a_model_describes_itself(model: ImageModel, archive_folder: Path) -> No
     """Labels in the order of the classes, the input that training used, and the digest of the very files."""
     assert model.describe() == {
         "labels": ["mono-sound", "mono-defective", "poly-sound", "poly-defective", "other"],
-        "input": {"resize": 256, "crop": 224, "channels": 3, "pixels": PIXELS_VERSION},
+        "input": {"resize": 256, "crop": 224, "channels": 3, "pixels": FIRST_PIXELS},
         "engine": "openvino",
         "precision": "f32",
         "embedding": 16,
@@ -68,7 +73,7 @@ def test_a_model_tells_how_a_picture_becomes_its_square(archive_folder: Path) ->
     section = {"fit": "pad", "interpolation": "bicubic", "padding": "grey"}
     settings = Settings.from_config({"imagebatch": section})
     described = ImageModel(archive_folder, settings).describe()["input"]
-    assert described == {"resize": 256, "crop": 224, "channels": 3, "pixels": PIXELS_VERSION} | section
+    assert described == {"resize": 256, "crop": 224, "channels": 3, "pixels": FIRST_PIXELS} | section
 
 
 def test_a_model_tells_how_sure_it_must_be(archive_folder: Path) -> None:
@@ -186,6 +191,21 @@ def test_classes_are_told_where_names_do_not_tell_them(
     entry = twins.entry(twins.predict(logits, 4))
     assert (entry["labels"], entry["classes"]) == (["crane", "maillot", "maillot", "crane"], [1, 3, 2, 0])
     assert json.loads(json.dumps(entry)) == entry
+
+
+@pytest.mark.parametrize("section", [{}, {"pixels": "1"}, {"pixels": "2"}])
+def test_a_model_is_given_the_pixels_that_it_was_trained_on(
+    section: dict[str, Any], archive_folder: Path, photograph: Image.Image, encode: Callable[..., bytes]
+) -> None:
+    """The declared version decides how a large JPEG is decoded; an archive without one has the first."""
+    settings = Settings.from_config({"imagebatch": {"resize": 70, "crop": 64} | section})
+    model, version = ImageModel(archive_folder, settings), section.get("pixels", "1")
+    data = encode(photograph, "JPEG")
+    found = {
+        each: torch.equal(model.decode(data), decode(data, resize=70, crop=64, version=each)) for each in "12"
+    }
+    assert found == {each: each == version for each in "12"}
+    assert model.describe()["input"]["pixels"] == version
 
 
 def test_settings_reach_the_decoder(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from imagebatch.errors import ModelApiUnavailableError
-from imagebatch.measure import Ceiling, Figure, Reading, server_ceiling, verdict
+from imagebatch.measure import Ceiling, Figure, Reading, coded_as, server_ceiling, verdict
 from imagebatch.measure.clock import Clock
 from imagebatch.model_apis.base import ImagePayload
 from imagebatch.model_apis.local import pool
@@ -18,7 +18,7 @@ from imagebatch.model_apis.torchserve.client import TorchServe
 
 from tests.support.calls import Call
 from tests.support.handler_archives import write_archive
-from tests.support.images import jpeg
+from tests.support.images import encoded, jpeg, photograph
 from tests.support.model_server import DIGEST, ModelServer, Wrong
 
 SAMPLE = [ImagePayload(f"{number}-x", jpeg(number)) for number in range(20)]
@@ -57,11 +57,23 @@ def test_the_largest_share_of_an_images_time_binds(
     rates: dict[str, float], ratio: float, bound_by: str
 ) -> None:
     """Whatever takes most of the time is what a faster machine part, or less work, would win most at."""
-    found = verdict(figures(**rates))
+    found = verdict(figures(**rates), "JPEG")
     assert found.ratio == pytest.approx(ratio)
     assert found.bound_by == bound_by
     assert sum(found.milliseconds.values()) == pytest.approx(1000 / rates["achieved"], abs=0.01)
-    assert found.line.endswith(f" ceiling; bound by: {bound_by}")
+    share = found.milliseconds[bound_by] / sum(found.milliseconds.values())
+    name = "JPEG decode" if bound_by == "decode" else bound_by
+    assert found.line.endswith(f" ceiling; bound by: {name}, {100 * share:.0f} %")
+
+
+def test_the_decoder_is_named_by_what_nearly_all_images_are() -> None:
+    """By their first bytes; of a mixture nothing is said."""
+    assert coded_as(SAMPLE) == "JPEG"
+    assert coded_as([*SAMPLE, ImagePayload("x", encoded(photograph()))]) == "JPEG"
+    assert (
+        coded_as([*SAMPLE[:3], ImagePayload("x", encoded(photograph())), ImagePayload("y", b"no image")])
+        == ""
+    )
 
 
 def test_a_figure_is_the_median_with_its_range() -> None:

@@ -13,7 +13,8 @@ from imagebatch_training.errors import ConfigurationError
 from imagebatch_training.settings import Settings
 
 CONTRASTS = ("as-is", "percentiles-1-99")
-"""As `imagebatch_pixels` has them."""
+PIXELS = ("1", "2")
+"""Both as `imagebatch_pixels` has them."""
 UNCERTAIN = ("leave-out", "soft")
 CLASS_WEIGHTS = ("none", "balanced")
 DEVICES = ("auto", "cpu", "cuda")
@@ -101,6 +102,7 @@ def _check(settings: Settings) -> None:
         ),
         "probe.floor must be between 0 and 1": 0 <= settings.probe.floor <= 1,
         "finetune.epochs and finetune.batch_size must be at least 1": min(tune.epochs, tune.batch_size) >= 1,
+        f"model.pixels must be {' or '.join(PIXELS)}": model.pixels in PIXELS,
         f"model.contrast must be {' or '.join(CONTRASTS)}": model.contrast in CONTRASTS,
         f"model.engine must be one of {', '.join(ENGINES)}": model.engine in ENGINES,
         "release.agreement and release.margin_agreement must be between 0 and 1": (

@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from imagebatch_header import View  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
 from omegaconf import MISSING
@@ -165,6 +165,7 @@ class Model:
         page: Which page or frame is seen of a file with several, from 1.
         end_marker: `strict`, or `lenient`: read a JPEG that lacks its end marker and nothing else.
         contrast: `as-is`, or `percentiles-1-99`: every picture is spread over the whole range.
+        pixels: Version of the pixels: `2` decodes large JPEGs at a few eighths of their size, `1` whole.
     """
 
     name: str = MISSING
@@ -179,6 +180,7 @@ class Model:
     page: int = 1
     end_marker: str = "strict"
     contrast: str = "as-is"
+    pixels: str = "2"
 
     @property
     def cut(self) -> Cut:
@@ -198,6 +200,16 @@ class Model:
         from imagebatch_pixels import Fit  # noqa: PLC0415 - it loads torch, which takes seconds
 
         return Fit(contrast=self.contrast)
+
+    @property
+    def decoding(self) -> dict[str, Any]:
+        """What `imagebatch_pixels.decode` is told, in training as in serving.
+
+        Raises:
+            ConfigurationError: A value is none of those that there are.
+        """
+        said = {"resize": self.resize, "crop": self.crop, "version": self.pixels}
+        return said | {"view": self.view, "fit": self.square}
 
     @property
     def view(self) -> View:

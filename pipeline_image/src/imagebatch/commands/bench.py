@@ -16,6 +16,7 @@ from imagebatch.measure import (
     Figure,
     Reading,
     Verdict,
+    coded_as,
     measure_inprocess,
     open_inprocess,
     read_sample,
@@ -85,8 +86,9 @@ def bench(settings: BenchSettings) -> Bench:
                 opened.callback(local.close)
             api = open_backend(settings.backend, settings, settings.model, settings.model_version)
             opened.callback(api.close)
-            measured = _rounds(_Measurements(settings, run, api, local), settings.rounds)
-        result = Bench(measured, verdict(measured), missing, len(run.rows), cores())
+            measurements = _Measurements(settings, run, api, local)
+            measured = _rounds(measurements, settings.rounds)
+        result = Bench(measured, verdict(measured, measurements.coded), missing, len(run.rows), cores())
     print(table(result.figures, result.verdict, missing))  # noqa: T201 (what the command is for)
     return result
 
@@ -112,6 +114,7 @@ class _Measurements:
         self._local = local
         self._source = image_source(settings)
         self._sample = read_sample(run.uris, self._source)
+        self.coded = coded_as(self._sample)
 
     def round(self, number: int) -> Readings:
         """Take one reading of everything; number 0 is the warm-up."""

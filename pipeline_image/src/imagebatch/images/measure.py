@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from imagebatch_header import ImageError, View
-from imagebatch_picture import PLAIN, Picture, read
+from imagebatch_picture import PLAIN, Picture, eighths_for, read, upright
 from PIL import Image
 
 # Shorter side that statistics are made at: sharpness is comparable between sizes only at one scale.
@@ -74,7 +74,14 @@ def thumbnail(data: bytes, view: View = PLAIN) -> bytes:
     Raises:
         ImageError: The file cannot be decoded.
     """
-    small = _small(read(data, view=view, max_pixels=MOST_PIXELS), THUMBNAIL * 2)
+    picture = read(
+        data,
+        view=view,
+        max_pixels=MOST_PIXELS,
+        # Statistics are compared with those of earlier runs, and stay of the whole; this is only looked at.
+        eighths=lambda height, width: eighths_for(min(height, width), THUMBNAIL * 2),
+    )
+    small = _small(picture, THUMBNAIL * 2)
     small.thumbnail((THUMBNAIL, THUMBNAIL))
     stream = io.BytesIO()
     small.save(stream, "JPEG", quality=62, optimize=True)
@@ -96,7 +103,7 @@ def preview(data: bytes, view: View = PLAIN) -> bytes:
 
 def _small(picture: Picture, side: int) -> Image.Image:
     """Return the picture as RGB, or as L if it is grey, with a shorter side of at most `side`."""
-    pixels = picture.pixels
+    pixels = upright(picture.pixels, picture.orientation)
     plain = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
     factor = side / min(plain.size)
     if factor >= 1:

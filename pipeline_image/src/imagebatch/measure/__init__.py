@@ -1,7 +1,7 @@
 """What each part of scoring could do alone on this machine: storage, decoding, model, server."""
 
 from imagebatch.measure.clock import Figure, Reading
-from imagebatch.measure.images import read_sample
+from imagebatch.measure.images import coded_as, read_sample
 from imagebatch.measure.inprocess import InProcess, measure_inprocess, open_inprocess
 from imagebatch.measure.server import server_ceiling
 from imagebatch.measure.short import short_bench
@@ -14,6 +14,7 @@ __all__ = [
     "InProcess",
     "Reading",
     "Verdict",
+    "coded_as",
     "measure_inprocess",
     "open_inprocess",
     "read_sample",

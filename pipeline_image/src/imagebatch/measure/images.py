@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+
+from imagebatch_formats import format_of
+from imagebatch_header import ImageError
 
 from imagebatch.errors import NothingToDoError
 from imagebatch.inputs.source import ImageSource
@@ -11,6 +15,7 @@ from imagebatch.model_apis.base import ImagePayload
 
 MOST_IMAGES = 256
 MOST_BYTES = 256 * 2**20
+_NEARLY_ALL = 0.9
 
 
 def read_sample(uris: Sequence[str], source: ImageSource, most: int = MOST_IMAGES) -> list[ImagePayload]:
@@ -34,3 +39,17 @@ def read_sample(uris: Sequence[str], source: ImageSource, most: int = MOST_IMAGE
     if not found:
         raise NothingToDoError("no image of the input can be read, so nothing can be measured")
     return found
+
+
+def coded_as(images: Sequence[ImagePayload]) -> str:
+    """Return the format of nearly all images, such as `JPEG`; empty where there is none."""
+    found = Counter(_format(image.data) for image in images)
+    name, count = found.most_common(1)[0]
+    return name if count >= _NEARLY_ALL * len(images) else ""
+
+
+def _format(data: bytes) -> str:
+    try:
+        return format_of(data)
+    except ImageError:
+        return ""

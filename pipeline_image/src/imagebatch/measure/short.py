@@ -16,12 +16,13 @@ from imagebatch.errors import ImagebatchError
 from imagebatch.inputs.source import image_source
 from imagebatch.log import get_logger
 from imagebatch.measure.clock import Figure, Reading
-from imagebatch.measure.images import read_sample
+from imagebatch.measure.images import coded_as, read_sample
 from imagebatch.measure.inprocess import measure_inprocess, open_inprocess
 from imagebatch.measure.server import server_ceiling
 from imagebatch.measure.storage import read_ceiling
 from imagebatch.measure.verdict import Ceiling, verdict
 from imagebatch.model_apis import open_backend
+from imagebatch.model_apis.base import ImagePayload
 from imagebatch.runs.folder import RunFolder
 from imagebatch.settings import ScoringSettings
 
@@ -51,9 +52,11 @@ def short_bench(
         name: What was scored.
     """
     try:
-        figures = _measured(description, settings, uris)
+        source = image_source(description)
+        images = read_sample(uris, source, _IMAGES)
+        figures = _measured(description, settings, uris, images)
         figures[Ceiling.ACHIEVED] = Figure.of([Reading(achieved, 0.0)])
-        found = verdict(figures)
+        found = verdict(figures, coded_as(images))
     except ImagebatchError as error:
         log.warning("the ceilings could not be measured", error=str(error))
         return
@@ -64,11 +67,13 @@ def short_bench(
 
 
 def _measured(
-    description: RunDescription, settings: ScoringSettings, uris: Sequence[str]
+    description: RunDescription,
+    settings: ScoringSettings,
+    uris: Sequence[str],
+    images: Sequence[ImagePayload],
 ) -> dict[Ceiling, Figure]:
     pin = description.model
     source = image_source(description)
-    images = read_sample(uris, source, _IMAGES)
     readings = {Ceiling.STORAGE: read_ceiling(source, uris[:_IMAGES], settings.in_flight + 1, 1)}
     with closing(open_backend(description.backend, settings, pin.name, pin.version)) as api:
         if api.has_server:

@@ -30,21 +30,25 @@ class Verdict:
         bound_by: `decode`, `model`, `server`, `storage` or `scorer`.
         milliseconds: Wall time per image, the whole machine at work, by what it goes to; sums to the
             achieved time unless a part was faster than what it contains.
+        coded: What nearly all images are, such as `JPEG`; empty where they are of several formats.
     """
 
     ratio: float
     reference: Ceiling
     bound_by: str
     milliseconds: dict[str, float]
+    coded: str = ""
 
     @property
     def line(self) -> str:
         """The one line that says it all."""
         name = self.reference.value.replace("_", "-")
-        return f"{100 * self.ratio:.0f} % of the {name} ceiling; bound by: {self.bound_by}"
+        bound = f"{self.coded} {self.bound_by}".strip() if self.bound_by == "decode" else self.bound_by
+        share = self.milliseconds[self.bound_by] / (sum(self.milliseconds.values()) or 1.0)
+        return f"{100 * self.ratio:.0f} % of the {name} ceiling; bound by: {bound}, {100 * share:.0f} %"
 
 
-def verdict(figures: Mapping[Ceiling, Figure]) -> Verdict:
+def verdict(figures: Mapping[Ceiling, Figure], coded: str = "") -> Verdict:
     """Split the time of an image into its parts.
 
     Decoding and model share the cores, so their times add up to the in-process time; what the server needs
@@ -53,6 +57,7 @@ def verdict(figures: Mapping[Ceiling, Figure]) -> Verdict:
 
     Args:
         figures: At least `ACHIEVED`, and `SERVER` or `IN_PROCESS`.
+        coded: Format of the images, from `coded_as`.
     """
     each = {name: 1000 / figure.rate for name, figure in figures.items() if figure.rate > 0}
     reference = Ceiling.IN_PROCESS if Ceiling.IN_PROCESS in each else Ceiling.SERVER
@@ -66,4 +71,4 @@ def verdict(figures: Mapping[Ceiling, Figure]) -> Verdict:
     parts[last] = max(0.0, each[Ceiling.ACHIEVED] - served)
     ratio = figures[Ceiling.ACHIEVED].rate / figures[reference].rate
     rounded = {name: round(value, 3) for name, value in parts.items()}
-    return Verdict(ratio, reference, max(parts, key=parts.__getitem__), rounded)
+    return Verdict(ratio, reference, max(parts, key=parts.__getitem__), rounded, coded)

@@ -75,7 +75,7 @@ def _expected(data: bytes, datatype: Datatype, layout: Layout) -> npt.NDArray[An
     """What the handler's own function gives, and torchvision's formula in double precision."""
     try:
         pixels = imagebatch_pixels.decode(
-            data, resize=72, crop=64, max_pixels=200_000, view=View(**VIEW)
+            data, resize=72, crop=64, max_pixels=200_000, view=View(**VIEW), version="1"
         ).numpy()
     except ImageError as error:
         return error.reason, error.detail
@@ -118,7 +118,7 @@ def test_a_square_is_made_as_declared(images: list[ImagePayload], fit: dict[str,
         contents = made.make([large], "raw").contents
     finally:
         made.close()
-    known = {"resize": 72, "crop": 64, "max_pixels": 200_000, "view": View(**VIEW)}
+    known = {"resize": 72, "crop": 64, "max_pixels": 200_000, "view": View(**VIEW), "version": "1"}
     expected = imagebatch_pixels.decode(large.data, **known, fit=imagebatch_pixels.Fit(**fit))
     assert contents == expected.numpy().tobytes()
     assert contents != imagebatch_pixels.decode(large.data, **known).numpy().tobytes()

@@ -15,10 +15,7 @@ from imagebatch_archive import (  # type: ignore[import-untyped]  # flat modules
     file_digest,
     module_path,
 )
-from imagebatch_pixels import (  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
-    PIXELS_VERSION,
-    decode,
-)
+from imagebatch_pixels import decode  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
 
 from imagebatch_training.archive.golden import golden_set
 from imagebatch_training.archive.mar import (
@@ -108,8 +105,7 @@ def _sample(data: DataSet, model: Model) -> list[torch.Tensor]:
     """Decode up to 64 images, evenly spread over the data set."""
     examples = data.labels.examples[:: max(1, len(data.labels.examples) // CHECKED_IMAGES)]
     files = [example.path(data.images) for example in examples[:CHECKED_IMAGES]]
-    size = {"resize": model.resize, "crop": model.crop}
-    return [decode(file.read_bytes(), **size, view=model.view, fit=model.square) for file in files]
+    return [decode(file.read_bytes(), **model.decoding) for file in files]
 
 
 def _key(settings: Settings, report: dict[str, Any], config: str) -> str:
@@ -165,7 +161,7 @@ def _record(
         "digest": content_digest(folder),
         "parity": file_digest(folder / PARITY),
         "labels": labels,
-        "input": {"resize": model.resize, "crop": model.crop, "channels": 3, "pixels": PIXELS_VERSION}
+        "input": {"resize": model.resize, "crop": model.crop, "channels": 3, "pixels": model.pixels}
         | model.view.declared()
         | model.square.declared(),
         "training": {

@@ -16,7 +16,6 @@ from imagebatch_archive import (  # type: ignore[import-untyped]  # flat modules
     MODULES,
     module_path,
 )
-from imagebatch_pixels import PIXELS_VERSION  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
 
 from imagebatch_training.errors import ConfigurationError, TrainingError
 from imagebatch_training.export.graphs import export_model, export_onnx, load_served_model
@@ -58,7 +57,7 @@ def render_model_config(handlers: Path, model: Model, more: Mapping[str, Any] | 
         raise ConfigurationError(f"no {path}: correct paths.handlers")
     text = path.read_text(encoding="utf-8")
     config = yaml.safe_load(text)
-    own = {"engine": model.engine, "resize": model.resize, "crop": model.crop, "pixels": PIXELS_VERSION}
+    own = {"engine": model.engine, "resize": model.resize, "crop": model.crop, "pixels": model.pixels}
     own |= {
         name: getattr(model, name) for name in ("value_range", "background", "page", "end_marker", "contrast")
     }

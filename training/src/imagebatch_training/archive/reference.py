@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from imagebatch_picture import read  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
+from imagebatch_picture import read, upright  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
 from PIL import Image
 
 from imagebatch_training import metrics
@@ -44,13 +44,16 @@ def reference_logits(settings: Settings, files: Sequence[Path]) -> metrics.Float
 
 
 def plain_pixels(file: Path, settings: Settings) -> npt.NDArray[np.uint8]:
-    """Resize and crop with Pillow alone, as most write it: uint8 (3, crop, crop)."""
-    resize, crop = settings.model.resize, settings.model.crop
-    pixels = read(file.read_bytes(), view=settings.model.view).pixels
-    rgb = Image.fromarray(pixels.repeat(3 // pixels.shape[2], axis=2))
-    short = min(rgb.size)
-    wide, high = ((resize * side) // short for side in rgb.size)
-    resized = rgb.resize((wide, high), Image.Resampling.BILINEAR)
+    """Resize and crop with Pillow what was decoded as in training: uint8 (3, crop, crop)."""
+    model = settings.model
+    resize, crop = model.resize, model.crop
+    picture = read(file.read_bytes(), view=model.view, eighths=model.square.eighths(resize, model.pixels))
+    rgb = Image.fromarray(picture.pixels.repeat(3 // picture.pixels.shape[2], axis=2))
+    high, wide = ((resize * side) // min(picture.size) for side in picture.size)
+    rows, columns = picture.extent
+    resized = rgb.resize((wide, high), Image.Resampling.BILINEAR, box=(0, 0, columns, rows))
+    resized = Image.fromarray(upright(np.asarray(resized), picture.orientation))
+    wide, high = resized.size
     left, top = round((wide - crop) / 2), round((high - crop) / 2)
     cropped = np.asarray(resized.crop((left, top, left + crop, top + crop)))
     if settings.model.contrast != "as-is":
@@ -70,6 +73,6 @@ def _stretched(values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 def _cache(settings: Settings, files: Sequence[Path]) -> Path:
     model = [settings.model.resize, settings.model.crop, *settings.model.square.declared().values()]
-    model += [sha256_file(model_path(settings)), torch.__version__]
+    model += [settings.model.pixels, sha256_file(model_path(settings)), torch.__version__]
     key = sha256_json([model, [sha256_file(file) for file in files]])[:16]
     return cache_path(settings) / f"reference-{key}.npy"

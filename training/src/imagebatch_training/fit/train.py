@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from imagebatch_pixels import PIXELS_VERSION  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
 
 from imagebatch_training.backbone.weights import WeightsFile, require_weights, write_weights
 from imagebatch_training.errors import ConfigurationError
@@ -74,7 +73,11 @@ def _train(settings: Settings, data: DataSet, weights: WeightsFile, key: str) ->
 
     started = time.monotonic()
     tracking.open_experiment(settings.tracking)
-    tags = {"weights_source": weights.source, "weights_sha256": weights.sha256, "pixels": PIXELS_VERSION}
+    tags = {
+        "weights_source": weights.source,
+        "weights_sha256": weights.sha256,
+        "pixels": settings.model.pixels,
+    }
     begun = _begun_path(settings)
     before = read_json(begun) or {}
     same = before.get("run_id") if before.get("key") == key else None

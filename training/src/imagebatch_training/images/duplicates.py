@@ -9,6 +9,7 @@ import imagehash
 import numpy as np
 import numpy.typing as npt
 from imagebatch_pixels import (  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
+    FIRST_PIXELS,
     ImageError,
     decode,
 )
@@ -56,7 +57,8 @@ def group_duplicates(files: Sequence[Path]) -> npt.NDArray[np.int64]:
 
 def _hash(file: Path) -> npt.NDArray[np.bool_]:
     try:
-        pixels = decode(file.read_bytes(), resize=_PIXELS, crop=_PIXELS).numpy()
+        # Always whole: what is a duplicate decides about the splits, which shall stay as they are.
+        pixels = decode(file.read_bytes(), resize=_PIXELS, crop=_PIXELS, version=FIRST_PIXELS).numpy()
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror}; run imagebatch-train data") from error
     except ImageError as error:

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from imagebatch_pixels import (  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
-    PIXELS_VERSION,
     ImageError,
     decode,
 )
@@ -35,7 +34,7 @@ def pixels_key(data: DataSet, model: Model) -> str:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         digests = list(pool.map(_digest, _files(data)))
     declared = [said for said in (model.view.declared(), model.square.declared()) if said]
-    return sha256_json([PIXELS_VERSION, model.resize, model.crop, *declared, digests])[:16]
+    return sha256_json([model.pixels, model.resize, model.crop, *declared, digests])[:16]
 
 
 def load_pixels(data: DataSet, model: Model, key: str, cache: Path) -> Pixels:
@@ -81,8 +80,7 @@ def _digest(file: Path) -> str:
 
 def _decode(file: Path, model: Model) -> Pixels:
     try:
-        size = {"resize": model.resize, "crop": model.crop}
-        pixels: Pixels = decode(file.read_bytes(), **size, view=model.view, fit=model.square).numpy()
+        pixels: Pixels = decode(file.read_bytes(), **model.decoding).numpy()
     except ImageError as error:
         raise DataError(f"{file}: {error}; remove it from the labels") from error
     return pixels

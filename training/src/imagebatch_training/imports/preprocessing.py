@@ -31,6 +31,7 @@ class Preprocessing:
         layout: `nchw` or `nhwc`.
         outputs: `logits`, `probabilities` where the model ends with a softmax or sigmoid; of a regression
             `score`.
+        pixels: Version of the pixels: `1` decodes every file whole, as the model's own code does.
     """
 
     resize: int
@@ -44,6 +45,7 @@ class Preprocessing:
     channel_order: str = "rgb"
     layout: str = "nchw"
     outputs: str = "logits"
+    pixels: str = "1"
 
     @property
     def square(self) -> Fit:
@@ -136,7 +138,7 @@ def _checked(name: str, value: Any, by: str) -> Any:
         return value
     if name in CHANNELS:
         return _three(name, value, by)
-    if name in CHOICES and value not in CHOICES[name]:
+    if name in CHOICES and str(value) not in CHOICES[name]:  # YAML's 2 is no text
         raise ConfigurationError(f"{by}: {name} must be {' or '.join(CHOICES[name])}: got {value!r}")
     if name == "padding":
         try:

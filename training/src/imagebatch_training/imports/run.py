@@ -101,6 +101,7 @@ def _fill(plan: Plan, settings: Settings, folder: Path) -> Model:
         engine="openvino",
         resize=pre.resize,
         crop=pre.crop,
+        pixels=pre.pixels,
     )
     handlers = Path(settings.paths.handlers)
     copy_modules(handlers, folder)

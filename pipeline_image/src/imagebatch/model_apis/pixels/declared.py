@@ -7,7 +7,7 @@ import json
 from typing import Annotated, Any, Literal, Self
 
 from imagebatch_header import MOST_PIXELS, View
-from imagebatch_picture import PIXELS_VERSION
+from imagebatch_picture import PIXELS_VERSIONS
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 _Channels = Annotated[list[float], Field(min_length=3, max_length=3)]
@@ -69,8 +69,9 @@ class Pixels(BaseModel):
         except ValueError as error:
             msg = f"padding must be white, black, grey or #rrggbb, not {self.padding!r}"
             raise ValueError(msg) from error
-        if self.version != PIXELS_VERSION:
-            msg = f"the model takes pixels of version {self.version}, this imagebatch makes {PIXELS_VERSION}"
+        if self.version not in PIXELS_VERSIONS:
+            msg = f"the model takes pixels of version {self.version}, this imagebatch makes"
+            msg += f" {' and '.join(PIXELS_VERSIONS)}"
             raise ValueError(msg)
         if (self.mean is None) != (self.std is None):
             msg = "mean and std belong together"

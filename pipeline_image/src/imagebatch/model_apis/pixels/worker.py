@@ -58,6 +58,7 @@ class Worker:
         known = {name: settings[name] for name in ("resize", "crop", "max_pixels")} | {
             "view": view,
             "fit": fit,
+            "version": settings["version"],
         }
         self._decode: Callable[[bytes], Any] = lambda data: imagebatch_pixels.decode(data, **known)
         self._last = settings["layout"] == "NHWC"
