@@ -150,8 +150,10 @@ def _forked(path: Path, arguments: list[str], environment: dict[str, str]) -> Fo
 def _keep_warm(executable: str, environment: dict[str, str], path: Path, seconds: float) -> None:
     # What is asked of it brings its own settings: it keeps none, and so no secret of a run's.
     own = {name: value for name, value in environment.items() if not name.startswith("IMAGEBATCH_")}
+    own |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1")  # it forks, and so has one thread
     nowhere = [(os.POSIX_SPAWN_OPEN, stream, os.devnull, os.O_RDWR, 0) for stream in range(3)]
-    # It outlives this task, which therefore keeps no object of it; the session stays Airflow's.
+    # It outlives this task, which therefore keeps no object of it. Session and folder stay Airflow's: by both
+    # `make down` finds it.
     os.posix_spawnp(
         executable,
         [executable, "--keep-warm", str(path), str(seconds)],

@@ -79,7 +79,7 @@ def test_a_preset_is_words_typed_once() -> None:
     assert (settings.model.layer, settings.model.pooling) == ("14.expansion", ["mean", "max", "std"])
     assert (settings.model.contrast, settings.finetune.first_block) == ("percentiles-1-99", 11)
     assert settings.probe.floor == 0.1
-    assert settings.finetune.epochs == load_settings(CONFIG_DIR, []).finetune.epochs
+    assert settings.finetune.epochs == load_settings(CONFIG_DIR, folder).finetune.epochs
 
 
 def test_the_demos_cells_bring_their_recipe_and_no_other_data_does() -> None:

@@ -77,18 +77,19 @@ def keep_warm(arguments: list[str], run: Callable[[], None]) -> None:
         except BlockingIOError:
             return  # another one listens there
         path.unlink(missing_ok=True)
-        os.chdir("/")  # no folder is held
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(path))
             listener.listen(64)
             try:
-                _Warm(listener, run).serve(seconds)
+                warm = _Warm(listener, run)
+                if _threads() == 1:
+                    warm.serve(seconds)
             finally:
                 path.unlink(missing_ok=True)
 
 
 class _Warm:
-    """The listening process: one thread, so that a fork finds no lock held."""
+    """The listening process. It serves with one thread only, so that a fork finds no lock held."""
 
     def __init__(self, listener: socket.socket, run: Callable[[], None]) -> None:
         self._listener = listener
@@ -196,6 +197,11 @@ def _received(connection: socket.socket) -> dict[str, Any] | None:
         os.close(stream)
     asked: dict[str, Any] = json.loads(b"".join(parts))
     return asked
+
+
+def _threads() -> int:
+    """Count this process's threads: beside a second one, a fork may find a lock held for ever."""
+    return len(list(Path("/proc/self/task").iterdir()))
 
 
 def _code() -> tuple[float, ...]:
