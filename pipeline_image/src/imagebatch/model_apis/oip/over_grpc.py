@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
@@ -151,13 +151,13 @@ class GrpcInference(OpenInference):
             raise ApiFaultError(Fault.BAD_REPLY, f"not the expected message: {body[:40]!r}") from error
 
     def _called(self, method: str, request: bytes, header: Mapping[str, str]) -> bytes:
-        call = self._open().unary_unary(
+        call: Callable[..., bytes] = self._open().unary_unary(
             _SERVICE + method,
             request_serializer=None,  # bytes are sent and received as they are
             response_deserializer=None,
         )
         told = tuple((name.lower(), value) for name, value in header.items())
-        body: bytes = call(request, timeout=self._timeout, metadata=told)
+        body = call(request, timeout=self._timeout, metadata=told)
         return body
 
     def _open(self) -> grpc.Channel:
