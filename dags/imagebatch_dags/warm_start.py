@@ -20,6 +20,12 @@ from typing import IO, Protocol
 NUMBER = struct.Struct("!q")  # a process id, an exit code, a length
 READY = 5.0  # seconds to wait for a process id: as long as importing everything takes, and some
 KILLED = -9
+# What forks has one thread: OpenBLAS would start some, and Arrow's allocator one that gives memory back.
+ONE_THREAD = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+}
 
 
 class Started(Protocol):
@@ -150,7 +156,7 @@ def _forked(path: Path, arguments: list[str], environment: dict[str, str]) -> Fo
 def _keep_warm(executable: str, environment: dict[str, str], path: Path, seconds: float) -> None:
     # What is asked of it brings its own settings: it keeps none, and so no secret of a run's.
     own = {name: value for name, value in environment.items() if not name.startswith("IMAGEBATCH_")}
-    own |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1")  # it forks, and so has one thread
+    own |= ONE_THREAD
     nowhere = [(os.POSIX_SPAWN_OPEN, stream, os.devnull, os.O_RDWR, 0) for stream in range(3)]
     # It outlives this task, which therefore keeps no object of it. Session and folder stay Airflow's: by both
     # `make down` finds it.

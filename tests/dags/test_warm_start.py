@@ -8,6 +8,7 @@ import struct
 import subprocess
 import tempfile
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -70,11 +71,28 @@ def silent() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
+def png() -> bytes:
+    """A grey PNG of one pixel."""
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)),
+        (b"IDAT", zlib.compress(bytes(2))),
+        (b"IEND", b""),
+    )
+    packed = [
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
 def waiting(folder: Path, api: str) -> list[str]:
-    """A command that waits for a model API."""
+    """A command that has an image, and waits for a model API."""
+    images = folder / "images"
+    images.mkdir()
+    (images / "a.png").write_bytes(png())
     return [
         "preprocess",
-        f"--input={folder}",
+        f"--input={images}",
         f"--runs-uri={folder}",
         "--run-id=a",
         "--model=m",

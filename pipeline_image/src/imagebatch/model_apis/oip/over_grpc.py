@@ -157,8 +157,7 @@ class GrpcInference(OpenInference):
             response_deserializer=None,
         )
         told = tuple((name.lower(), value) for name, value in header.items())
-        body = call(request, timeout=self._timeout, metadata=told)
-        return body
+        return call(request, timeout=self._timeout, metadata=told)
 
     def _open(self) -> grpc.Channel:
         with self._opening:
