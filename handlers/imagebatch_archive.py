@@ -17,6 +17,7 @@ _SHARED: Final = (
     "imagebatch_open.py",
     "imagebatch_picture.py",
     "imagebatch_tiff.py",
+    "imagebatch_upright.py",
 )  # with the stages: they lie in ../pipeline_image/picture
 
 MODULES: Final = (

@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import numpy as np
@@ -21,6 +21,8 @@ _HARMLESS: Final = ("extraneous bytes", "adobe", "icc profile", "sos parameters"
 
 WHOLE: Final = 8
 """Eighths of a picture's sides that are all of it."""
+Eighths = Callable[[int, int], int]
+"""Of a JPEG's height and width: how many eighths of them are enough, 1 to 8; symmetrical in both."""
 _MOST_EIGHTHS: Final = 4
 _MARGIN: Final = 2
 

@@ -17,7 +17,6 @@ What is decided here, and which layouts are read at all, is the table in docs/re
 - A file that ends early is an error, never an image with a grey rest. Text and profiles never decide.
 """
 
-from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -27,10 +26,11 @@ from imagebatch_formats import failure, format_of
 from imagebatch_gif import gif_pages
 from imagebatch_header import MOST_PIXELS, Data, Header, ImageError, Reason, View, not_read, require_page
 from imagebatch_inside import is_inside, unpacked
-from imagebatch_jpeg import WHOLE, eighths_for, jpeg_frames, read_jpeg
+from imagebatch_jpeg import WHOLE, Eighths, eighths_for, jpeg_frames, read_jpeg
 from imagebatch_jxl import JxlHeader, jxl_header
 from imagebatch_open import FORMATS, open_page, opened, require_size, seek, without_text
 from imagebatch_tiff import EXTRA_SAMPLES, PHOTOMETRIC, TiffPage, tiff_pages
+from imagebatch_upright import orientation_of, upright
 from PIL import Image
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -58,9 +58,6 @@ FIRST_PIXELS: Final = PIXELS_VERSIONS[0]
 """Of a model that does not say which: none that did not was trained on another."""
 PIXELS_VERSION: Final = PIXELS_VERSIONS[-1]
 """What a new model is trained on unless its configuration says otherwise."""
-Eighths = Callable[[int, int], int]
-"""Of a JPEG's height and width: how many eighths of them are enough, 1 to 8; symmetrical in both."""
-_ORIENTATION: Final = 0x0112
 
 
 class Picture(NamedTuple):
@@ -166,19 +163,17 @@ def read(
             _require_promised(picture, page)
         if page is not None or header.format == "HEIF":  # turned while it was loaded
             return picture
-        # Only now: PNG may carry the orientation behind the pixels.
-        orientation = _orientation(image)
+        orientation = orientation_of(image)  # only now: PNG may carry it behind the pixels
     if picture.eighths < WHOLE:
         return picture._replace(orientation=orientation)
     return picture._replace(pixels=upright(picture.pixels, orientation))
 
 
 def _read_jpeg(image: ImageFile, header: Header, data: Data, view: View, eighths: Eighths | None) -> Picture:
-    height, width = image.height, image.width
-    few = eighths(height, width) if eighths else WHOLE
+    whole = image.height, image.width
+    few = eighths(*whole) if eighths else WHOLE
     pixels = read_jpeg(image, data, view, few)
-    if pixels.shape[:2] == (height, width):  # also where the quick decoder did not take the file
-        few = WHOLE
+    few = WHOLE if pixels.shape[:2] == whole else few  # where the quick decoder did not take the file, too
     return Picture(pixels, header, image.mode, eighths=few)
 
 
@@ -303,28 +298,3 @@ _PLANES: Final = {
     "YCbCr": (3,),
     "LAB": (3,),
 }
-
-
-def _orientation(image: Image.Image) -> int:
-    """Return EXIF's orientation, 1 to 8; 1 where there is none that can be read."""
-    try:
-        found = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # noqa: BLE001 - broken metadata raises anything, and says nothing about the pixels
-        return 1
-    return int(found) if found in (2, 3, 4, 5, 6, 7, 8) else 1
-
-
-def upright(pixels: Array, orientation: int) -> Array:
-    """Undo an EXIF orientation of pixels of shape (height, width, channels)."""
-    if orientation == 1:
-        return pixels
-    # Of those that also swap the sides, what is flipped is the stored picture.
-    if orientation in (3, 4, 6, 7):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 7, 8):
-        flipped = np.empty(pixels.shape, np.uint8)
-        for channel in range(pixels.shape[2]):  # three bytes at once are no number: one by one is quicker
-            flipped[..., channel] = pixels[:, ::-1, channel]
-        pixels = flipped
-    pixels = np.ascontiguousarray(pixels)
-    return pixels.swapaxes(0, 1) if orientation in (5, 6, 7, 8) else pixels
