@@ -8,7 +8,10 @@ from pathlib import Path
 
 import torch
 import yaml
-from imagebatch_archive import MODULES, module_path  # type: ignore[import-untyped]  # as below
+from imagebatch_archive import (  # type: ignore[import-untyped]  # a flat module of a .mar: no type marker
+    MODULES,
+    module_path,
+)
 from imagebatch_model import ImageModel  # type: ignore[import-untyped]  # a flat module of a .mar: no type marker
 from imagebatch_model import Settings as HandlerSettings
 

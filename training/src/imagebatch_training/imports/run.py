@@ -102,6 +102,7 @@ def _fill(plan: Plan, settings: Settings, folder: Path) -> Model:
         resize=pre.resize,
         crop=pre.crop,
         pixels=pre.pixels,
+        contrast="as-is",  # a data set's recipe is none of a model that was trained elsewhere
     )
     handlers = Path(settings.paths.handlers)
     copy_modules(handlers, folder)
