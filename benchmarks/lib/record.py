@@ -12,7 +12,9 @@ from benchmarks.lib.race import Answers, Measurement
 from tools.paths import say
 
 AGREEMENT = 0.99  # eager torch and Pillow make other pixels: fewer equal classes than this is another model
-DOUBTFUL = 6  # images that may differ in any case: of sixty large ones, decoded otherwise, some do
+# Images that may differ in any case: of sixty large ones, decoded otherwise, some do, for the model knows solar
+# cells and is unsure of photographs; another model would differ on most.
+DOUBTFUL = 15
 
 
 def check(contestant: Contestant, answers: Answers, expected: Answers) -> float:
