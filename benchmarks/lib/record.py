@@ -12,8 +12,8 @@ from benchmarks.lib.race import Answers, Measurement
 from tools.paths import say
 
 AGREEMENT = 0.99  # eager torch and Pillow make other pixels: fewer equal classes than this is another model
-# Images that may differ in any case: of sixty large ones, decoded otherwise, some do, for the model knows solar
-# cells and is unsure of photographs; another model would differ on most.
+# Images that may differ in any case: a model of solar cells is unsure of photographs: of sixty large ones,
+# decoded otherwise, some differ; another model would differ on most.
 DOUBTFUL = 15
 
 
