@@ -14,17 +14,16 @@ from dataclasses import dataclass, fields
 from typing import Final
 
 import torch
-from imagebatch_header import MOST_PIXELS, Data, ImageError, View
-from imagebatch_picture import (
+from imagebatch_header import (
     FIRST_PIXELS,
+    MOST_PIXELS,
     PIXELS_VERSION,
     PIXELS_VERSIONS,
-    PLAIN,
-    Eighths,
-    eighths_for,
-    read,
-    upright,
+    Data,
+    ImageError,
+    View,
 )
+from imagebatch_picture import PLAIN, Eighths, eighths_for, read, upright
 
 __all__ = [
     "FIRST_PIXELS",

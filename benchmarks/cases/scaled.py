@@ -4,9 +4,9 @@
 
 Real photographs, enlarged with a sensor's noise (`lib/photographs.py`) to 12 megapixels, and to the
 smallest size at which version 2 decodes otherwise, where most of what it leaves out is still in the
-picture. Asked are the demo's model, and a head of 100 classes (which photograph is it?) fitted on half of
-the files, of version 1, on the same network's features; its agreement is that on the other half. Needs the
-photographs of `peers` and the archive.
+picture. Asked are the cells' model of the benchmarks, and a head of 100 classes (which photograph is it?)
+fitted on half of the files, of version 1, on the same network's features; its agreement is that on the other
+half. Needs the photographs of `peers`.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def _summary(found: Sequence[Found]) -> dict[str, Any]:
         "eighths": sorted({each["eighths"] for each in found}),
         "mean": round(float(np.mean([each["mean"] for each in found])), 3),
         "most": max(each["most"] for each in found),
-        "demo_agreement": round(float(np.mean(own)), 5),
+        "cells_agreement": round(float(np.mean(own)), 5),
         "fitted_agreement": round(float(np.mean(fitted["same"])), 5),
         "fitted_images": len(fitted["same"]),
         "fitted_accuracy": [round(float(np.mean(fitted[version])), 4) for version in VERSIONS],
@@ -152,7 +152,7 @@ def _table(result: dict[str, Any]) -> str:
         eighths = ", ".join(map(str, row["eighths"]))
         first, second = row["fitted_accuracy"]
         lines.append(
-            f"| {name} | {eighths} | {row['mean']:.2f} | {row['most']} | {row['demo_agreement']:.1%} of"
+            f"| {name} | {eighths} | {row['mean']:.2f} | {row['most']} | {row['cells_agreement']:.1%} of"
             f" {result['images']} | {row['fitted_agreement']:.1%} of {row['fitted_images']}"
             f" | {first:.1%}, {second:.1%} |"
         )

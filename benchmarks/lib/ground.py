@@ -38,16 +38,6 @@ class Ground:
         self._stock: Path | None = None
         self._declaring: dict[str, Path] = {}
 
-    def require_scaling(self) -> None:
-        """Refuse an archive that decodes every file whole.
-
-        Raises:
-            SystemExit: It does.
-        """
-        found = _PIXELS.search((self.model / "model-config.yaml").read_text("utf-8"))
-        if not found or found[2] == "1":
-            raise SystemExit(f"{ARCHIVE.name} is of pixels 1: make it again with `make demo`")
-
     def store_of(self, contestant: Contestant) -> Path:
         """Return the model store with the archive that declares this contestant's pixels."""
         return self._of(contestant.pixels) / "store" if contestant.pixels else self.store

@@ -19,7 +19,7 @@ def words() -> list[str]:
     """Say to `imagebatch-train` which model is meant, and where it lies."""
     folders = [f"paths.{name}='{below / name}'" for name, below in _LAID_OUT.items()]
     runs = [f"tracking.uri='sqlite:///{FOLDER / 'mlflow.db'}'", f"tracking.artifacts='{FOLDER / 'mlflow'}'"]
-    # Speed does not depend on how well it was trained: one rate, one epoch, no pictures of it.
+    # What is published of it is its speed, and how far its answers move: a short fine-tune will do for both.
     short = ["finetune.learning_rates=[5e-5]", "finetune.epochs=1", "tracking.details=false"]
     return ["preset=general", *short, *folders, *runs]
 

@@ -1,4 +1,4 @@
-"""What the modules of this folder speak of: a header, a model's view of files, why an image is refused.
+"""What the modules of this folder speak of: versions, a header, a model's view of files, why one is refused.
 
 Standard library only.
 """
@@ -17,6 +17,12 @@ REASONS: Final[tuple[Reason, ...]] = (
     "truncated",
     "decode_failed",
 )
+PIXELS_VERSIONS: Final = ("1", "2")
+"""What can be made: `1` decodes every file whole; `2` decodes large JPEGs at a few eighths of their size."""
+FIRST_PIXELS: Final = PIXELS_VERSIONS[0]
+"""Of a model that does not say which: none that did not was trained on another."""
+PIXELS_VERSION: Final = PIXELS_VERSIONS[-1]
+"""What a new model is trained on unless its configuration says otherwise."""
 Data = bytes | bytearray | memoryview
 MOST_PIXELS: Final = 1 << 26
 """Largest width x height that is accepted unless somebody says otherwise: 8192 x 8192, 67 million.

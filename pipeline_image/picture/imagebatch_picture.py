@@ -36,11 +36,8 @@ from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
 __all__ = [
-    "FIRST_PIXELS",
     "FORMATS",
     "MOST_PIXELS",
-    "PIXELS_VERSION",
-    "PIXELS_VERSIONS",
     "PLAIN",
     "WHOLE",
     "Eighths",
@@ -51,13 +48,6 @@ __all__ = [
     "read",
     "upright",
 ]
-
-PIXELS_VERSIONS: Final = ("1", "2")
-"""What can be made: `1` decodes every file whole; `2` decodes large JPEGs at a few eighths of their size."""
-FIRST_PIXELS: Final = PIXELS_VERSIONS[0]
-"""Of a model that does not say which: none that did not was trained on another."""
-PIXELS_VERSION: Final = PIXELS_VERSIONS[-1]
-"""What a new model is trained on unless its configuration says otherwise."""
 
 
 class Picture(NamedTuple):

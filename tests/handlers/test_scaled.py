@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from imagebatch_header import ImageError, View
-from imagebatch_picture import FIRST_PIXELS, PIXELS_VERSION, read
+from imagebatch_header import FIRST_PIXELS, PIXELS_VERSION, ImageError, View
+from imagebatch_picture import read
 from imagebatch_pixels import Fit, decode
 from PIL import Image
 

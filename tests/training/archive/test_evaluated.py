@@ -67,9 +67,8 @@ def test_what_is_named_wrong_counts_as_wrong(trained: Settings, archive: Path, h
     (held_out / "x").rename(held_out / "dark")
     after = evaluate_archive(of(trained, held_out), archive)
     for one, other in (("bright", "dark"), ("dark", "bright")):
-        assert after["classes"][one]["recall"] == pytest.approx(
-            1 - before["classes"][other]["recall"], abs=0.5
-        )
+        # The images are the other folder's: right now are those that were called so wrongly before.
+        assert after["classes"][one]["recall"] + before["classes"][other]["recall"] <= 1
         assert after["classes"][one]["recall"] < before["classes"][one]["recall"]
     assert after["classes"]["striped"]["recall"] == before["classes"]["striped"]["recall"]
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
+from imagebatch_header import PIXELS_VERSIONS  # type: ignore[import-untyped]  # a flat module of a .mar: no type marker
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -13,8 +14,7 @@ from imagebatch_training.errors import ConfigurationError
 from imagebatch_training.settings import Settings
 
 CONTRASTS = ("as-is", "percentiles-1-99")
-PIXELS = ("1", "2")
-"""Both as `imagebatch_pixels` has them."""
+"""As `imagebatch_pixels` has them, which imports torch."""
 UNCERTAIN = ("leave-out", "soft")
 CLASS_WEIGHTS = ("none", "balanced")
 DEVICES = ("auto", "cpu", "cuda")
@@ -102,7 +102,7 @@ def _check(settings: Settings) -> None:
         ),
         "probe.floor must be between 0 and 1": 0 <= settings.probe.floor <= 1,
         "finetune.epochs and finetune.batch_size must be at least 1": min(tune.epochs, tune.batch_size) >= 1,
-        f"model.pixels must be {' or '.join(PIXELS)}": model.pixels in PIXELS,
+        f"model.pixels must be {' or '.join(PIXELS_VERSIONS)}": model.pixels in PIXELS_VERSIONS,
         f"model.contrast must be {' or '.join(CONTRASTS)}": model.contrast in CONTRASTS,
         f"model.engine must be one of {', '.join(ENGINES)}": model.engine in ENGINES,
         "release.agreement and release.margin_agreement must be between 0 and 1": (

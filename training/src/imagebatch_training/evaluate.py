@@ -131,10 +131,7 @@ def render(result: dict[str, Any]) -> str:
         f"  95 % interval, counting images: {low:.3f}-{high:.3f}",
         f"  95 % interval, drawing blocks:  {block_low:.3f}-{block_high:.3f}",
     ]
-    lines += [
-        f"  {name}: recall {one['recall']:.3f}, precision {one['precision']:.3f}, {one['images']} images"
-        for name, one in test["classes"].items()
-    ]
+    lines += class_lines(test["classes"])
     lines += coverage_lines(result["coverage"])
     confidence = result["confidence"]
     if confidence is not None:
@@ -145,6 +142,14 @@ def render(result: dict[str, Any]) -> str:
         )
     lines += [f"{result[name]} {text}" for name, text in _REMARKS.items() if result[name]]
     return "\n".join(lines)
+
+
+def class_lines(classes: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Say recall, precision and number of images of every class."""
+    return [
+        f"  {name}: recall {one['recall']:.3f}, precision {one['precision']:.3f}, {one['images']} images"
+        for name, one in classes.items()
+    ]
 
 
 def coverage_lines(curve: list[dict[str, Any]]) -> list[str]:

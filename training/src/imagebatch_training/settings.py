@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imagebatch_header import View  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
+from imagebatch_header import PIXELS_VERSION, View  # type: ignore[import-untyped]  # flat modules of a .mar: no type marker
 from omegaconf import MISSING
 
 from imagebatch_training.cut import Cut
@@ -180,7 +180,7 @@ class Model:
     page: int = 1
     end_marker: str = "strict"
     contrast: str = "as-is"
-    pixels: str = "2"
+    pixels: str = PIXELS_VERSION
 
     @property
     def cut(self) -> Cut:

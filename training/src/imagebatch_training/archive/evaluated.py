@@ -9,7 +9,7 @@ from imagebatch_header import ImageError  # type: ignore[import-untyped]  # flat
 from imagebatch_training import metrics
 from imagebatch_training.archive.loaded import load_archive, unpacked
 from imagebatch_training.errors import DataError
-from imagebatch_training.evaluate import coverage_lines
+from imagebatch_training.evaluate import class_lines, coverage_lines
 from imagebatch_training.images.sources import read_source
 from imagebatch_training.progress import progress
 from imagebatch_training.settings import Settings
@@ -80,10 +80,7 @@ def render(result: dict[str, Any]) -> str:
         f"accuracy {result['accuracy']:.3f}: {result['correct']} of {result['images']} images",
         f"  95 % interval, counting images: {low:.3f}-{high:.3f}",
     ]
-    lines += [
-        f"  {name}: recall {one['recall']:.3f}, precision {one['precision']:.3f}, {one['images']} images"
-        for name, one in result["classes"].items()
-    ]
+    lines += class_lines(result["classes"])
     lines += coverage_lines(result["coverage"])
     lines += [f"not read, and not counted: {name}: {why}" for name, why in result["unreadable"].items()]
     return "\n".join(lines)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import yaml
-from imagebatch_pixels import Fit  # type: ignore[import-untyped]  # a flat module of a .mar: no type marker
+from imagebatch_pixels import FIRST_PIXELS, Fit  # type: ignore[import-untyped]  # a flat module of a .mar: no type marker
 
 from imagebatch_training.errors import ConfigurationError
 from imagebatch_training.imports.request import CHANNELS, CHOICES, HEAD_KEYS, NUMBERS
@@ -45,7 +45,7 @@ class Preprocessing:
     channel_order: str = "rgb"
     layout: str = "nchw"
     outputs: str = "logits"
-    pixels: str = "1"
+    pixels: str = FIRST_PIXELS
 
     @property
     def square(self) -> Fit:

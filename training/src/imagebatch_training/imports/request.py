@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
+from imagebatch_header import PIXELS_VERSIONS  # type: ignore[import-untyped]  # a flat module of a .mar: no type marker
+
 from imagebatch_training.errors import ConfigurationError
 
 CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -15,7 +17,7 @@ CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "layout": ("nchw", "nhwc"),
     "pixel_range": ("0-1", "0-255"),
     "outputs": ("logits", "probabilities"),
-    "pixels": ("1", "2"),
+    "pixels": PIXELS_VERSIONS,
 }
 """What may be said of preprocessing and outputs where there are a few words for it."""
 

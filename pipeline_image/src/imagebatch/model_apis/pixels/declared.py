@@ -6,8 +6,7 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal, Self
 
-from imagebatch_header import MOST_PIXELS, View
-from imagebatch_picture import PIXELS_VERSIONS
+from imagebatch_header import MOST_PIXELS, PIXELS_VERSIONS, View
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 _Channels = Annotated[list[float], Field(min_length=3, max_length=3)]
