@@ -36,7 +36,7 @@ from imagebatch.settings import ApiSettings
 from PIL import Image, ImageFilter
 
 from benchmarks.lib import published
-from benchmarks.lib.model import ARCHIVE, require_model
+from benchmarks.lib.model import MODEL
 from tools.paths import ROOT, VAR
 
 PAGE = ROOT / "docs" / "reference" / "drift.md"
@@ -79,8 +79,8 @@ def main() -> int:
     truth = {row["image_id"]: row["label"] for row in csv.DictReader(asked.labels.open(encoding="utf-8"))}
     paths = sorted(path for path in asked.images.iterdir() if path.name in truth)[: asked.limit or None]
     chance = np.random.default_rng(20261122)
-    if asked.archive == ARCHIVE:
-        require_model()
+    if asked.archive == MODEL.archive:
+        MODEL.require()
     with Judge(asked.archive) as judge:
         plain = judge.observe((path.name, path.read_bytes()) for path in paths)
         print(f"{plain.num_rows} images observed", flush=True)
@@ -289,7 +289,7 @@ def _as_json(shift: Shift) -> dict[str, Any]:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     places = {
-        "archive": ARCHIVE,
+        "archive": MODEL.archive,
         "images": VAR / "data" / "solar-cells" / "images",
         "labels": VAR / "data" / "solar-cells" / "labels.csv",
         "other": VAR / "bench" / "photographs",

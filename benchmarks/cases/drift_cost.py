@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from benchmarks.lib import published
-from benchmarks.lib.model import require_model
+from benchmarks.lib.model import MODEL
 from tools.paths import ROOT, VAR
 
 CELLS = VAR / "data" / "solar-cells"
@@ -48,7 +48,7 @@ def main() -> int:
 
 def measured(folder: Path, rounds: int) -> dict[str, dict[str, list[float]]]:
     """Wall and CPU seconds of each run: `with` and `without`."""
-    model = ["--backend", "local", "--model-archive", str(require_model())]
+    model = ["--backend", "local", "--model-archive", str(MODEL.require())]
     whole = ["run", "--input", str(CELLS / "images"), *model]
     baseline = folder / "baseline.parquet"
     timed(folder, [*whole, "--run-id", "first", "--no-report"])

@@ -24,7 +24,7 @@ from imagebatch_training.errors import TrainingError
 from benchmarks.cases import engines_process, engines_served
 from benchmarks.cases.engines_plot import plot
 from benchmarks.lib import published
-from benchmarks.lib.model import require_model, words
+from benchmarks.lib.model import MODEL
 from tools.paths import ROOT
 
 PAGE = ROOT / "docs" / "reference" / "parity.md"
@@ -45,7 +45,7 @@ def main() -> int:
     asked = parser.parse_args()
     store = asked.store or ROOT / "var" / "benchmarks" / "engines"
     try:
-        settings = load_settings(CONFIG_DIR, words()) if asked.store else make_archives(store)
+        settings = load_settings(CONFIG_DIR, MODEL.words()) if asked.store else make_archives(store)
     except TrainingError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -72,8 +72,8 @@ def main() -> int:
 
 def make_archives(store: Path) -> Any:
     """Make one archive per engine; give the settings of the default one."""
-    require_model()
-    own = [*words(), f"paths.model_store='{store}'", "release.agreement=0"]
+    MODEL.require()
+    own = [*MODEL.words(), f"paths.model_store='{store}'", "release.agreement=0"]
     for engine in ENGINES:
         settings = load_settings(CONFIG_DIR, [*own, f"model.engine={engine}"])
         ensure_archive(settings)

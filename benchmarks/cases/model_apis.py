@@ -28,14 +28,13 @@ from urllib.request import urlopen
 from benchmarks.lib import photographs
 from benchmarks.lib.contestants import Contestant
 from benchmarks.lib.ground import Ground
-from benchmarks.lib.model import ARCHIVE
+from benchmarks.lib.model import MODEL, NAME
 from benchmarks.lib.published import keep, show
 from benchmarks.lib.servers import end, started, tail
 from benchmarks.lib.serving import command, served
 from tools.loopback import free_ports
 from tools.paths import ROOT, VAR, program, say
 
-MODEL = "solar-cells"
 PATIENCE = 240.0
 LIMIT = 600.0
 WARM = 512
@@ -170,9 +169,12 @@ class _Turn:
     def __init__(self, way: Way, ground: Ground, source: Path, count: int) -> None:
         self._way, self._ground, self._source, self._count = way, ground, source, count
         self._folder = Path(tempfile.mkdtemp(prefix=f"{way.name}-", dir=ground.folder))
-        # TorchServe's workers refuse to run with the archive's modules on their path.
-        name, environment = (way.name, way.peer) if way.peer else ("ours", "pipeline_image")
-        self._who = who = Contestant(name, way.label, "ours", "ours", environment)
+        # TorchServe's workers refuse to run with the archive's modules on their path; others need them.
+        self._who = who = (
+            Contestant(way.name, way.label, "engine", "ours", way.peer)
+            if way.peer
+            else Contestant("ours", way.label, "ours", "ours", "pipeline_image")
+        )
         self._mark = f"{way.name}-{os.getpid()}-{time.monotonic_ns()}"
         self._variables = ground.variables(who, self._mark)
         if way.peer:
@@ -228,7 +230,7 @@ class _Turn:
                 told = {name: text for name, text in api.variables.items() if name.startswith("IMAGEBATCH_")}
                 yield asking | told
         elif way.backend == "local":
-            yield asking | {"IMAGEBATCH_MODEL_ARCHIVE": str(ARCHIVE)}
+            yield asking | {"IMAGEBATCH_MODEL_ARCHIVE": str(MODEL.archive)}
         else:
             with self._peer() as url:
                 yield asking | {"IMAGEBATCH_API_URL": url, "IMAGEBATCH_MODEL_CARD": str(self._card())}
@@ -247,13 +249,13 @@ class _Turn:
                     argv = [str(self._who.programs / "mlserver"), "start", str(self._folder)]
                 log = Path(tempfile.mkdtemp(dir=self._folder))
                 begun = running.enter_context(started(argv, self._variables | more, self._folder, log))
-                _wait(f"http://127.0.0.1:{http}/v2/models/{MODEL}/ready", begun, log)
+                _wait(f"http://127.0.0.1:{http}/v2/models/{NAME}/ready", begun, log)
                 urls.append(f"grpc://127.0.0.1:{grpc}" if self._way.grpc else f"http://127.0.0.1:{http}")
             yield ",".join(urls)
 
     def _configure(self, http: int, grpc: int, metrics: int) -> None:
         takes = {"name": "image", **TAKES[self._way.sent]}
-        model = {"name": MODEL, "implementation": "api.Images", "inputs": [takes]}
+        model = {"name": NAME, "implementation": "api.Images", "inputs": [takes]}
         ports = {"http_port": http, "grpc_port": grpc, "metrics_port": metrics}
         settings = {"host": "127.0.0.1", "parallel_workers": 2, "metrics_dir": str(self._folder), **ports}
         settings["grpc_max_message_length"] = 1 << 26

@@ -25,6 +25,7 @@ from benchmarks.lib.bars import plot
 from benchmarks.lib.contestants import CONTESTANTS, STOCK_GRID, WHOLE, chosen
 from benchmarks.lib.forms import PACK
 from benchmarks.lib.ground import Ground
+from benchmarks.lib.model import MODEL, QUICK_MODEL
 from benchmarks.lib.published import keep, show
 from benchmarks.lib.race import Answers, measure
 from benchmarks.lib.record import Record, check
@@ -65,7 +66,7 @@ def race(asked: argparse.Namespace, record: Record) -> list[str]:
     if asked.data == "solar-cells" and not asked.only:
         field = [each for each in field if each.colours != "RGB"]
     with tempfile.TemporaryDirectory(prefix="imagebatch-peers-") as folder:
-        ground = Ground(Path(folder))
+        ground = Ground(Path(folder), model=QUICK_MODEL if asked.quick else MODEL)
         pack = LARGE_PACK if large else PACK
         # Below the size that is scaled both versions are the same, and one reference is enough.
         eager = WHOLE_PIXELS if large else ""

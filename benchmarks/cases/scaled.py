@@ -4,9 +4,9 @@
 
 Real photographs, enlarged with a sensor's noise (`lib/photographs.py`) to 12 megapixels, and to the
 smallest size at which version 2 decodes otherwise, where most of what it leaves out is still in the
-picture. Asked are the cells' model of the benchmarks, and a head of 100 classes (which photograph is it?)
-fitted on half of the files, of version 1, on the same network's features; its agreement is that on the other
-half. Needs the photographs of `peers`.
+picture. Asked are the cells' model of the benchmarks, and two heads of 100 classes (which photograph is it?),
+each fitted on half of the files, of version 1, on the same network's features, and asked about the other
+half: together about every file. Needs the photographs of `peers`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from imagebatch_pixels import decode
 from PIL import Image
 
 from benchmarks.lib import photographs
-from benchmarks.lib.model import require_model
+from benchmarks.lib.model import MODEL
 from benchmarks.lib.published import keep, show
 from tools.paths import ROOT, VAR, say
 
@@ -53,7 +53,7 @@ def main() -> int:
     if not files:
         raise SystemExit("no photographs: run `make bench-quick` once")
     with tempfile.TemporaryDirectory() as folder:
-        with zipfile.ZipFile(require_model()) as archive:
+        with zipfile.ZipFile(MODEL.require()) as archive:
             archive.extractall(folder)
         tasks = [(number, str(file)) for number, file in enumerate(files)]
         with get_context("spawn").Pool(2, _load, (folder,)) as pool:
@@ -126,16 +126,19 @@ def _summary(found: Sequence[Found]) -> dict[str, Any]:
 
 
 def _fitted(found: Sequence[Found]) -> dict[str, Any]:
-    """Fit a head on every other round of the sources, of version 1, and ask it about the others."""
+    """Fit heads on every other round of the sources, of version 1, each asked about the other rounds."""
     sources = np.array([each["source"] for each in found])
-    train = (np.arange(len(found)) // SOURCES) % 2 == 0
+    even = (np.arange(len(found)) // SOURCES) % 2 == 0
     rows = {
         version: _with_one(np.stack([each[version]["features"] for each in found])) for version in VERSIONS
     }
-    known, wanted = rows["1"][train], np.eye(SOURCES)[sources[train]]
-    head = known.T @ np.linalg.solve(known @ known.T + RIDGE * np.eye(len(known)), wanted)
-    told = {version: (rows[version][~train] @ head).argmax(1) for version in VERSIONS}
-    right = {version: told[version] == sources[~train] for version in VERSIONS}
+    told = {version: np.zeros(len(found), np.int64) for version in VERSIONS}
+    for train in (even, ~even):
+        known, wanted = rows["1"][train], np.eye(SOURCES)[sources[train]]
+        head = known.T @ np.linalg.solve(known @ known.T + RIDGE * np.eye(len(known)), wanted)
+        for version in VERSIONS:
+            told[version][~train] = (rows[version][~train] @ head).argmax(1)
+    right = {version: told[version] == sources for version in VERSIONS}
     return {"same": told["1"] == told["2"], **right}
 
 

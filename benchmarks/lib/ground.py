@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 
 from benchmarks.lib.contestants import PEERS, Contestant
-from benchmarks.lib.model import ARCHIVE, WEIGHTS, require_model
+from benchmarks.lib.model import MODEL, BenchmarkModel
 from benchmarks.lib.torchserve import make_stock_archive
 from benchmarks.peers.stopwatch import MARK
 from tools.local.services import base_environment
@@ -23,11 +23,13 @@ class Ground:
 
     Args:
         folder: Temporary.
-        archive: What is measured; None: the benchmarks' own model, which is made where it is missing.
+        archive: What is measured; None: that of `model`, which is made where it is missing.
+        model: Whose weights eager torch is given.
     """
 
-    def __init__(self, folder: Path, archive: Path | None = None) -> None:
-        packed = archive or require_model()
+    def __init__(self, folder: Path, archive: Path | None = None, *, model: BenchmarkModel = MODEL) -> None:
+        packed = archive or model.require()
+        self._weights = model.weights
         self.folder = folder
         self.model = folder / "model"
         with zipfile.ZipFile(packed) as opened:
@@ -54,7 +56,7 @@ class Ground:
             path.write_text(_PIXELS.sub(rf'\g<1>"{pixels}"', path.read_text("utf-8")), "utf-8")
             (made / "store").mkdir()
             shutil.make_archive(str(made / "packed"), "zip", made / "model")
-            (made / "packed.zip").rename(made / "store" / ARCHIVE.name)
+            (made / "packed.zip").rename(made / "store" / MODEL.archive.name)
             self._declaring[pixels] = made
         return self._declaring[pixels]
 
@@ -68,7 +70,7 @@ class Ground:
             MARK: mark,
             "PEER_KIND": contestant.kind,
             "PEER_MODEL": str(model),
-            "PEER_WEIGHTS": str(WEIGHTS),
+            "PEER_WEIGHTS": str(self._weights),
             "PYTHONPATH": os.pathsep.join(map(str, [*own, PEERS])),
             "PATH": f"{contestant.programs}:{os.environ['PATH']}",
             "RAY_USAGE_STATS_ENABLED": "0",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.lib.model import ARCHIVE
+from benchmarks.lib.model import MODEL
 from benchmarks.lib.servers import WORKERS, started, wait_for_workers
 from benchmarks.peers.stopwatch import MARK, cpu_seconds
 from tools.paths import program
@@ -37,7 +37,7 @@ def served(store: Path, folder: Path, variables: Mapping[str, str]) -> Iterator[
         folder: For the server's files and log.
         variables: Marked, see `stopwatch`.
     """
-    models = {"load_models": ARCHIVE.name, "default_workers_per_model": WORKERS}
+    models = {"load_models": MODEL.archive.name, "default_workers_per_model": WORKERS}
     server = TorchServe(folder / "server", store, models)
     server.configure()
     api = {

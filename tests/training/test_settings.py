@@ -7,7 +7,7 @@ from imagebatch_training.configuration import CONFIG_DIR, ENGINES, load_settings
 from imagebatch_training.errors import ConfigurationError
 from imagebatch_training.settings import Tracking, model_path, tracking_uri
 
-from benchmarks.lib import model as benchmarked
+from benchmarks.lib.model import MODEL, QUICK_MODEL, BenchmarkModel
 from tools.local.services import training_folders
 from tools.paths import VAR
 
@@ -100,12 +100,14 @@ def test_the_general_recipe_is_that_of_data_without_one() -> None:
     assert (cells.model, cells.probe, cells.finetune) == (folder.model, folder.probe, folder.finetune)
 
 
-def test_the_benchmarks_model_is_one_that_other_servers_know() -> None:
+@pytest.mark.parametrize("model", [MODEL, QUICK_MODEL])
+def test_the_benchmarks_model_is_one_that_other_servers_know(model: BenchmarkModel) -> None:
     """The whole network at 224 pixels, in a folder that the demo's training does not write to."""
-    settings = load_settings(CONFIG_DIR, benchmarked.words())
+    settings = load_settings(CONFIG_DIR, model.words())
     assert (settings.model.layer, settings.model.pooling, settings.model.crop) == ("18", ["mean"], 224)
-    assert model_path(settings) == benchmarked.WEIGHTS
-    assert Path(settings.paths.model_store) / f"{settings.model.name}.mar" == benchmarked.ARCHIVE
+    assert model_path(settings) == model.weights
+    assert Path(settings.paths.model_store) / f"{settings.model.name}.mar" == model.archive
+    assert model.folder.is_relative_to(VAR / "benchmarks")
 
 
 def test_the_demo_trains_where_the_command_by_itself_does() -> None:

@@ -1,115 +1,19 @@
 """Releases on a real TorchServe and a real registry: the first, one that breaks at load, one amid a batch."""
 
-import json
-import os
 import shutil
-import subprocess
-import threading
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from imagebatch_training.cli import main
 
-from tests.support.registry import MLflowServer, mlflow_server
-from tests.support.relay import Asked, Relay
-from tests.support.serving import Running, serving
+from tests.support.registry import mlflow_server
+from tests.support.serving import serving
 from tests.system.release.conftest import words
+from tests.system.release.ground import Ground
 from tests.training.shapes import REPOSITORY, draw
-from tools.paths import program
 
 pytestmark = pytest.mark.timeout(900)
-IMAGEBATCH = str(program("pipeline_image", "imagebatch"))
-CHAMPION = "models:/shapes@champion"
-
-
-@dataclass(frozen=True)
-class Ground:
-    """A server, a registry, and images of a night."""
-
-    root: Path
-    running: Running
-    registry: MLflowServer
-    night: Path
-
-    def release(self, *more: str) -> int:
-        """`imagebatch-train release` with this server, in this process."""
-        server = self.running.server
-        where = ["--management-url", server.management, "--api-url", server.inference]
-        where += ["--key-file", str(server.key_file), "--workers", "1", "--json"]
-        return main(["release", *where, *words(self.root), *more])
-
-    def start(self, *arguments: str, api: str = "") -> "subprocess.Popen[str]":
-        """`imagebatch` as a process of its own."""
-        own = self.running.environment() | {
-            "IMAGEBATCH_RUNS_URI": str(self.root / "runs"),
-            "IMAGEBATCH_TRACKING_URI": self.registry.url,
-            "IMAGEBATCH_SHARED_MEMORY": "false",
-        }
-        own |= {"IMAGEBATCH_API_URL": api} if api else {}
-        return subprocess.Popen(
-            [IMAGEBATCH, *arguments],
-            env=os.environ | own,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def do(self, *arguments: str, api: str = "") -> None:
-        """`imagebatch`, to its good end."""
-        process = self.start(*arguments, api=api)
-        _, said = process.communicate(timeout=300)
-        assert process.returncode == 0, said
-
-    def prepare(self, run: str, model: str = CHAMPION) -> dict[str, Any]:
-        """Begins a run; returns its run.json."""
-        self.do(
-            "preprocess", "--run-id", run, "--input", str(self.night), "--model", model, "--shard-size", "300"
-        )
-        found: dict[str, Any] = json.loads((self.root / "runs" / run / "run.json").read_text())
-        return found
-
-    def table(self, run: str) -> bytes:
-        """Ends a scored run; returns its table."""
-        self.do("postprocess", "--run-id", run)
-        self.do("report", "--run-id", run)
-        return (self.root / "runs" / run / "output/predictions.csv").read_bytes()
-
-    def amid(self, run: str, act: Callable[[], None]) -> None:
-        """Scores a run slowly, acts in the middle of it, and lets it end."""
-        acted = threading.Event()
-
-        def before(asked: Asked) -> None:
-            if asked.number > FIRST:
-                acted.wait(0.3)
-
-        with Relay(self.running.server.inference, before=before) as relay:
-            slow = ("--pack-size", "1", "--in-flight", "1")
-            scoring = self.start("score", "--run-id", run, *slow, api=relay.url)
-            try:
-                while relay.requests < FIRST:
-                    assert scoring.poll() is None, scoring.communicate()[1]
-                    time.sleep(0.02)
-                act()
-                assert scoring.poll() is None, "the run was over before the release was"
-            finally:
-                acted.set()
-            _, said = scoring.communicate(timeout=300)
-            assert scoring.returncode == 0, said
-
-    def champion(self) -> str:
-        """The version that the registry's alias names."""
-        number = self.registry.named("shapes", "champion")
-        found = self.registry.ask("GET", "model-versions/get", name="shapes", version=number)
-        tags = {tag["key"]: tag["value"] for tag in found["model_version"]["tags"]}
-        return str(tags["imagebatch.version"])
-
-
 NEWER = "1.2"  # a number whose release has failed is not given away again
-FIRST = 20  # requests of a run before something happens
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +28,7 @@ def ground(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gro
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setenv("MLFLOW_TRACKING_URI", registry.url)
-        yield Ground(root, running, registry, night)
+        yield Ground(root, running, registry, night, words(root), "shapes")
 
 
 @pytest.fixture(autouse=True)
@@ -138,7 +42,7 @@ def calm(ground: Ground) -> bytes:
     assert ground.release() == 0
     found = ground.prepare("calm")
     assert found["model"]["version"] == "1.0"
-    assert found["released"]["reference"] == CHAMPION
+    assert found["released"]["reference"] == ground.reference
     ground.do("score", "--run-id", "calm")
     return ground.table("calm")
 

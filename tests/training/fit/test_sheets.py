@@ -136,8 +136,16 @@ def test_heat_is_where_the_class_was_seen(cut: Cut) -> None:
     assert not nothing.any()
 
 
-def test_right_and_wrong_answers_are_shown_with_heat(answers: Answers, pixels: npt.NDArray[np.uint8]) -> None:
-    """A row per class: three right ones on the left at most, wrong ones on the right, two layers each."""
+@pytest.mark.parametrize("channels", [1, 3])
+def test_right_and_wrong_answers_are_shown_with_heat(
+    answers: Answers, pixels: npt.NDArray[np.uint8], channels: int
+) -> None:
+    """A row per class: three right ones on the left at most, wrong ones on the right, two layers each.
+
+    Of grey and of colour, as a cache gives them: nobody may write into it.
+    """
+    pixels = np.repeat(pixels, channels, axis=1)
+    pixels.flags.writeable = False
     torch.manual_seed(0)
     model = ServedModel(build("torch", 3, Cut(layer="4")), CONVENTION).eval()
     figure = draw_grad_cam(answers, LABELS, pixels, model)

@@ -38,7 +38,9 @@ def grad_cam(model: ServedModel, pixels: Pixels, classes: npt.NDArray[np.int64])
 
 def _heat(model: ServedModel, image: Pixels, wanted: int) -> Heat:
     side = image.shape[-1]
-    tensor = torch.from_numpy(np.ascontiguousarray(np.broadcast_to(image, (3, side, side))))[None]
+    tensor = torch.from_numpy(np.array(np.broadcast_to(image, (3, side, side))))[
+        None
+    ]  # a copy: the cache is read-only
     with torch.no_grad():
         activations = model.network.features(model.normalise(tensor))
     activations.requires_grad_()
