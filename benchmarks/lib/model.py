@@ -7,6 +7,7 @@ same ImageNet weights and the same photographs, once, into a folder of its own.
 from __future__ import annotations
 
 import csv
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +57,7 @@ class BenchmarkModel:
         short = ["finetune.learning_rates=[5e-5]", "finetune.epochs=1", "tracking.details=false"]
         return ["preset=general", *short, *folders, *runs, *(self._few() if self.every > 1 else [])]
 
+    @functools.cache  # noqa: B019 - two models in all, and each is looked at once a process
     def require(self) -> Path:
         """Train and archive the model where it is missing or not current; return the archive.
 

@@ -13,7 +13,7 @@ GROUPS = {
     "ours": "imagebatch, and the most that this machine can do",
     "users": "servers as their users run them: one image a request, eager torch, Pillow",
     "script": "scripts without a server: eager torch",
-    "engine": "peers handed our engine, our pixels and 32 images a request",
+    "engine": "peers handed our engine, our pixels and several images a request",
 }
 
 
