@@ -60,13 +60,15 @@ def test_the_smaller_validation_loss_of_the_block_split_is_served(trained: Setti
     assert "test images chose nothing" in text
 
 
-def outcome(method: str, *, loss: float, accuracy: float, split: Split = "block") -> Trained:
-    """A network with these figures on validation and test images."""
+def outcome(
+    method: str, *, loss: float, accuracy: float, split: Split = "block", right: float = 0.5
+) -> Trained:
+    """A network with these figures on validation (loss and share that is right) and on test images."""
     none = np.zeros(0, np.int64)
     assessment = Assessment(
         split=split,
         method=method,
-        validation={"log_loss": loss, "accuracy": 1 - loss},
+        validation={"log_loss": loss, "accuracy": right},
         test={"accuracy": accuracy},
         chosen={},
         history=[],
@@ -84,6 +86,17 @@ def test_test_images_do_not_choose_what_is_served() -> None:
         outcome("fine-tune", loss=0.5, accuracy=0.9),
     ]
     assert Experiment(convention=convention, trained=trained).served().assessment.method == "linear-probe"
+
+
+@pytest.mark.parametrize(("loss", "served"), [(1.0986, "linear-probe"), (1.0966, "fine-tune")])
+def test_of_two_that_are_sure_of_nothing_the_more_accurate_is_served(loss: float, served: str) -> None:
+    """Their losses differ by nothing that means anything; where they do, the smaller one is served."""
+    convention = Convention(padding="tensorflow", mean=(0.5,) * 3, std=(0.5,) * 3)
+    trained = [
+        outcome("linear-probe", loss=1.0987, accuracy=0.9, right=0.9),
+        outcome("fine-tune", loss=loss, accuracy=0.3, right=0.3),
+    ]
+    assert Experiment(convention=convention, trained=trained).served().assessment.method == served
 
 
 def test_the_served_weights_give_the_reported_accuracy(trained: Settings) -> None:

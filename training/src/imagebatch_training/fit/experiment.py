@@ -34,6 +34,8 @@ from imagebatch_training.settings import Settings, cache_path
 log = logging.getLogger(__name__)
 
 PROBE, FINE_TUNE = "linear-probe", "fine-tune"
+_NO_DIFFERENCE = 1e-3
+"""Nats of log loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +58,14 @@ class Experiment:
         """Choose what is served: of the block split, the method with the smaller loss on validation images.
 
         The loss is the calibrated one: it says more than accuracy, of which a few hundred images make small
-        steps. No test image is looked at. Ties: the linear probe, which comes first and is the simpler one.
+        steps. Where the losses are the same but for `_NO_DIFFERENCE`, as those of two models that are sure of
+        nothing, accuracy decides. No test image is looked at. Ties: the linear probe, which comes first and
+        is the simpler one.
         """
         candidates = [one for one in self.trained if one.assessment.split == "block"]
-        return min(candidates, key=lambda one: one.assessment.validation["log_loss"])
+        least = min(one.assessment.validation["log_loss"] for one in candidates)
+        near = [one for one in candidates if one.assessment.validation["log_loss"] <= least + _NO_DIFFERENCE]
+        return max(near, key=lambda one: one.assessment.validation["accuracy"])
 
     def served_model(self, cut: Cut) -> ServedModel:
         """Build what is served, in evaluation mode; `cut` is where the network ends."""
