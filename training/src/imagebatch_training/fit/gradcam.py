@@ -38,9 +38,8 @@ def grad_cam(model: ServedModel, pixels: Pixels, classes: npt.NDArray[np.int64])
 
 def _heat(model: ServedModel, image: Pixels, wanted: int) -> Heat:
     side = image.shape[-1]
-    tensor = torch.from_numpy(np.array(np.broadcast_to(image, (3, side, side))))[
-        None
-    ]  # a copy: the cache is read-only
+    own = np.array(np.broadcast_to(image, (3, side, side)))  # a copy: the cache is read-only
+    tensor = torch.from_numpy(own)[None]
     with torch.no_grad():
         activations = model.network.features(model.normalise(tensor))
     activations.requires_grad_()
