@@ -29,7 +29,7 @@ from imagebatch_training.images.pixels import pixels_key
 log = logging.getLogger(__name__)
 
 _OUTCOMES = "outcomes"
-_VERSION = 1
+_VERSION = 2
 """Changes with what is kept of a fold, or with how it comes about."""
 
 
@@ -139,7 +139,8 @@ def _fit_fold(ground: _Ground, fold: Fold, path: Path) -> None:
     calibrated = logits[validation] / temperature
     _, final = _fitted(recipe, frozen, data, everything, validation, penalty=penalty)
     kept: Mapping[str, npt.ArrayLike] = {
-        "logits": (final[fold.test] / temperature).astype(np.float32),
+        "first": (logits / temperature).astype(np.float32),
+        "final": (final / temperature).astype(np.float32),
         "validation_loss": metrics.log_loss(calibrated, known[validation]),
         "validation_accuracy": float((calibrated.argmax(1) == known[validation]).mean()),
         "temperature": temperature,
@@ -204,7 +205,7 @@ def _read(path: Path, fold: Fold) -> Outcome:
     with np.load(path) as kept:
         return Outcome(
             fold=fold,
-            logits=kept["logits"],
+            logits=kept["final"][fold.test],
             **{
                 name: float(kept[name])
                 for name in (
