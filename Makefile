@@ -43,8 +43,8 @@ bench-quick: setup ## ours beside the in-process ceiling and stock TorchServe, u
 	@$(PYTHON) -m benchmarks.run quick
 env: ## .env for docker compose, with random secrets
 	@$(PYTHON) -m tools.compose.env
-images: ## build the container images
-	@$(PYTHON) -m tools.compose.images
+images: ## build the container images; NAMES="imagebatch imagebatch-serving": these
+	@$(PYTHON) -m tools.compose.images $(NAMES)
 compose-test: setup ## the compose stack from nothing to a proven table, and down again; K=login: of its tests these
 	@$(PYTHON) -m tests.system.compose $(if $(K),-k "$(K)")
 operations-test: setup ## the compose stack's UI, kills of its pieces, the how-to pages; PART="ui pages", K=backup: these

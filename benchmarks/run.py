@@ -53,6 +53,7 @@ BENCHMARKS = {
     "drift-cost": Benchmark(["drift_cost", "--publish"], "pipeline_image"),
     "scale": Benchmark(["scale", "--publish"]),
     "model-folds": Benchmark(["model_folds", "--publish"], "training", alone=True),
+    "model-adapted": Benchmark(["model_adapted", "--publish"], "training", alone=True),
     "celery": Benchmark(["celery", "--publish"], "pipeline_image", alone=True),
     "whole-run": Benchmark(["whole_run", "--publish"], alone=True),
     "dag-overhead": Benchmark(["dag_overhead", "--publish"], alone=True),

@@ -106,7 +106,20 @@ def _champion(result: dict[str, Any]) -> str:
     )
     point = champion["at_precision"]
     text = f"recall where precision is {point['precision']:.3f} (threshold {point['threshold']:.2f})"
-    return "\n".join([*lines, f"| {text} | {point['recall']:.3f} | - | {target['recall']:.3f} |"])
+    lines.append(f"| {text} | {point['recall']:.3f} | - | {target['recall']:.3f} |")
+    return "\n".join([*lines, *_by_cost(champion["by_cost"])])
+
+
+def _by_cost(found: dict[str, Any]) -> list[str]:
+    low, high = found["interval"]
+    price = f"a missed cell costs {found['missed']:g}, a false alarm {found['false_alarm']:g}"
+    cost = f"cost of 100 cells there: {found['cost']:.1f}, of the likeliest {found['cost_of_names']:.1f}"
+    cells = [
+        [f"recall at the threshold {found['threshold']:.2f} ({price})", f"{found['recall']:.3f}", "-", "-"],
+        ["precision there", f"{found['precision']:.3f}", "-", "-"],
+        [f"{cost}; saved", f"{found['saved']:.1f}", f"{low:.1f} to {high:.1f}", "above 0"],
+    ]
+    return [f"| {' | '.join(row)} |" for row in cells]
 
 
 def _draw_recipes(result: dict[str, Any], path: Path) -> None:

@@ -12,13 +12,14 @@ from imagebatch_training.backbone.mobilenet import Convention, ServedModel, load
 from imagebatch_training.backbone.weights import require_weights
 from imagebatch_training.errors import ConfigurationError, DataError
 from imagebatch_training.export.graphs import load_served_model
-from imagebatch_training.fit.activations import load_activations, view
+from imagebatch_training.fit.activations import load_activations
 from imagebatch_training.fit.assessment import Answers, Assessment
 from imagebatch_training.fit.experiment import Experiment, Trained
 from imagebatch_training.fit.probe import fit_probe
 from imagebatch_training.fit.report import render_report, require_report
 from imagebatch_training.fit.train import ensure_trained, find_report
 from imagebatch_training.fit.trial import start_head
+from imagebatch_training.fit.views import views
 from imagebatch_training.images.data import require_data
 from imagebatch_training.images.labels import Split
 from imagebatch_training.images.pixels import load_pixels, pixels_key
@@ -198,11 +199,13 @@ def test_the_logged_model_answers_as_the_served_weights(
 
 
 def test_cached_activations_and_the_network_agree(trained: Settings, tmp_path: Path) -> None:
-    """OpenVINO's activations through the head give torch's logits, for every mirrored view."""
+    """OpenVINO's activations through the head give torch's logits, for every view."""
     data = require_data(trained)
     network, convention = load_backbone(require_weights(trained).path, 3)
     pixels = load_pixels(data, trained.model, "key", tmp_path)[:4]
-    activations, features = load_activations(pixels, network, convention, first=17, key="k", cache=tmp_path)
+    activations, features = load_activations(
+        pixels, network, convention, first=17, key="k", cache=tmp_path, augment=["exposure"]
+    )
     targets = np.array([0, 1, 2, 0])
     probe = fit_probe(
         torch.from_numpy(features),
@@ -215,8 +218,10 @@ def test_cached_activations_and_the_network_agree(trained: Settings, tmp_path: P
     head = start_head(network, probe, trained.finetune)
     head.install(network, 1.0)
     served = ServedModel(network, convention).eval()
-    for number in range(len(activations)):
-        images = torch.from_numpy(np.ascontiguousarray(np.repeat(view(pixels, number), 3, axis=1)))
+    seen = views(["exposure"])
+    assert len(activations) == len(seen) == 6
+    for number, view in enumerate(seen):
+        images = torch.from_numpy(np.ascontiguousarray(np.repeat(view(pixels), 3, axis=1)))
         with torch.inference_mode():
             expected = served(images).numpy()
         np.testing.assert_allclose(head.compute_logits(activations[number]), expected, atol=2e-4)

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -6,6 +8,7 @@ from imagebatch_training.folds.figures import (
     Answers,
     average_precision,
     best_threshold,
+    by_cost,
     by_validation,
     certainty,
     gather,
@@ -52,6 +55,22 @@ def test_intervals_draw_blocks_and_compare_on_the_same_draws() -> None:
     assert intervals(better, better) == dict.fromkeys(("accuracy", "macro_f1", "recall", "precision"), (0, 0))
 
 
+def test_a_threshold_by_cost_weighs_what_is_missed() -> None:
+    """By hand: a missed image as dear as four false alarms sets the threshold at a fifth."""
+    found = by_cost(answers([RIGHT, ONE_WRONG]), missed=4, false_alarm=1)
+    assert found["threshold"] == pytest.approx(0.2)
+    assert found["recall"] == 1
+    # Of six images the second, at .2 and at .6, is called positive by both deals, by name by the second one.
+    assert found["precision"] == pytest.approx(6 / 8)
+    assert found["cost"] == pytest.approx(100 / 6)
+    assert found["cost_of_names"] == pytest.approx(50 / 6)
+    assert found["saved"] == pytest.approx(-50 / 6)
+    low, high = found["interval"]  # by block: all of it in the first, nothing in the second
+    assert (low, high) == pytest.approx((-100 / 6, 0))
+    shy = by_cost(answers([[0.1, 0.1, 0.3, 0.3, 0.1, 0.3, 0.5, 0.6]]), missed=4, false_alarm=1)
+    assert (shy["recall"], shy["cost"], shy["cost_of_names"]) == pytest.approx((1, 0, 200))
+
+
 def test_average_precision_is_the_mean_precision_at_each_hit() -> None:
     """By hand: hits at ranks 1 and 3 of 4; and no order among ties."""
     found = np.array([True, False, True, False])
@@ -88,6 +107,7 @@ def test_uncertain_images_are_told_apart_by_confidence() -> None:
 def _outcome(fold: Fold, logits: npt.NDArray[np.float32], loss: float) -> Outcome:
     return Outcome(
         fold=fold,
+        path=Path(),
         logits=logits,
         validation_loss=loss,
         validation_accuracy=0.5,

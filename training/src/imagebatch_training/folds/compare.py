@@ -16,6 +16,7 @@ from imagebatch_training.folds.deal import Fold, deal_folds
 from imagebatch_training.folds.figures import (
     Answers,
     best_threshold,
+    by_cost,
     by_validation,
     certainty,
     gather,
@@ -43,8 +44,8 @@ def compare(plan: Plan, *, processes: int) -> dict[str, Any]:
 
     Returns:
         JSON: `data`, `recipes` (figures, intervals, gain over the original, CPU-minutes), `chosen` (the
-        recipe chosen on the validation images of every fold), `ensemble`, `fine_tune` (gain over its frozen
-        head), `champion` (coverage, reliability, uncertain images), `target`.
+        recipe chosen on the validation images of every fold), `ensembles`, `fine_tune` (gain over its frozen
+        head), `champion` (coverage, reliability, uncertain images, a threshold by cost), `target`.
 
     Raises:
         ConfigurationError: Weights or data are missing, or another comparison is under way.
@@ -60,9 +61,9 @@ def compare(plan: Plan, *, processes: int) -> dict[str, Any]:
         "data": _described(data, plan, folds),
         "recipes": [_row(recipe, outcomes[recipe.name], answers, plan) for recipe in plan.recipes],
         "chosen": {"times": counts, **_figures(gather(chosen, data.labels, plan.positive))},
-        "ensemble": _ensemble(answers, plan),
+        "ensembles": [_ensemble(name, answers, plan) for name in plan.ensembles],
         "fine_tune": {"gain": intervals(answers[plan.tuned], answers[plan.frozen])},
-        "champion": _champion(answers[plan.champion]),
+        "champion": _champion(answers[plan.champion], plan.costs),
         "target": dict(plan.target),
     }
 
@@ -72,7 +73,7 @@ def _outcomes(
 ) -> dict[str, list[Outcome]]:
     """Run all recipes; what they share on disk is one comparison's at a time."""
     cache = Path(plan.recipes[0].settings.paths.training) / "folds"
-    outcomes = {}
+    outcomes: dict[str, list[Outcome]] = {}
     with exclusive(cache / ".lock") as alone:
         if not alone:
             raise ConfigurationError(
@@ -80,7 +81,15 @@ def _outcomes(
             )
         for recipe in plan.recipes:
             log.info("%s: %s", recipe.name, recipe.text)
-            outcomes[recipe.name] = run_recipe(recipe, folds, data, weights, cache=cache, processes=processes)
+            outcomes[recipe.name] = run_recipe(
+                recipe,
+                folds,
+                data,
+                weights,
+                cache=cache,
+                processes=processes,
+                teachers=[outcomes[name] for name in recipe.teachers],
+            )
         forget(cache)
     return outcomes
 
@@ -107,7 +116,7 @@ def headline(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def render(result: Mapping[str, Any]) -> str:
-    """Render the comparison as a Markdown table: a row per recipe, then what was chosen and an ensemble."""
+    """Render the comparison as a Markdown table: a row per recipe, then what was chosen and the ensembles."""
     head = (
         "recipe | accuracy | 95 % interval | against the original | macro-F1 | recall | precision | AUROC"
         " | AP | calibration error | CPU-minutes"
@@ -119,9 +128,10 @@ def render(result: Mapping[str, Any]) -> str:
             _line(f"{bold}{row['name']}{bold}: {row['text']}", row, row["gain"], f"{row['cpu_minutes']:.1f}")
         )
     lines.append(_line("whichever has the smallest loss on the fold's validation images", result["chosen"]))
-    if result["ensemble"]:
-        ensemble = result["ensemble"]
-        lines.append(_line(f"mean of {' and '.join(ensemble['members'])}", ensemble, ensemble["gain"]))
+    lines += [
+        _line(f"{one['name']}: mean of {' and '.join(one['members'])}", one, one["gain"])
+        for one in result["ensembles"]
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -195,15 +205,14 @@ def _figures(answers: Answers) -> dict[str, Any]:
     return {"figures": asdict(measure(answers)), "intervals": intervals(answers)}
 
 
-def _ensemble(answers: Mapping[str, Answers], plan: Plan) -> dict[str, Any] | None:
-    members = [plan.frozen, plan.tuned]
-    if len(set(members)) == 1:
-        return None
-    mixed = mix([answers[name] for name in members])
-    return {"members": members, "gain": intervals(mixed, answers[plan.original]), **_figures(mixed)}
+def _ensemble(name: str, answers: Mapping[str, Answers], plan: Plan) -> dict[str, Any]:
+    members = plan.ensembles[name]
+    mixed = mix([answers[member] for member in members])
+    gain = intervals(mixed, answers[plan.original])
+    return {"name": name, "members": list(members), "gain": gain, **_figures(mixed)}
 
 
-def _champion(champion: Answers) -> dict[str, Any]:
+def _champion(champion: Answers, costs: Mapping[str, float]) -> dict[str, Any]:
     unsure = uncertain_gap(champion)
     threshold, recall, precision = best_threshold(champion, _PRECISION)
     return {
@@ -213,4 +222,5 @@ def _champion(champion: Answers) -> dict[str, Any]:
         if unsure
         else None,
         "at_precision": {"threshold": threshold, "recall": recall, "precision": precision},
+        "by_cost": by_cost(champion, **costs) if costs else None,
     }

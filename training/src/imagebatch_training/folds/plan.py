@@ -22,10 +22,13 @@ _KEYS = {
     "frozen",
     "tuned",
     "champion",
+    "ensembles",
+    "costs",
     "target",
 }
 _LEAST_FOLDS = 3
 METHODS = ("probe", "fine-tune")
+COSTS = ("missed", "false_alarm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +40,18 @@ class Recipe:
         text: One line for people.
         method: `probe` alone, or `fine-tune` from it.
         settings: The configuration.
+        teachers: Names of recipes that stand before it: the targets of its training images are half the
+            labels and half the teachers' mean probabilities.
+        bags: How many models are fitted, each without another share of the training blocks, and their logits
+            averaged; 1: one model on all.
     """
 
     name: str
     text: str
     method: str
     settings: Settings
+    teachers: Sequence[str] = ()
+    bags: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +68,9 @@ class Plan:
         frozen: Name of the probe that the fine-tune starts from.
         tuned: Name of the fine-tune, which is compared with it.
         champion: Name of the recipe that is looked at in detail.
+        ensembles: Recipes whose probabilities are averaged, by the ensemble's name.
+        costs: What a positive image that is not called so costs (`missed`), and one that is called so and is
+            not (`false_alarm`), in one unit; empty: no threshold is set by cost.
         target: Figures that were aimed at, by the names of `Figures`.
     """
 
@@ -71,6 +83,8 @@ class Plan:
     frozen: str
     tuned: str
     champion: str
+    ensembles: Mapping[str, Sequence[str]]
+    costs: Mapping[str, float]
     target: Mapping[str, float]
 
 
@@ -79,7 +93,8 @@ def read_plan(path: Path, config_dir: Path, overrides: Sequence[str]) -> Plan:
 
     Args:
         path: YAML with `folds`, `deals`, `seed`, `positive`, `common` (overrides of all), `recipes` (name:
-            `text`, `method`, `words`), `original`, `frozen`, `tuned`, `champion`, `target`.
+            `text`, `method`, `words`, and where it has them `teachers`, `bags`), `original`, `frozen`,
+            `tuned`, `champion`, `ensembles`, `costs`, `target`.
         config_dir: Folder with `config.yaml`.
         overrides: Of all recipes, behind their own.
 
@@ -110,6 +125,8 @@ def read_plan(path: Path, config_dir: Path, overrides: Sequence[str]) -> Plan:
             frozen=str(found["frozen"]),
             tuned=str(found["tuned"]),
             champion=str(found["champion"]),
+            ensembles={str(name): [*map(str, members)] for name, members in found["ensembles"].items()},
+            costs={str(name): float(value) for name, value in found["costs"].items()},
             target={str(name): float(value) for name, value in found["target"].items()},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -124,12 +141,15 @@ def _recipe(name: str, said: Mapping[str, Any], words: list[str], config_dir: Pa
         text=str(said["text"]),
         method=str(said["method"]),
         settings=load_settings(config_dir, words),
+        teachers=[*map(str, said.get("teachers", ()))],
+        bags=int(said.get("bags", 1)),
     )
 
 
 def _check(path: Path, plan: Plan) -> None:
     names = [recipe.name for recipe in plan.recipes]
     data = {repr(recipe.settings.data) for recipe in plan.recipes}
+    before = {name: {*names[:place]} for place, name in enumerate(names)}
     rules = {
         f"folds must be at least {_LEAST_FOLDS}, deals at least 1": plan.folds >= _LEAST_FOLDS
         and plan.deals >= 1,
@@ -142,6 +162,15 @@ def _check(path: Path, plan: Plan) -> None:
         }
         <= {*names},
         "all recipes must be on the same data": len(data) == 1,
+        "teachers must be recipes that stand before the one that they teach": all(
+            {*recipe.teachers} <= before[recipe.name] for recipe in plan.recipes
+        ),
+        "bags must be at least 1": all(recipe.bags >= 1 for recipe in plan.recipes),
+        "an ensemble must have two members or more, all of them recipes": all(
+            len(members) > 1 and {*members} <= {*names} for members in plan.ensembles.values()
+        ),
+        f"costs must be {' and '.join(COSTS)}, above 0, or empty": not plan.costs
+        or ({*plan.costs} == {*COSTS} and min(plan.costs.values()) > 0),
     }
     for rule, kept in rules.items():
         if not kept:
