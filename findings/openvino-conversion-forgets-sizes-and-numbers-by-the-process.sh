@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Finding: OpenVINO converts a program of torch.export, whose input has fixed sizes, to a model whose input has none:
-# every dimension is dynamic, also where an example input is given. Only `input=` (or a reshape afterwards) brings the
-# sizes back. What is compiled from the converted model then accepts any size, and knows none in advance.
+# Finding: OpenVINO converts a program of torch.export, whose input has fixed sizes, to a model that has forgotten
+# them, also where an example input is given: batch, height and width are dynamic, and of the sizes only the channels
+# are left, which follow from the first convolution's weights. `input=` (or a reshape afterwards) brings them back.
 # And the same program converted twice in one process gives two different .xml files: the model and its constants are
 # named by counters of the process. Weights are the same bytes. A digest of the .xml therefore says how many models the
 # process had converted before; names that are set by hand make it a digest of the model.
@@ -67,8 +67,8 @@ PY
 cat > expected <<'TXT'
 required: ['numpy', 'openvino-telemetry']
 exported: [1, 3, 8, 8]
-converted: [?,?,?,?]
-with an example: [?,?,?,?]
+converted: [?,3,?,?]
+with an example: [?,3,?,?]
 with its sizes: [1,3,8,8]
 converted twice, the same .xml and .bin: False True
 named by hand: True True
