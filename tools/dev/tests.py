@@ -1,6 +1,7 @@
 """`make test`, `fuzz`, `e2e`, `release-test`: pytest for each part in its own environment, and one summary.
 
-Unit tests run in as many lanes as there are cores, at most two: what is printed of each comes in one piece.
+They run in as many lanes as there are cores, at most two, but for `release-test`: what is printed of each
+comes in one piece.
 """
 
 import argparse
@@ -18,19 +19,20 @@ from tools.paths import ROOT, UV, Argv, fail, say
 # Folder or file below tests/, and the part whose environment runs it.
 SUITES = {
     "unit": {
+        # The longest first: both lanes shall end together.
         "imagebatch": "pipeline_image",
-        "support": "pipeline_image",
-        "system/kit": "pipeline_image",
-        "system/chaos": "pipeline_image",
-        "benchmarks": "pipeline_image",
-        "handlers": "handlers",
         "training": "training",
         "dags": "airflow",
+        "handlers": "handlers",
         "tools": "airflow",
         "monitoring": "monitoring",
         "deploy/kserve/predictor": "deploy/kserve/predictor",
         "deploy/kserve/manifests": "deploy/kserve",
         "deploy/kubernetes": "deploy/kserve",
+        "system/chaos": "pipeline_image",
+        "system/kit": "pipeline_image",
+        "support": "pipeline_image",
+        "benchmarks": "pipeline_image",
     },
     "fuzz": {
         "imagebatch/inputs/test_left_out.py": "pipeline_image",
@@ -43,10 +45,11 @@ SUITES = {
         "dags/test_run_name.py": "airflow",
     },
     "e2e": {
+        # Longer than all others together, and last in it the benchmark, which then has the machine to itself.
+        "system/demo": "airflow",
         "system/endurance": "pipeline_image",
         "system/stores": "pipeline_image",
         "system/kserve": "pipeline_image",
-        "system/demo": "airflow",
     },
     # Real trainings, and real servers that change their model under a batch: half an hour.
     "releases": {"system/release": "training", "system/review": "pipeline_image"},
@@ -62,7 +65,7 @@ PROFILES = {
     "orchestrators": "steady",
 }
 LANES = 2
-PARALLEL = ("unit", "fuzz")  # suites that share the cores out; what e2e starts wants them all
+PARALLEL = ("unit", "fuzz", "e2e")  # suites that share the cores out
 LARGE = 30  # files of tests in a folder beyond which both lanes share it; its session fixtures are made twice
 USAGE = 2  # exit code of a command that was not understood
 NOTHING_COLLECTED = 5  # exit code of pytest
