@@ -80,7 +80,7 @@ def _champion(result: dict[str, Any]) -> str:
     champion, target = result["champion"], result["target"]
     rows = {row["name"]: row for row in result["recipes"]}
     row = rows[result["data"]["champion"]]
-    lines = ["| of the best recipe | figure | 95 % interval | aimed at |", "|---|---|---|---|"]
+    lines = ["| of the demo's recipe | figure | 95 % interval | aimed at |", "|---|---|---|---|"]
     said = {"accuracy": "accuracy", "macro_f1": "macro-F1", "recall": "recall of defective cells"}
     for key, text in (said | {"precision": "precision of defective cells"}).items():
         low, high = row["intervals"][key]
