@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from imagebatch_training.backbone.mobilenet import load_backbone
 from imagebatch_training.backbone.weights import require_weights
 from imagebatch_training.configuration import CONFIG_DIR
 from imagebatch_training.fit.frozen import Frozen, load_frozen, start_worker
@@ -191,16 +192,19 @@ def _fitted(ground: Ground, head: Head, path: Path) -> Answers:
             for view in ground.frozen.activations[:MIRRORED]
         ]
     np.save(path, np.stack(features))
-    light = replace(ground.frozen, activations=np.empty(0, np.float32), features=np.empty(0, np.float32))
-    jobs = [(ground.recipe, fold, ground.data, light, path) for fold in ground.folds]
+    jobs = [(ground.recipe, fold, ground.data, path) for fold in ground.folds]
     with ProcessPoolExecutor(2, get_context("spawn"), initializer=start_worker) as pool:
         outcomes = [*pool.map(_outcome, jobs)]
     return gather(outcomes, ground.data.labels, ground.plan.positive)
 
 
-def _outcome(job: tuple[Recipe, Fold, DataSet, Frozen, Path]) -> Outcome:
-    recipe, fold, data, frozen, path = job
-    kept: dict[str, Any] = fit_fold(recipe, fold, data, replace(frozen, features=np.load(path)))
+def _outcome(job: tuple[Recipe, Fold, DataSet, Path]) -> Outcome:
+    recipe, fold, data, path = job
+    weights = require_weights(recipe.settings)
+    network, convention = load_backbone(weights.path, len(data.labels.classes), recipe.settings.model.cut)
+    features = np.load(path)
+    frozen = Frozen(network=network, convention=convention, activations=features[:0], features=features)
+    kept: dict[str, Any] = fit_fold(recipe, fold, data, frozen)
     del kept["first"]
     logits: npt.NDArray[np.float32] = kept.pop("final")[fold.test]
     return Outcome(fold=fold, path=path, logits=logits, cpu_seconds=0, **kept)
