@@ -122,6 +122,7 @@ def test_the_shipped_plan_can_be_read() -> None:
         ),
         ({"ensembles": {"e": ["middle", "nobody"]}}, "an ensemble must have two members or more"),
         ({"costs": {"missed": 5}}, "costs must be missed and false_alarm, above 0, or empty"),
+        ({"positive": []}, "costs are of positive classes: positive must name some"),
         ({"costs": {"missed": 5, "false_alarm": 0}}, "costs must be missed and false_alarm, above 0"),
         ({"recipes": {"a": {"text": "t"}}}, "is no plan: KeyError"),
         ({"more": 1}, "must have the keys .*: see more"),

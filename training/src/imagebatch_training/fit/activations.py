@@ -75,7 +75,6 @@ def load_activations(
         view 0 is the image as it is.
     """
     seen = views(augment)
-    # A name that says nothing of views has the mirrored ones alone.
     name = sha256_json([key, first, len(seen), *sorted(augment)])[:16]
     paths = cache / f"activations-{name}.npy", cache / f"features-{name}.npy"
     if not all(path.is_file() for path in paths):

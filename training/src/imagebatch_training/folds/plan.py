@@ -171,6 +171,7 @@ def _check(path: Path, plan: Plan) -> None:
         ),
         f"costs must be {' and '.join(COSTS)}, above 0, or empty": not plan.costs
         or ({*plan.costs} == {*COSTS} and min(plan.costs.values()) > 0),
+        "costs are of positive classes: positive must name some": not plan.costs or bool(plan.positive),
     }
     for rule, kept in rules.items():
         if not kept:
